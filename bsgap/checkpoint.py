@@ -1,0 +1,103 @@
+"""Checkpoints of one run: Orbax, with a checksum, because a flipped byte in the data loads silently."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+KEEP = 2  # checkpoints a run, so that there is one to fall back to
+
+
+class DamagedError(Exception):
+    """A checkpoint can't be read, or is not what was written."""
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds: a run's state, as host arrays, and the seconds that were spent on it."""
+
+    state: Any
+    train_seconds: float
+    eval_seconds: float
+
+
+class Checkpoints:
+    """The checkpoints in one run's folder, by the number of updates made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._checkpointer = ocp.training.Checkpointer(
+            folder.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
+            cleanup_tmp_directories=True,
+        )
+
+    def updates(self) -> list[int]:
+        """The updates at which the run was saved, ascending."""
+        return sorted(int(checkpoint.step) for checkpoint in self._checkpointer.checkpoints)
+
+    def save(self, update: int, saved: Saved) -> None:
+        """Saves in the background; the arrays must not change any more."""
+        leaves = _leaves(saved.state)
+        self._checkpointer.save_async(
+            update,
+            leaves,
+            force=True,
+            custom_metadata={
+                'sha256': _checksum(leaves),
+                'train_seconds': saved.train_seconds,
+                'eval_seconds': saved.eval_seconds,
+            },
+        )
+
+    def load(self, update: int, like: Any) -> Saved:
+        """Loads what was saved at `update`, a state of the same structure, shapes and dtypes as `like`.
+
+        Raises:
+          DamagedError: it can't be read, or is not what was written.
+        """
+        try:
+            leaves = self._checkpointer.load(update)
+            metadata = self._checkpointer.checkpointables_metadata(update).custom_metadata
+            assert isinstance(metadata, dict)
+            if metadata['sha256'] != _checksum(leaves):
+                raise DamagedError('its checksum does not match')
+            expected = _leaves(like)
+            if {k: (v.shape, v.dtype) for k, v in leaves.items()} != {k: (v.shape, v.dtype) for k, v in expected.items()}:
+                raise DamagedError('it holds another model')
+            state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in expected])
+            return Saved(state, metadata['train_seconds'], metadata['eval_seconds'])
+        except DamagedError:
+            raise
+        except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
+            raise DamagedError(str(error.__cause__ or error).partition('\n')[0][:200]) from error
+
+    def delete_after(self, update: int) -> None:
+        """Deletes the checkpoints later than `update`."""
+        for later in self.updates():
+            if later > update:
+                self._checkpointer.delete(later)
+
+    def wait(self) -> None:
+        """Returns when all is written."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        self._checkpointer.close()
+
+
+def _leaves(state: Any) -> dict[str, Any]:
+    """The leaves of a state by their paths."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='.'): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _checksum(leaves: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, leaf in sorted(leaves.items()):
+        digest.update(f'{name} {leaf.dtype} {leaf.shape} '.encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()

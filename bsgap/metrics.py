@@ -1,0 +1,107 @@
+"""The files of numbers: each run's metrics.csv and the study's results.csv."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from bsgap import study
+
+Row = dict[str, float]
+Status = Literal['done', 'diverged', 'running']
+COUNTS = frozenset({'update', 'examples', 'batch_size'})
+RESULT_COLUMNS = (
+    'run,batch_size,learning_rate,momentum,seed,epochs,updates,examples,'
+    'train_loss,train_accuracy,test_loss,test_accuracy,gap,status,seconds'
+).split(',')
+
+
+def columns(splits: Iterable[str]) -> list[str]:
+    """The columns of metrics.csv for a dataset with these splits."""
+    measured = [f'{split}_{quantity}' for split in splits for quantity in ('loss', 'accuracy')]
+    return [
+        *('epoch', 'update', 'examples', 'batch_size', 'learning_rate'),
+        *measured,
+        *('gap', 'distance', 'grad_norm', 'train_seconds', 'eval_seconds'),
+    ]
+
+
+def read(path: Path) -> list[Row]:
+    """Reads a metrics.csv up to its first incomplete line (a killed process may leave half of one)."""
+    if not path.exists():
+        return []
+    lines = path.read_text(errors='replace').splitlines(keepends=True)
+    rows: list[Row] = []
+    reader = csv.reader(line for line in lines if line.endswith('\n'))
+    header = next(reader, [])
+    for values in reader:
+        try:
+            rows.append({k: int(v) if k in COUNTS else float(v) for k, v in zip(header, values, strict=True)})
+        except ValueError:
+            break
+    return rows
+
+
+def write(path: Path, rows: Sequence[Row], header: Sequence[str]) -> None:
+    """Writes a metrics.csv as a whole."""
+    study.replace(path, _text([header, *([_cell(row[k]) for k in header] for row in rows)]))
+
+
+def append(path: Path, row: Row, header: Sequence[str]) -> None:
+    """Adds a row to a metrics.csv."""
+    with path.open('a') as file:
+        file.write(_text([[_cell(row[k]) for k in header]]))
+
+
+def status(rows: Sequence[Row], updates: int) -> Status:
+    """A run diverged when its training loss or its weights stopped being finite; it is done after all its updates."""
+    if rows and not (math.isfinite(rows[-1]['train_loss']) and math.isfinite(rows[-1]['distance'])):
+        return 'diverged'
+    return 'done' if rows and rows[-1]['update'] == updates else 'running'
+
+
+class Record(NamedTuple):
+    """What the files say of a run: its run.json and its metrics.csv."""
+
+    about: dict[str, Any]
+    rows: list[Row]
+
+    @property
+    def status(self) -> Status:
+        return status(self.rows, self.about['updates'])
+
+
+def read_runs(workdir: Path) -> list[Record]:
+    """Reads all runs of a workdir, by batch size, then name."""
+    records = [
+        Record(study.read_json(path), read(path.parent / 'metrics.csv'))
+        for path in (workdir / 'runs').glob('*/run.json')
+    ]
+    return sorted(records, key=lambda r: (r.about['stages'][0]['batch_size'], r.about['recipe'], r.about['seed']))
+
+
+def write_results(workdir: Path, records: Iterable[Record]) -> None:
+    """Writes results.csv: each run's last row, or blanks where there is none yet."""
+    table: list[Sequence[Any]] = [RESULT_COLUMNS]
+    for record in records:
+        about = record.about
+        row: dict[str, Any] = dict(record.rows[-1]) if record.rows else {}
+        if row:
+            row.update(epochs=row['epoch'], updates=row['update'], seconds=row['train_seconds'] + row['eval_seconds'])
+        row.setdefault('batch_size', about['stages'][0]['batch_size'])
+        row.setdefault('learning_rate', about['stages'][0]['learning_rate'])
+        row.update(run=about['name'], momentum=about['momentum'], seed=about['seed'], status=record.status)
+        table.append([_cell(row.get(column, '')) for column in RESULT_COLUMNS])
+    study.replace(workdir / 'results.csv', _text(table))
+
+
+def _cell(value: Any) -> str:
+    return f'{value:.9g}' if isinstance(value, float) else str(value)
+
+
+def _text(table: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(table)
+    return text.getvalue()

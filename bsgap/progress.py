@@ -1,0 +1,169 @@
+"""What is shown while training: a live table where there is a terminal or a notebook, plain lines elsewhere."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bsgap import config, data
+
+if TYPE_CHECKING:
+    from bsgap.train import Seat
+
+HEADINGS = ('recipe', 'runs', 'epoch', 'train', 'test', 'gap', 'examples/s', 'time left')
+
+
+class View:
+    """Shows a row a recipe. Use as a context manager; call `start` before `trained` and `evaluated`."""
+
+    def __init__(self, study: config.Study, dataset: data.Dataset, workdir: Path) -> None:
+        self._console = Console(highlight=False)
+        self._study, self._dataset, self._workdir = study, dataset, workdir
+        self._recipes: dict[str, list[Seat]] = {}
+        self._first_example: dict[str, int] = {}  # where each recipe stood at the start
+        self._speed: dict[str, float] = {}  # examples a second
+        self._waited = 0.0  # seconds of compilation, which say nothing about the time left
+        self._began = time.monotonic()
+        self._doing = ''
+        self._live: Live | None = None
+
+    def __enter__(self) -> 'View':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._say('')
+            self._live.stop()
+
+    def warn(self, message: str) -> None:
+        """Prints a line that stays."""
+        self._print(f'warning: {message}')
+
+    def start(self, seats: 'Sequence[Seat]') -> None:
+        """Says what will be trained, and on what; `seats` are the runs that have updates to make."""
+        for seat in seats:
+            self._recipes.setdefault(seat.run.recipe.name, []).append(seat)
+        self._first_example = {name: _example(group) for name, group in self._recipes.items()}
+        recipes, wanted = len(self._study.recipes), len(self._study.recipes) * self._study.seeds
+        resumed = sum(seat.update > 0 for seat in seats)
+        splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in self._dataset.splits.items())
+        inputs = int(np.prod(self._dataset.train.images_NxHxWxC.shape[1:]))
+        widths = '-'.join(map(str, (inputs, *self._study.hidden, self._dataset.classes)))
+        devices = jax.devices()
+        self._print(
+            f'study    {self._study.name}: {recipes} recipes × {self._study.seeds} seeds = {wanted} runs;'
+            f' to train: {len(seats)}' + (f', {resumed} of them from where they were saved' if resumed else '')
+        )
+        self._print(f'data     {self._study.data.dataset}: {splits} examples, {self._dataset.classes} classes')
+        self._print(f'model    MLP {widths}, {self._study.optimizer}, {self._study.precision}')
+        self._print(f'devices  {len(devices)} × {devices[0].device_kind} ({jax.default_backend()})')
+        self._print(f'workdir  {self._workdir}')
+        if seats and (self._console.is_terminal or self._console.is_jupyter):
+            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
+            self._live.start(refresh=True)
+
+    @contextlib.contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        """Says that a program is being compiled."""
+        began = time.monotonic()
+        self._say(f'compiling: {what} …')
+        yield
+        seconds = time.monotonic() - began
+        self._waited += seconds
+        self._say('')
+        if not self._live:
+            self._print(f'compiled {what} in {seconds:.1f} s')
+
+    def trained(self, seats: 'Sequence[Seat]', examples: int, seconds: float) -> None:
+        """A cohort's segment has ended; `examples` is the sum over its runs."""
+        for recipe in {seat.run.recipe.name for seat in seats}:
+            share = sum(seat.run.recipe.name == recipe for seat in seats) / len(seats)
+            self._speed[recipe] = share * examples / max(seconds, 1e-6)
+        self._say('')
+
+    def evaluated(self, seats: 'Sequence[Seat]') -> None:
+        """Some of a cohort's runs have a new row."""
+        self._say('')
+        if not self._live:
+            clock = _duration(time.monotonic() - self._began)
+            for recipe in dict.fromkeys(seat.run.recipe.name for seat in seats):
+                cells = zip(HEADINGS, self._cells(recipe), strict=True)
+                self._print(f'{clock}  ' + '  '.join(f'{heading} {cell}' for heading, cell in cells))
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def _say(self, doing: str) -> None:
+        self._doing = doing
+        if self._live:
+            self._live.refresh()
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style='bold')
+        for heading in HEADINGS:
+            table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
+        for recipe in self._recipes:
+            table.add_row(*self._cells(recipe))
+        seats = [seat for group in self._recipes.values() for seat in group]
+        done = sum(seat.example for seat in seats)
+        total = sum(seat.example if seat.diverged else seat.run.examples for seat in seats)
+        left = max((self._seconds_left(recipe) for recipe in self._recipes), default=0.0)
+        working = _duration(time.monotonic() - self._began)
+        note = f' {done / max(total, 1):4.0%}  {working} passed, {_duration(left)} left  {self._doing}'
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=total, completed=done, width=30), Text(note, no_wrap=True, overflow='ellipsis'))
+        return Group(table, bar)
+
+    def _cells(self, recipe: str) -> tuple[str, ...]:
+        """What is known of a recipe, under HEADINGS: means over its runs' last rows."""
+        seats = self._recipes[recipe]
+        run = seats[0].run
+        last = [seat.rows[-1] for seat in seats if seat.rows and not seat.diverged]
+        diverged = sum(seat.diverged for seat in seats)
+
+        def mean(column: str) -> str:
+            return f'{statistics.fmean(row[column] for row in last):.2%}' if last else '–'
+
+        return (
+            recipe,
+            f'{len(seats)}' + (f' ({diverged} diverged)' if diverged else ''),
+            f'{_example(seats) / run.n:.4g}/{run.examples / run.n:.4g}',
+            mean('train_accuracy'),
+            mean('test_accuracy'),
+            f'{statistics.fmean(100 * row["gap"] for row in last):+.2f}' if last else '–',
+            f'{self._speed[recipe]:,.0f}' if recipe in self._speed else '–',
+            _duration(self._seconds_left(recipe)),
+        )
+
+    def _seconds_left(self, recipe: str) -> float:
+        """All recipes pass through their examples together, so each one's pace since the start tells when it ends."""
+        seats = [seat for seat in self._recipes[recipe] if not seat.diverged]
+        if not seats:
+            return 0.0
+        passed = _example(seats) - self._first_example[recipe]
+        left = seats[0].run.examples - _example(seats)
+        working = time.monotonic() - self._began - self._waited
+        return working * left / passed if passed else float('nan') if left else 0.0
+
+
+def _example(seats: 'Sequence[Seat]') -> int:
+    """Where the run that is furthest behind stands."""
+    return min(seat.example for seat in seats)
+
+
+def _duration(seconds: float) -> str:
+    if seconds != seconds:
+        return '–'
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'

@@ -1,0 +1,211 @@
+"""A study's runs, their grouping into cohorts, and the workdir that they live in.
+
+    workdir/study.json                  the resolved config, versions, devices, git revision
+    workdir/results.csv                 one row a run
+    workdir/runs/<run>/run.json         the recipe and the seed
+    workdir/runs/<run>/metrics.csv      one row an evaluation
+    workdir/runs/<run>/checkpoints/     Orbax
+    workdir/figures/, workdir/report.html
+"""
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bsgap import config, schedule
+from bsgap.optimizer import Kind
+
+PACKAGES = ('bsgap', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One recipe with one seed, on `n` training examples."""
+
+    recipe: config.Recipe
+    seed: int
+    optimizer: str
+    n: int
+
+    @property
+    def name(self) -> str:
+        return f'{self.recipe.name}-seed{self.seed}'
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.optimizer, self.recipe.momentum > 0)
+
+    @functools.cached_property
+    def spans(self) -> tuple[schedule.Span, ...]:
+        return schedule.place(self.recipe.stages, self.n)
+
+    @functools.cached_property
+    def evaluations(self) -> tuple[int, ...]:
+        """The updates before which the run is evaluated, in order."""
+        return schedule.evaluations(self.spans, self.n)
+
+    @property
+    def updates(self) -> int:
+        """In the whole run."""
+        return self.spans[-1].last_update
+
+    @property
+    def examples(self) -> int:
+        """In the whole run."""
+        return self.spans[-1].last_example
+
+    def example(self, update: int) -> int:
+        """The number of examples seen before `update`."""
+        return schedule.example_at(self.spans, update, self.n)
+
+    def stage(self, update: int) -> schedule.Stage:
+        """The stage that `update` belongs to."""
+        return schedule.span_at(self.spans, update).stage
+
+    def cohort(self, update: int) -> tuple[int, Kind, int]:
+        """What the runs of a cohort have in common: batch size, kind of optimizer, and the example they stand at."""
+        return self.stage(update).batch_size, self.kind, self.example(update)
+
+
+def runs(study: config.Study, n: int) -> tuple[Run, ...]:
+    """Crosses the recipes with the seeds.
+
+    Raises:
+      UserError: a batch size is larger than `n`, the number of training examples.
+    """
+    for recipe in study.recipes:
+        for stage in recipe.stages:
+            if stage.batch_size > n:
+                raise config.UserError(
+                    f'config.sweep.batch_size: {stage.batch_size} is not allowed (recipe {recipe.name});'
+                    f' it must be a whole number from 1 to {n}, the number of training examples'
+                )
+    return tuple(Run(recipe, seed, study.optimizer, n) for recipe in study.recipes for seed in range(study.seeds))
+
+
+def targets(runs: Iterable[Run]) -> tuple[int, ...]:
+    """The examples at which some run changes its stage or ends: there the runs are grouped into cohorts anew."""
+    return tuple(sorted({span.last_example for run in runs for span in run.spans}))
+
+
+def start_updates(saved: dict[Run, list[int]]) -> dict[Run, int]:
+    """Where each run goes on, given the updates at which it was saved.
+
+    That is where it was saved last, unless the process was killed after saving some runs of a cohort and before saving the
+    others: then those that are ahead go back to where the others are, so that the cohort goes on as it was.
+    """
+    left = {run: sorted(updates) for run, updates in saved.items() if updates}
+    behind = True
+    while behind:
+        last = {run.cohort(updates[-1]) for run, updates in left.items()}
+        behind = False
+        for run, updates in left.items():
+            if any(run.cohort(update) in last - {run.cohort(updates[-1])} for update in updates[:-1]):
+                updates.pop()
+                behind = True
+    return {run: left[run][-1] if run in left else 0 for run in saved}
+
+
+def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -> None:
+    """Makes the workdir, or checks that what is there agrees with the study; writes study.json and each run.json.
+
+    Raises:
+      UserError: the workdir can't be written, or holds runs that were trained with other settings.
+    """
+    path = workdir / 'study.json'
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _agree(workdir, settings(study), read_json(path)['config'])
+        for run in planned:
+            folder = run_folder(workdir, run.name)
+            described = describe(run)
+            if (folder / 'run.json').exists():
+                if read_json(folder / 'run.json') != described:
+                    raise config.UserError(
+                        f'config.recipes.{run.recipe.name}: its stages contradict those in {folder / "run.json"};'
+                        ' use the same, another name, or another --workdir'
+                    )
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / 'run.json', described)
+        write_json(path, {'config': settings(study), **environment()})
+    except OSError as error:
+        raise config.UserError(f'--workdir: {workdir} cannot be used: {error.strerror or error}') from error
+
+
+def settings(study: config.Study) -> dict[str, Any]:
+    """The study as plain data, under the names that the config has."""
+    fields = dataclasses.asdict(study)
+    return json.loads(json.dumps({**fields.pop('data'), **fields}))
+
+
+def _agree(workdir: Path, new: dict[str, Any], old: dict[str, Any]) -> None:
+    for field, value in new.items():
+        if field not in config.FREE_FIELDS and value != old.get(field):
+            raise config.UserError(
+                f'config.{field}: {value} contradicts {old.get(field)}, with which the runs in {workdir} were trained;'
+                ' use the same, or another --workdir'
+            )
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What run.json says."""
+    described = {**dataclasses.asdict(run.recipe), 'recipe': run.recipe.name, 'name': run.name, 'seed': run.seed}
+    return json.loads(json.dumps({**described, 'updates': run.updates, 'examples': run.examples, 'n': run.n}))
+
+
+def run_folder(workdir: Path, name: str) -> Path:
+    return workdir / 'runs' / name
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides the config."""
+    return {
+        'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'command': ' '.join(sys.argv),
+        'python': platform.python_version(),
+        'versions': {package: importlib.metadata.version(package) for package in PACKAGES},
+        'devices': [device.device_kind for device in jax.devices()],
+        'platform': jax.default_backend(),
+        'machine': f'{platform.machine()}, {os.cpu_count()} CPU cores',
+        'git': _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that bsgap runs from, with -dirty if it was changed; None outside a checkout."""
+    command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty', '--abbrev=12']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise config.UserError(f'--workdir: {path} is damaged: {error}; delete it to write it anew') from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    replace(path, json.dumps(content, indent=2) + '\n')
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file as a whole, so that a killed process leaves the old one or the new one."""
+    part = path.with_name(f'.{path.name}.{os.getpid()}')
+    part.write_text(text)
+    part.replace(path)

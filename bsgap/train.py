@@ -1,0 +1,384 @@
+"""The training loop, the only one: restore → evaluate → save → segment → write."""
+
+import contextlib
+import dataclasses
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from bsgap import checkpoint, config, data, metrics, model, optimizer, progress, schedule, step
+from bsgap import study as study_lib
+
+FIRST_SEGMENT_UPDATES = 4  # before there is a measurement
+
+
+class Interrupted(Exception):  # noqa: N818 (it is no error)
+    """Training was stopped by a signal; all is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclasses.dataclass
+class Seat:
+    """A run in training: what the host knows of it."""
+
+    run: study_lib.Run
+    folder: Path
+    checkpoints: checkpoint.Checkpoints
+    rows: list[metrics.Row]
+    update: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    state: step.State | None = None  # host arrays, only while the run is in no cohort
+    saved_update: int = 0
+
+    @property
+    def example(self) -> int:
+        return self.run.example(self.update)
+
+    @property
+    def diverged(self) -> bool:
+        return metrics.status(self.rows, self.run.updates) == 'diverged'
+
+    @property
+    def due(self) -> bool:
+        """Whether the run is to be evaluated before its next update."""
+        evaluated = bool(self.rows) and self.rows[-1]['update'] == self.update
+        return self.update in self.run.evaluations and not evaluated and not self.diverged
+
+
+@dataclasses.dataclass
+class Cohort:
+    """Runs that stand at the same example with the same batch size, stacked on a leading axis R, on the device.
+
+    A run that diverges keeps its place, so that nothing is compiled anew, but is neither evaluated nor saved any more.
+    """
+
+    seats: list[Seat]
+    state_R: step.State
+    initial_R: Any  # the untrained parameters
+    segment_updates: int = FIRST_SEGMENT_UPDATES
+    saved_at: float = dataclasses.field(default_factory=time.monotonic)
+
+    @property
+    def example(self) -> int:
+        return self.seats[0].example
+
+    @property
+    def over(self) -> bool:
+        return all(seat.diverged for seat in self.seats)
+
+    def host_states(self) -> list[step.State]:
+        """A copy of each run's state; a view would change when the device's buffer is used again."""
+        state_R = jax.device_get(self.state_R)
+        return [jax.tree.map(lambda leaf, r=r: np.array(leaf[r]), state_R) for r in range(len(self.seats))]
+
+
+class Programs:
+    """The compiled programs of a study: one for each batch size, kind of optimizer and cohort size."""
+
+    def __init__(self, study: config.Study, dataset: data.Dataset, view: progress.View) -> None:
+        image_shape = dataset.train.images_NxHxWxC.shape[1:]
+        self._model = model.define(study.hidden, image_shape, dataset.classes, dataset.mean_C, dataset.std_C)
+        self._splits = jax.device_put(dataset.splits)
+        self._max_physical_batch = study.max_physical_batch
+        self._how = across_runs(study)
+        self._view = view
+        self._compiled: dict[Any, Any] = {}
+
+    def init(self, kind: optimizer.Kind, seeds: Sequence[int]) -> step.State:
+        """The untrained state of a cohort."""
+        one = functools.partial(step.init, self._model, kind)
+        seed_R = jax.device_put(np.asarray(seeds, np.int32))
+        program = self._program(('start', kind, len(seeds)), jax.jit(step.across_runs(one, self._how)), seed_R)
+        return program(seed_R)
+
+    def abstract_state(self, kind: optimizer.Kind) -> step.State:
+        """Shapes and dtypes of one run's state."""
+        return jax.eval_shape(functools.partial(step.init, self._model, kind), jnp.int32(0))
+
+    def segment(
+        self, kind: optimizer.Kind, batch_size: int, stretch: step.Stretch, state_R: step.State, leg_R: step.Leg
+    ) -> Callable[[], step.State]:
+        """Compiles if need be, and returns the call that makes the segment; the call uses up `state_R`."""
+
+        def segment(train: data.Split, stretch: step.Stretch, state_R: step.State, leg_R: step.Leg) -> step.State:
+            one = functools.partial(
+                step.segment, self._model, kind, batch_size, self._max_physical_batch, train, stretch
+            )
+            return step.across_runs(one, self._how)(state_R, leg_R)
+
+        stretch, leg_R = jax.device_put((stretch, leg_R))
+        arguments = (self._splits['train'], stretch, state_R, leg_R)
+        key = (f'batch size {batch_size}', kind, len(leg_R.seed))
+        return functools.partial(self._program(key, jax.jit(segment, donate_argnums=2), *arguments), *arguments)
+
+    def evaluate(self, params_R: Any, initial_R: Any, runs: int) -> Callable[[], tuple[dict[str, step.Evaluation], Any]]:
+        """Compiles if need be, and returns the call that evaluates a cohort on each split, with the distance from w₀."""
+
+        def evaluate(splits: dict[str, data.Split], params_R: Any, initial_R: Any) -> Any:
+            def one(params: Any, initial: Any) -> Any:
+                evaluations = {name: step.evaluate(self._model, split, params) for name, split in splits.items()}
+                return evaluations, step.distance(params, initial)
+
+            return step.across_runs(one, self._how)(params_R, initial_R)
+
+        arguments = (self._splits, params_R, initial_R)
+        return functools.partial(self._program(('evaluation', None, runs), jax.jit(evaluate), *arguments), *arguments)
+
+    def _program(self, key: tuple[str, optimizer.Kind | None, int], jitted: Any, *arguments: Any) -> Callable[..., Any]:
+        """Compilation is kept apart from running, so that it is neither timed nor repeated."""
+        if key not in self._compiled:
+            what, _, runs = key
+            with self._view.compiling(f'{what}, {runs} run{"s"[: runs > 1]}'):
+                self._compiled[key] = jitted.lower(*arguments).compile()
+        return self._compiled[key]
+
+
+def across_runs(study: config.Study) -> Literal['vmap', 'map']:
+    """How a cohort's runs are advanced on this machine."""
+    if study.across_runs == 'auto':
+        return 'map' if jax.default_backend() == 'cpu' else 'vmap'
+    return study.across_runs
+
+
+def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
+    """Trains those runs of a study that are missing in `workdir`, and returns all that it then holds.
+
+    Raises:
+      UserError: `settings`, or what `workdir` holds, can't be used; nothing was trained.
+      Interrupted: SIGINT or SIGTERM came; all runs are saved, and the same call goes on with them.
+    """
+    workdir = Path(workdir)
+    study = config.resolve(settings)
+    dataset = data.load(study.data)
+    runs = study_lib.runs(study, dataset.n)
+    study_lib.open_workdir(workdir, study, runs)
+    with jax.default_matmul_precision(study.precision), progress.View(study, dataset, workdir) as view:
+        _Training(study, dataset, runs, workdir, view).run()
+    return metrics.read_runs(workdir)
+
+
+class _Training:
+    """One launch: the runs that are missing, from where they are to their ends."""
+
+    def __init__(
+        self,
+        study: config.Study,
+        dataset: data.Dataset,
+        runs: Sequence[study_lib.Run],
+        workdir: Path,
+        view: progress.View,
+    ) -> None:
+        self.study, self.dataset, self.workdir, self.view = study, dataset, workdir, view
+        self.header = metrics.columns(dataset.splits)
+        self.programs = Programs(study, dataset, view)
+        self.records = {record.about['name']: record for record in metrics.read_runs(workdir)}
+        self.seats = [self._seat(run) for run in runs]
+        self.stopped_by: int | None = None
+
+    def _seat(self, run: study_lib.Run) -> Seat:
+        folder = study_lib.run_folder(self.workdir, run.name)
+        return Seat(run, folder, checkpoint.Checkpoints(folder / 'checkpoints'), self.records[run.name].rows)
+
+    def run(self) -> None:
+        """Trains every run to its end, or until a signal."""
+        cohorts: list[Cohort] = []
+        try:
+            with self._signals():
+                seats = self._restore()
+                self.view.start(seats)
+                for target in study_lib.targets(seat.run for seat in seats):
+                    cohorts = self._group(seats, cohorts)
+                    # The one that is furthest behind goes first, so that all recipes show their epochs together.
+                    while behind := [cohort for cohort in cohorts if cohort.example < target and not cohort.over]:
+                        self._turn(min(behind, key=lambda cohort: cohort.example), target)
+                    for cohort in cohorts:
+                        self._evaluate(cohort)
+                        self._save(cohort)
+                metrics.write_results(self.workdir, self.records.values())
+        except Interrupted:
+            for cohort in cohorts:
+                self._save(cohort)
+            raise
+        finally:
+            for seat in self.seats:
+                seat.checkpoints.close()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM lets the segment in flight end; a second one has its usual effect."""
+        usual: dict[int, Any] = {}
+
+        def restore() -> None:
+            for number, handler in usual.items():
+                signal.signal(number, handler)
+
+        def stop(number: int, _: Any) -> None:
+            self.stopped_by = number
+            restore()
+
+        if threading.current_thread() is threading.main_thread():
+            usual |= {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            restore()
+
+    def _restore(self) -> list[Seat]:
+        """Puts every run where it goes on, and returns those that have updates to make."""
+        saved = {seat.run: self._usable(seat) for seat in self.seats if not seat.diverged}
+        loaded: dict[tuple[study_lib.Run, int], checkpoint.Saved] = {}
+        while True:
+            starts = study_lib.start_updates(saved)
+            seats = [seat for seat in self.seats if starts.get(seat.run, seat.run.updates) < seat.run.updates]
+            wanted = [seat for seat in seats if starts[seat.run] and (seat.run, starts[seat.run]) not in loaded]
+            if not wanted:
+                break
+            for seat in wanted:
+                update = starts[seat.run]
+                try:
+                    loaded[seat.run, update] = seat.checkpoints.load(update, self.programs.abstract_state(seat.run.kind))
+                except checkpoint.DamagedError as error:
+                    self.view.warn(f'{seat.folder}/checkpoints/{update} is damaged ({error}); going on from the one before')
+                    saved[seat.run].remove(update)
+        for seat in seats:
+            seat.update = seat.saved_update = starts[seat.run]
+            if seat.update:
+                seat.state, seat.train_seconds, seat.eval_seconds = loaded[seat.run, seat.update]
+            seat.checkpoints.delete_after(seat.update)
+            seat.rows[:] = [row for row in seat.rows if row['update'] <= seat.update]
+            metrics.write(seat.folder / 'metrics.csv', seat.rows, self.header)
+        return seats
+
+    def _usable(self, seat: Seat) -> list[int]:
+        """The updates from which a run can go on: saved, with all rows that were due before."""
+        have = {row['update'] for row in seat.rows}
+        missing = (update for update in seat.run.evaluations if update not in have)
+        first_missing = next(missing, seat.run.updates)
+        return [update for update in seat.checkpoints.updates() if update <= first_missing]
+
+    def _group(self, seats: Sequence[Seat], cohorts: Sequence[Cohort]) -> list[Cohort]:
+        """Groups the runs that have updates to make by what a cohort has in common; `cohorts` is how they were grouped."""
+        groups: dict[Any, list[Seat]] = {}
+        for seat in seats:
+            if seat.update < seat.run.updates and not seat.diverged:
+                groups.setdefault(seat.run.cohort(seat.update), []).append(seat)
+        members = {tuple(seat.run for seat in cohort.seats): cohort for cohort in cohorts}
+        kept = [members.pop(tuple(seat.run for seat in group), None) for group in groups.values()]
+        for cohort in members.values():
+            for seat, state in zip(cohort.seats, cohort.host_states(), strict=True):
+                seat.state = state
+        return [old or self._stack(group) for old, group in zip(kept, groups.values(), strict=True)]
+
+    def _stack(self, seats: list[Seat]) -> Cohort:
+        """Puts runs on the device as one cohort."""
+        state_R = self.programs.init(seats[0].run.kind, [seat.run.seed for seat in seats])
+        initial_R = jax.tree.map(jnp.copy, state_R.params)
+        if seats[0].update:
+            state_R = jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *[seat.state for seat in seats]))
+        for seat in seats:
+            seat.state = None
+        return Cohort(seats, state_R, initial_R)
+
+    def _turn(self, cohort: Cohort, target: int) -> None:
+        """Evaluates, saves if it is time, and makes one segment, which ends before the end of the epoch or at it."""
+        self._evaluate(cohort)
+        if time.monotonic() - cohort.saved_at > self.study.checkpoint_seconds:
+            self._save(cohort)
+        if self.stopped_by:
+            raise Interrupted(self.stopped_by)
+        if cohort.over:
+            return
+        n, example, run = self.dataset.n, cohort.example, cohort.seats[0].run
+        batch_size = run.stage(cohort.seats[0].update).batch_size
+        epoch_end = (example // n + 1) * n
+        updates = min(-(-(min(target, epoch_end) - example) // batch_size), cohort.segment_updates)
+        stretch = step.Stretch(np.int32(example % n), np.int32(updates))
+        legs = [self._leg(seat, epoch_end) for seat in cohort.seats]
+        leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *legs)
+        call = self.programs.segment(run.kind, batch_size, stretch, cohort.state_R, leg_R)
+        began = time.perf_counter()
+        cohort.state_R = jax.block_until_ready(call())
+        seconds = time.perf_counter() - began
+        for seat in cohort.seats:
+            seat.update += updates
+            seat.train_seconds += seconds / len(cohort.seats)
+        fitting = round(updates * self.study.segment_seconds / max(seconds, 1e-6))
+        cohort.segment_updates = max(1, min(fitting, 8 * updates))
+        self.view.trained(cohort.seats, len(cohort.seats) * (cohort.example - example), seconds)
+
+    def _leg(self, seat: Seat, epoch_end: int) -> step.Leg:
+        epoch_start = epoch_end - self.dataset.n
+        span = schedule.span_at(seat.run.spans, seat.update)
+        recipe = seat.run.recipe
+        return step.Leg(
+            np.int32(seat.run.seed),
+            np.int32(epoch_start // self.dataset.n),
+            np.int32(min(epoch_end, span.last_example) - epoch_start),
+            optimizer.Hyperparameters(
+                *map(np.float32, (span.stage.learning_rate, recipe.momentum, recipe.weight_decay))
+            ),
+            np.bool_(seat.update in seat.run.evaluations),
+        )
+
+    def _evaluate(self, cohort: Cohort) -> None:
+        """Evaluates the runs that are due and writes their rows."""
+        if not any(seat.due for seat in cohort.seats):
+            return
+        call = self.programs.evaluate(cohort.state_R.params, cohort.initial_R, len(cohort.seats))
+        began = time.perf_counter()
+        evaluations_R, distance_R = jax.device_get(call())
+        seconds = time.perf_counter() - began
+        grad_norm_sum_R = jax.device_get(cohort.state_R.grad_norm_sum)
+        for r, seat in enumerate(cohort.seats):
+            seat.eval_seconds += seconds / len(cohort.seats)
+            if seat.due:
+                measured = {}
+                for name, split in self.dataset.splits.items():
+                    measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
+                    measured[f'{name}_accuracy'] = int(evaluations_R[name].correct[r]) / len(split.labels_N)
+                row = _row(seat, measured, float(distance_R[r]), float(grad_norm_sum_R[r]))
+                metrics.append(seat.folder / 'metrics.csv', row, self.header)
+                seat.rows.append(row)
+        metrics.write_results(self.workdir, self.records.values())
+        self.view.evaluated(cohort.seats)
+
+    def _save(self, cohort: Cohort) -> None:
+        """Saves the runs that have made updates since they were saved last."""
+        cohort.saved_at = time.monotonic()
+        for seat, state in zip(cohort.seats, cohort.host_states(), strict=True):
+            if seat.update > seat.saved_update and not seat.diverged:
+                seat.checkpoints.save(seat.update, checkpoint.Saved(state, seat.train_seconds, seat.eval_seconds))
+                seat.saved_update = seat.update
+
+
+def _row(seat: Seat, measured: dict[str, float], distance: float, grad_norm_sum: float) -> metrics.Row:
+    """A row of metrics.csv."""
+    run, update = seat.run, seat.update
+    stage = run.stage(update)
+    updates_since = update - max((e for e in run.evaluations if e < update), default=update)
+    return {
+        'epoch': seat.example / run.n,
+        'update': update,
+        'examples': seat.example,
+        'batch_size': stage.batch_size,
+        'learning_rate': stage.learning_rate,
+        **measured,
+        'gap': measured['train_accuracy'] - measured['test_accuracy'],
+        'distance': distance,
+        'grad_norm': grad_norm_sum / updates_since if updates_since else float('nan'),
+        'train_seconds': seat.train_seconds,
+        'eval_seconds': seat.eval_seconds,
+    }
