@@ -1,14 +1,21 @@
 """Checkpoints of one run: Orbax, with a checksum, because a flipped byte in the data loads silently."""
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
 KEEP = 2  # checkpoints a run, so that there is one to fall back to
+
+# Orbax tells each of its steps at level INFO, many lines a save.
+absl_logging.get_absl_handler().addFilter(
+    lambda record: record.levelno >= logging.WARNING or 'orbax' not in record.pathname
+)
 
 
 class DamagedError(Exception):

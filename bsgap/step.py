@@ -25,10 +25,8 @@ class State(NamedTuple):
 
 
 class Leg(NamedTuple):
-    """What a segment does with one run. Scalars, all traced."""
+    """What a segment does with one run; all traced."""
 
-    seed: Any  # int32
-    epoch: Any  # int32
     stop: Any  # int32: of the example, in the epoch's order, at which the run's stage or the epoch ends
     hyperparameters: optimizer.Hyperparameters
     fresh: Any  # bool: the run was evaluated just before, so the sum of gradient norms starts anew
@@ -72,16 +70,16 @@ def segment(
     max_physical_batch: int,
     train: Split,
     stretch: Stretch,
-    state: State,
+    order_N: jax.Array,
     leg: Leg,
+    state: State,
 ) -> State:
-    """Makes `stretch.updates` updates of one run.
+    """Makes `stretch.updates` updates of one run, on the examples of an epoch in `order_N`.
 
     A batch that crosses `leg.stop` is partial: its mean is taken over the examples before it. A batch larger than
     `max_physical_batch` is the sum of equal parts; its gradient is that of the whole to rounding.
     """
     n = len(train.labels_N)
-    order_N = order(leg.seed, leg.epoch, n)
     parts = -(-batch_size // max_physical_batch)
     part_size = -(-batch_size // parts)
     transformation = optimizer.make(kind, leg.hyperparameters)
@@ -114,12 +112,16 @@ def segment(
                 ),
                 jax.tree.map(jnp.zeros_like, state.params),
             )
+        # A run whose gradient overflows has diverged, and every weight says so from here on. This also makes each weight wait
+        # for the whole gradient, without which XLA copies weight matrices that are still to be read.
+        grad_norm = optax.global_norm(grads)
+        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(grad_norm), grad, jnp.nan), grads)
         updates, opt_state = transformation.update(grads, state.opt_state, state.params)
         return State(
             optax.apply_updates(state.params, updates),
             opt_state,
             state.update + 1,
-            state.grad_norm_sum + optax.global_norm(grads),
+            state.grad_norm_sum + grad_norm,
         )
 
     start = state._replace(grad_norm_sum=jnp.where(leg.fresh, 0, state.grad_norm_sum))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import signal
 import threading
 import time
@@ -68,6 +69,8 @@ class Cohort:
     seats: list[Seat]
     state_R: step.State
     initial_R: Any  # the untrained parameters
+    order_RxN: jax.Array | None = None  # of the examples in the epoch that the runs are in
+    order_epoch: int = -1
     segment_updates: int = FIRST_SEGMENT_UPDATES
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -104,25 +107,37 @@ class Programs:
         program = self._program(('start', kind, len(seeds)), jax.jit(step.across_runs(one, self._how)), seed_R)
         return program(seed_R)
 
+    def order(self, seeds: Sequence[int], epoch: int, n: int) -> jax.Array:
+        """The order of the examples in an epoch of each run, `order_RxN`."""
+
+        def order(seed_R: jax.Array, epoch: jax.Array) -> jax.Array:
+            return jax.vmap(lambda seed: step.order(seed, epoch, n))(seed_R)
+
+        arguments = jax.device_put((np.asarray(seeds, np.int32), np.int32(epoch)))
+        return self._program(('order', None, len(seeds)), jax.jit(order), *arguments)(*arguments)
+
     def abstract_state(self, kind: optimizer.Kind) -> step.State:
         """Shapes and dtypes of one run's state."""
         return jax.eval_shape(functools.partial(step.init, self._model, kind), jnp.int32(0))
 
     def segment(
-        self, kind: optimizer.Kind, batch_size: int, stretch: step.Stretch, state_R: step.State, leg_R: step.Leg
+        self,
+        kind: optimizer.Kind,
+        batch_size: int,
+        stretch: step.Stretch,
+        order_RxN: jax.Array,
+        leg_R: step.Leg,
+        state_R: step.State,
     ) -> Callable[[], step.State]:
         """Compiles if need be, and returns the call that makes the segment; the call uses up `state_R`."""
 
-        def segment(train: data.Split, stretch: step.Stretch, state_R: step.State, leg_R: step.Leg) -> step.State:
-            one = functools.partial(
-                step.segment, self._model, kind, batch_size, self._max_physical_batch, train, stretch
-            )
-            return step.across_runs(one, self._how)(state_R, leg_R)
+        def segment(train: data.Split, stretch: step.Stretch, *of_runs: Any) -> step.State:
+            one = functools.partial(step.segment, self._model, kind, batch_size, self._max_physical_batch, train, stretch)
+            return step.across_runs(one, self._how)(*of_runs)
 
-        stretch, leg_R = jax.device_put((stretch, leg_R))
-        arguments = (self._splits['train'], stretch, state_R, leg_R)
-        key = (f'batch size {batch_size}', kind, len(leg_R.seed))
-        return functools.partial(self._program(key, jax.jit(segment, donate_argnums=2), *arguments), *arguments)
+        arguments = (self._splits['train'], *jax.device_put((stretch, order_RxN, leg_R)), state_R)
+        key = (f'batch size {batch_size}', kind, len(leg_R.stop))
+        return functools.partial(self._program(key, jax.jit(segment, donate_argnums=4), *arguments), *arguments)
 
     def evaluate(self, params_R: Any, initial_R: Any, runs: int) -> Callable[[], tuple[dict[str, step.Evaluation], Any]]:
         """Compiles if need be, and returns the call that evaluates a cohort on each split, with the distance from w₀."""
@@ -160,6 +175,7 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
       UserError: `settings`, or what `workdir` holds, can't be used; nothing was trained.
       Interrupted: SIGINT or SIGTERM came; all runs are saved, and the same call goes on with them.
     """
+    _keep_compiled_programs()
     workdir = Path(workdir)
     study = config.resolve(settings)
     dataset = data.load(study.data)
@@ -168,6 +184,14 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
     with jax.default_matmul_precision(study.precision), progress.View(study, dataset, workdir) as view:
         _Training(study, dataset, runs, workdir, view).run()
     return metrics.read_runs(workdir)
+
+
+def _keep_compiled_programs() -> None:
+    """Lets later launches find the compiled programs, in the user's cache unless JAX was told another place."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+        jax.config.update('jax_compilation_cache_dir', str(Path(cache) / 'bsgap' / 'compiled'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 class _Training:
@@ -303,12 +327,16 @@ class _Training:
             return
         n, example, run = self.dataset.n, cohort.example, cohort.seats[0].run
         batch_size = run.stage(cohort.seats[0].update).batch_size
-        epoch_end = (example // n + 1) * n
+        epoch = example // n
+        epoch_end = (epoch + 1) * n
+        if cohort.order_epoch != epoch:
+            cohort.order_epoch = epoch
+            cohort.order_RxN = self.programs.order([seat.run.seed for seat in cohort.seats], epoch, n)
         updates = min(-(-(min(target, epoch_end) - example) // batch_size), cohort.segment_updates)
         stretch = step.Stretch(np.int32(example % n), np.int32(updates))
         legs = [self._leg(seat, epoch_end) for seat in cohort.seats]
         leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *legs)
-        call = self.programs.segment(run.kind, batch_size, stretch, cohort.state_R, leg_R)
+        call = self.programs.segment(run.kind, batch_size, stretch, cohort.order_RxN, leg_R, cohort.state_R)
         began = time.perf_counter()
         cohort.state_R = jax.block_until_ready(call())
         seconds = time.perf_counter() - began
@@ -320,13 +348,10 @@ class _Training:
         self.view.trained(cohort.seats, len(cohort.seats) * (cohort.example - example), seconds)
 
     def _leg(self, seat: Seat, epoch_end: int) -> step.Leg:
-        epoch_start = epoch_end - self.dataset.n
         span = schedule.span_at(seat.run.spans, seat.update)
         recipe = seat.run.recipe
         return step.Leg(
-            np.int32(seat.run.seed),
-            np.int32(epoch_start // self.dataset.n),
-            np.int32(min(epoch_end, span.last_example) - epoch_start),
+            np.int32(min(0, span.last_example - epoch_end) + self.dataset.n),
             optimizer.Hyperparameters(
                 *map(np.float32, (span.stage.learning_rate, recipe.momentum, recipe.weight_decay))
             ),
