@@ -3,6 +3,7 @@
 Exit codes: 0, all is trained; 2, bad input; 128 + the signal's number, stopped by a signal with all runs saved.
 """
 
+import re
 import sys
 from pathlib import Path
 

@@ -1,1 +1,100 @@
-def report(w): pass
+"""The figures and the report of a workdir, from its files alone: python -m bsgap.report WORKDIR"""
+
+import base64
+import sys
+from pathlib import Path
+
+import jinja2
+from rich.console import Console
+from rich.table import Table
+
+from bsgap import analysis, config, metrics, plots, study
+
+QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
+HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
+
+
+def report(workdir: Path) -> Path:
+    """Writes results.csv, figures/ and report.html, prints the result table, and returns the report's path.
+
+    Raises:
+      UserError: `workdir` holds no study, or can't be written.
+    """
+    if not (workdir / 'study.json').exists():
+        raise config.UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
+    about = study.read_json(workdir / 'study.json')
+    records = metrics.read_runs(workdir)
+    groups = analysis.groups(records)
+    settings = about['config']
+    rows = [_cells(group) for group in groups if group.runs]
+    title = f'{settings["dataset"]}, MLP hidden {"-".join(map(str, settings["hidden"]))}, {settings["optimizer"]}'
+    try:
+        metrics.write_results(workdir, records)
+        figures = plots.draw(groups, workdir / 'figures', title)
+        path = workdir / 'report.html'
+        study.replace(path, _page(about, groups, rows, figures))
+    except OSError as error:
+        raise config.UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
+    _show(rows, path)
+    return path
+
+
+def _cells(group: analysis.Group) -> tuple[str, ...]:
+    """A recipe's row under HEADINGS."""
+    runs = f'{len(group.runs)}' + (f' + {group.diverged} diverged' if group.diverged else '')
+    seconds = analysis.interval(row['train_seconds'] + row['eval_seconds'] for row in (run.rows[-1] for run in group.runs))
+    return (
+        group.recipe,
+        runs + (f', {group.unfinished} unfinished' if group.unfinished else ''),
+        f'{group.last("epoch").mean:g}',
+        f'{group.last("update").mean:,.0f}',
+        analysis.percent(group.last('train_accuracy')),
+        analysis.percent(group.last('test_accuracy')),
+        analysis.points(group.last('gap')),
+        f'{seconds.mean:.1f}',
+    )
+
+
+def _page(about: dict, groups: list[analysis.Group], rows: list[tuple[str, ...]], figures: dict[str, Path]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('bsgap', ''), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    facts = {key: value for key, value in about.items() if key != 'config'}
+    return environment.get_template('report.html.jinja').render(
+        question=QUESTION,
+        name=about['config']['name'],
+        answer=analysis.answer(groups),
+        headings=HEADINGS,
+        rows=rows,
+        figures={caption: base64.b64encode(path.read_bytes()).decode() for caption, path in figures.items()},
+        settings={key: value for key, value in about['config'].items() if key != 'recipes'},
+        recipes=about['config']['recipes'],
+        facts=facts,
+    )
+
+
+def _show(rows: list[tuple[str, ...]], path: Path) -> None:
+    table = Table(box=None, pad_edge=False, header_style='bold')
+    for heading in HEADINGS:
+        table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps
+    console.print()
+    console.print(table)
+    console.print(f'\nreport   {path}', markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit('usage: python -m bsgap.report WORKDIR')
+    try:
+        report(Path(sys.argv[1]))
+    except config.UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == '__main__':
+    main()

@@ -114,7 +114,7 @@ def segment(
             )
         # A run whose gradient overflows has diverged, and every weight says so from here on. This also makes each weight wait
         # for the whole gradient, without which XLA copies weight matrices that are still to be read.
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(grad_norm), grad, jnp.nan), grads)
         updates, opt_state = transformation.update(grads, state.opt_state, state.params)
         return State(
@@ -150,7 +150,7 @@ def evaluate(model: Model, split: Split, params: Any, max_batch: int = 2000) -> 
 
 def distance(params: Any, initial: Any) -> jax.Array:
     """‖w − w₀‖ over all parameters."""
-    return optax.global_norm(jax.tree.map(jnp.subtract, params, initial))
+    return optax.tree.norm(jax.tree.map(jnp.subtract, params, initial))
 
 
 def across_runs(function: Callable[..., Any], how: Literal['vmap', 'map']) -> Callable[..., Any]:

@@ -1,0 +1,205 @@
+"""Statistics over a study's runs: means and intervals over seeds, curves, and what they say about the batch size."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from bsgap import schedule
+from bsgap.metrics import Record, Row
+
+
+class Interval(NamedTuple):
+    """A mean over n values with the half width of its 95 % interval (NaN for n = 1)."""
+
+    mean: float
+    half_width: float
+    n: int
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
+
+
+def interval(values: Iterable[float]) -> Interval:
+    """Mean and 95 % interval of independent values: Student's t with n − 1 degrees of freedom."""
+    array = np.asarray(list(values), float)
+    if array.size < 2:
+        return Interval(float(array.mean()) if array.size else math.nan, math.nan, array.size)
+    standard_error = array.std(ddof=1) / math.sqrt(array.size)
+    return Interval(float(array.mean()), float(scipy.stats.t.ppf(0.975, array.size - 1) * standard_error), array.size)
+
+
+class Group(NamedTuple):
+    """The runs of one recipe."""
+
+    recipe: str
+    runs: list[Record]  # those that did not diverge and have at least one row
+    diverged: int
+    unfinished: int
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of its stages."""
+        return tuple(stage['batch_size'] for stage in self.runs[0].about['stages'])
+
+    @property
+    def setting(self) -> tuple[float, float, float] | None:
+        """Learning rate, momentum and weight decay of a one-stage recipe: all of it but the batch size."""
+        about = self.runs[0].about
+        if len(about['stages']) > 1:
+            return None
+        return about['stages'][0]['learning_rate'], about['momentum'], about['weight_decay']
+
+    def last(self, column: str) -> Interval:
+        """A column of the runs' last rows; all runs of a recipe that is done have made the same updates."""
+        return interval(run.rows[-1][column] for run in self.runs)
+
+
+def groups(records: Iterable[Record]) -> list[Group]:
+    """Groups runs by recipe, in their order."""
+    by_recipe: dict[str, list[Record]] = {}
+    for record in records:
+        by_recipe.setdefault(record.about['recipe'], []).append(record)
+    return [
+        Group(
+            recipe,
+            [run for run in runs if run.rows and run.status != 'diverged'],
+            sum(run.status == 'diverged' for run in runs),
+            sum(run.status == 'running' for run in runs),
+        )
+        for recipe, runs in by_recipe.items()
+    ]
+
+
+class Curve(NamedTuple):
+    """A recipe's rows that all its runs have: P points, each the mean and the half width of its 95 % interval."""
+
+    x_P: np.ndarray
+    mean_P: np.ndarray
+    half_width_P: np.ndarray
+    n: int
+
+
+def rate_times_updates(run: Record, row: Row) -> float:
+    """η·t: the sum of the learning rates of the updates made before a row."""
+    about = run.about
+    spans = schedule.place(tuple(schedule.Stage(**stage) for stage in about['stages']), about['n'])
+    return sum(
+        span.stage.learning_rate * max(0, min(row['update'], span.last_update) - span.first_update) for span in spans
+    )
+
+
+def curve(group: Group, column: str, against: str = 'epoch') -> Curve:
+    """A column over training, `against` epochs, updates, … or `rate_times_updates`."""
+    shared = min(len(run.rows) for run in group.runs)
+    points = [interval(run.rows[p][column] for run in group.runs) for p in range(shared)]
+    first = group.runs[0]
+    x = [
+        rate_times_updates(first, row) if against == 'rate_times_updates' else row[against]
+        for row in first.rows[:shared]
+    ]
+    return Curve(
+        np.asarray(x), np.asarray([p.mean for p in points]), np.asarray([p.half_width for p in points]), len(group.runs)
+    )
+
+
+def paired(first: Group, second: Group, column: str) -> Interval:
+    """The difference first − second of a column of the last rows, paired by seed."""
+    values = {run.about['seed']: run.rows[-1][column] for run in second.runs}
+    return interval(
+        run.rows[-1][column] - values[run.about['seed']] for run in first.runs if run.about['seed'] in values
+    )
+
+
+class Collapse(NamedTuple):
+    """Test accuracies where all recipes have made the same learning rate × updates."""
+
+    rate_times_updates: float
+    accuracies: dict[str, float]  # mean over seeds, by recipe
+
+    @property
+    def spread(self) -> float:
+        return max(self.accuracies.values()) - min(self.accuracies.values())
+
+
+def collapse(chosen: Sequence[Group]) -> Collapse:
+    """Reads each recipe's mean test accuracy at the largest η·t that all reached, linear between evaluations."""
+    curves = {group.recipe: curve(group, 'test_accuracy', 'rate_times_updates') for group in chosen}
+    common = min(c.x_P[-1] for c in curves.values())
+    return Collapse(common, {recipe: float(np.interp(common, c.x_P, c.mean_P)) for recipe, c in curves.items()})
+
+
+def comparable(all_groups: Iterable[Group]) -> list[list[Group]]:
+    """The sets of finished recipes that differ in nothing but their batch size, at least two each."""
+    sets: dict[tuple[float, float, float], list[Group]] = {}
+    for group in all_groups:
+        if group.runs and not group.unfinished and group.setting:
+            sets.setdefault(group.setting, []).append(group)
+    return [sorted(members, key=lambda g: g.batch_sizes) for members in sets.values() if len(members) > 1]
+
+
+def answer(all_groups: Sequence[Group]) -> list[str]:
+    """A few sentences on what the batch size did in these runs, each from the numbers."""
+    sentences = []
+    for members in comparable(all_groups):
+        assert members[0].setting
+        rate, momentum, decay = members[0].setting
+        more = ''.join(f', {name} {value:g}' for name, value in (('momentum', momentum), ('weight decay', decay)) if value)
+        epochs = members[0].last('epoch').mean
+        tests = '; '.join(f'{g.batch_sizes[0]}: {percent(g.last("test_accuracy"))}' for g in members)
+        sentences.append(
+            f'At learning rate {rate:g}{more}, after {epochs:g} epochs, test accuracy by batch size is {tests}.'
+        )
+        small, large = members[0], members[-1]
+        difference = paired(small, large, 'test_accuracy')
+        if difference.n > 1:
+            if difference.low > 0:
+                verdict = 'the smaller batch ends higher'
+            elif difference.high < 0:
+                verdict = 'the larger batch ends higher'
+            else:
+                verdict = 'the interval holds zero, so these runs do not tell them apart'
+            sentences.append(
+                f'From batch size {small.batch_sizes[0]} to {large.batch_sizes[0]} that is a difference of'
+                f' {points(difference)} points (paired by seed, n = {difference.n}): {verdict}.'
+            )
+        gaps = '; '.join(f'{g.batch_sizes[0]}: {points(g.last("gap"))}' for g in members)
+        sentences.append(f'The generalization gap (train − test accuracy) by batch size is {gaps} points.')
+        together = collapse(members)
+        by_epochs = max(g.last('test_accuracy').mean for g in members) - min(g.last('test_accuracy').mean for g in members)
+        sentences.append(
+            f'The number of updates differs, though: at the same learning rate × updates ({together.rate_times_updates:.3g},'
+            f' the most that all have made) the batch sizes are {100 * together.spread:.2f} points apart, at the same'
+            f' epochs {100 * by_epochs:.2f}.'
+        )
+    diverged = [f'{group.recipe} ({group.diverged})' for group in all_groups if group.diverged]
+    if diverged:
+        sentences.append(f'Runs that diverged, which no mean includes: {", ".join(diverged)}.')
+    unfinished = sum(group.unfinished for group in all_groups)
+    if unfinished:
+        sentences.append(f'{unfinished} runs are not finished.')
+    if not sentences:
+        sentences.append('There is nothing to compare: give at least two batch sizes.')
+    return sentences
+
+
+def percent(value: Interval) -> str:
+    """A fraction as per cent, with its interval if there is one."""
+    return _plus_minus(value, '.2f') + ' %'
+
+
+def points(value: Interval) -> str:
+    """A difference of fractions in percentage points, with its interval if there is one."""
+    return _plus_minus(value, '+.2f')
+
+
+def _plus_minus(value: Interval, form: str) -> str:
+    text = f'{100 * value.mean:{form}}'
+    return text if math.isnan(value.half_width) else f'{text} ± {100 * value.half_width:.2f}'

@@ -1,0 +1,270 @@
+"""Interrupted and resumed equals uninterrupted, leaf for leaf and row for row; damage costs time, never results."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import assert_same, final_leaves, rows, tiny
+
+from bsgap import checkpoint, metrics, train
+from bsgap import study as study_lib
+
+GROW = {
+    'grow': {
+        'stages': (
+            {'epochs': 1, 'batch_size': 25, 'learning_rate': 0.1},
+            {'updates': 25, 'batch_size': 100, 'learning_rate': 0.2},
+        ),
+        'momentum': 0.9,
+    }
+}
+
+
+def settings(checkpoint_seconds: float = 30.0) -> Any:
+    """Momentum, two cohorts, one of which changes its batch size, and segments of one update but for the first."""
+    changes = {'checkpoint_seconds': checkpoint_seconds, 'segment_seconds': 1e-6}
+    return tiny(batch_size=(20,), momentum=(0.9,), epochs=3, recipes=GROW, **changes)
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp('uninterrupted')
+    train.train(settings(), workdir)
+    return workdir
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, segments: int) -> None:
+    """Sends this process SIGTERM when that many segments have been made."""
+    made = []
+    trained = train.progress.View.trained
+
+    def count(self: Any, *arguments: Any) -> None:
+        trained(self, *arguments)
+        made.append(1)
+        if len(made) == segments:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train.progress.View, 'trained', count)
+
+
+@pytest.mark.parametrize('segments', [1, 8, 30, 60])
+def test_stopped_by_a_signal(tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, segments: int) -> None:
+    """8 falls into the first stage of the growing recipe, 30 into its second, 60 where it is alone."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, segments)
+        with pytest.raises(train.Interrupted, match='SIGTERM'):
+            train.train(settings(), tmp_path)
+    made = sum(checkpoint.Checkpoints(folder).updates()[-1:] != [] for folder in tmp_path.glob('runs/*/checkpoints'))
+    assert made
+    train.train(settings(), tmp_path)
+    assert_same(tmp_path, uninterrupted)
+
+
+@pytest.fixture(scope='module')
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workdir that was left in the second stage of the growing recipe, with checkpoints one segment apart."""
+    folder = tmp_path_factory.mktemp('stopped')
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 45)
+        with pytest.raises(train.Interrupted):
+            train.train(settings(checkpoint_seconds=0.0), folder)
+    return folder
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, stopped: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(stopped, tmp_path / 'interrupted')
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def damage(last: Path, how: str) -> None:
+    data = max((path for path in last.rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
+    match how:
+        case 'flipped byte':
+            flip(data)
+        case 'truncated file':
+            data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+        case 'emptied file':
+            data.write_bytes(b'')
+        case 'empty step folder':
+            shutil.rmtree(last)
+            last.mkdir()
+        case 'no metadata':
+            (last / '_CHECKPOINT_METADATA').unlink()
+
+
+@pytest.mark.parametrize('how', ['flipped byte', 'truncated file', 'emptied file', 'empty step folder', 'no metadata'])
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
+    interrupted: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    workdir = interrupted
+    folder = workdir / 'runs' / 'grow-seed1' / 'checkpoints'
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    assert len(steps) == checkpoint.KEEP
+    damage(folder / str(steps[-1]), how)
+    capsys.readouterr()
+    train.train(settings(), workdir)
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning')]
+    assert len(warnings) == 1
+    assert f'grow-seed1/checkpoints/{steps[-1]} is damaged' in warnings[0]
+    assert_same(workdir, uninterrupted)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_starts_anew(interrupted: Path, uninterrupted: Path) -> None:
+    workdir = interrupted
+    for step_folder in (workdir / 'runs' / 'grow-seed1' / 'checkpoints').iterdir():
+        damage(step_folder, 'emptied file')
+    train.train(settings(), workdir)
+    assert_same(workdir, uninterrupted)
+
+
+def test_a_cohort_killed_between_two_saves_goes_on_together(
+    interrupted: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run's last checkpoint is missing: the other goes back to where that one is."""
+    workdir = interrupted
+    one, other = (workdir / 'runs' / f'grow-seed{seed}' / 'checkpoints' for seed in (0, 1))
+    last = max((path for path in one.iterdir()), key=lambda path: int(path.name))
+    shutil.rmtree(last)
+    began: dict[str, int] = {}
+
+    def start(_: Any, seats: list[Any]) -> None:
+        began.update({seat.run.name: seat.update for seat in seats})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.progress.View, 'start', start)
+        patch.setattr(train.progress.View, 'trained', lambda *_: None)
+        patch.setattr(train.progress.View, 'evaluated', lambda *_: None)
+        train.train(settings(), workdir)
+    assert began['grow-seed0'] == began['grow-seed1'] < int(last.name)
+    assert other.exists()
+    assert_same(workdir, uninterrupted)
+
+
+@pytest.mark.parametrize('how', ['half a line', 'a row missing', 'emptied', 'deleted'])
+def test_a_damaged_metrics_file_is_made_whole(interrupted: Path, uninterrupted: Path, how: str) -> None:
+    workdir = interrupted
+    path = workdir / 'runs' / 'grow-seed0' / 'metrics.csv'
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) > 2
+    match how:
+        case 'half a line':
+            path.write_text(''.join(lines[:-1]) + lines[-1][:20])
+        case 'a row missing':
+            path.write_text(''.join(lines[:1] + lines[2:]))
+        case 'emptied':
+            path.write_text('')
+        case 'deleted':
+            path.unlink()
+    train.train(settings(), workdir)
+    assert_same(workdir, uninterrupted)
+
+
+def test_rows_after_the_restored_update_are_dropped(interrupted: Path, uninterrupted: Path) -> None:
+    workdir = interrupted
+    for run in ('grow-seed0', 'grow-seed1'):
+        folder = workdir / 'runs' / run
+        row = {**metrics.read(uninterrupted / 'runs' / run / 'metrics.csv')[-2], 'train_loss': 123.0}
+        metrics.append(folder / 'metrics.csv', row, list(row))
+    train.train(settings(), workdir)
+    assert_same(workdir, uninterrupted)
+
+
+def test_a_run_folder_deleted_by_hand_is_trained_again(tmp_path: Path, uninterrupted: Path) -> None:
+    workdir = tmp_path / 'study'
+    shutil.copytree(uninterrupted, workdir)
+    shutil.rmtree(workdir / 'runs' / 'grow-seed1')
+    train.train(settings(), workdir)
+    assert_same(workdir, uninterrupted)
+
+
+SMALL = (
+    '--config=experiments/mnist.py:smoke',
+    '--config.subset=1000',
+    '--config.hidden=64,64',
+    '--config.sweep.batch_size=1,16',
+    '--config.sweep.momentum=0.5',
+    '--config.epochs=3',
+    '--config.segment_seconds=0.05',
+    '--config.checkpoint_seconds=0',
+)
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until training has begun."""
+    for _ in range(600):
+        if path.exists() and len(path.read_text().splitlines()) > 1:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    raise AssertionError(f'{path} did not come')
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp('whole')
+
+
+def test_killed_at_random_moments(launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole: Path) -> None:
+    """kill −9 of the real process, three times, then to the end."""
+    end(launch(*SMALL, f'--workdir={whole}'))
+    seed = random.randrange(10**6)
+    print(f'seed {seed}')
+    rng = random.Random(seed)
+    for _ in range(3):
+        process = launch(*SMALL, f'--workdir={tmp_path}')
+        wait_for(tmp_path / 'runs' / 'bs1-lr0.01-m0.5-seed0' / 'metrics.csv', process)
+        time.sleep(rng.uniform(0, 2.5))
+        process.kill()
+        process.communicate()
+    end(launch(*SMALL, f'--workdir={tmp_path}'))
+    assert_same(tmp_path, whole)
+    assert len(rows(whole)) == 4
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole: Path) -> None:
+    process = launch(*SMALL, f'--workdir={tmp_path}')
+    wait_for(tmp_path / 'runs' / 'bs1-lr0.01-m0.5-seed1' / 'metrics.csv', process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    last = errors.splitlines()[-1]
+    assert last.startswith('stopped by SIGINT; all runs are saved. To go on: python launch.py')
+    assert f'--workdir={tmp_path}' in last
+    end(launch(*SMALL, f'--workdir={tmp_path}'))
+    assert_same(tmp_path, whole)
+
+
+def test_where_runs_go_on() -> None:
+    """By hand: seeds 0 and 1 of a cohort, saved at 10 and 20, and one that was killed before it was saved at 20."""
+    study = train.config.resolve(tiny(batch_size=(10,), seeds=3))
+    zero, one, two = study_lib.runs(study, 300)
+    assert study_lib.start_updates({zero: [10, 20], one: [10, 20]}) == {zero: 20, one: 20}
+    assert study_lib.start_updates({zero: [10, 20], one: [10]}) == {zero: 10, one: 10}
+    assert study_lib.start_updates({zero: [10, 20], one: []}) == {zero: 20, one: 0}
+    assert study_lib.start_updates({zero: [20, 30], one: [10, 20], two: [10]}) == {zero: 20, one: 10, two: 10}
+
+
+def test_final_leaves_hold_all_that_decides_the_future(uninterrupted: Path) -> None:
+    leaves = final_leaves(uninterrupted)['grow-seed0']
+    kinds = {name.split('.')[0] for name in leaves}
+    assert kinds == {'params', 'opt_state', 'update', 'grad_norm_sum'}

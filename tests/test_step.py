@@ -1,0 +1,172 @@
+"""One run's update and evaluation: contracts 1 to 5 and 7 where they are decided, in closed form where there is one."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bsgap import model, optimizer, step
+from bsgap.data import Split
+
+SGD = optimizer.Kind('sgd', momentum=False)
+MOMENTUM = optimizer.Kind('sgd', momentum=True)
+N = 10
+
+
+def counter() -> tuple[model.Model, Split]:
+    """A model with one weight an example, whose gradient tells how often and with what weight each example was seen.
+
+    The logits of example i are (w_i, 0) and its label is 1, so at w_i = 0 its loss has the slope 1/2.
+    """
+    images_NxHxWxC = np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1)
+
+    def apply(w_N: jax.Array, images_BxHxWxC: jax.Array) -> jax.Array:
+        w_B = w_N[images_BxHxWxC[:, 0, 0, 0]]
+        return jnp.stack([w_B, jnp.zeros_like(w_B)], axis=1)
+
+    return model.Model(lambda _: jnp.zeros(N), apply), jax.device_put(Split(images_NxHxWxC, np.ones(N, np.int32)))
+
+
+def mlp() -> tuple[model.Model, Split]:
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (N, 3, 3, 1), np.uint8), rng.integers(0, 4, N).astype(np.int32))
+    return model.define((6,), (3, 3, 1), 4, np.float32([0.5]), np.float32([0.25])), jax.device_put(split)
+
+
+def leg(rate: float = 0.1, momentum: float = 0.0, decay: float = 0.0, stop: int = N, fresh: bool = True) -> step.Leg:
+    hyperparameters = optimizer.Hyperparameters(*map(jnp.float32, (rate, momentum, decay)))
+    return step.Leg(jnp.int32(stop), hyperparameters, jnp.bool_(fresh))
+
+
+def stretch(offset: int, updates: int) -> step.Stretch:
+    return step.Stretch(jnp.int32(offset), jnp.int32(updates))
+
+
+def run(
+    case: tuple[model.Model, Split], batch_size: int, updates: int, kind: optimizer.Kind = SGD, physical: int = N,
+    offset: int = 0, seed: int = 0, state: step.State | None = None, **leg_fields: Any,
+) -> step.State:  # fmt: skip
+    function, split = case
+    state = state or step.init(function, kind, jnp.int32(seed))
+    order_N = step.order(jnp.int32(seed), jnp.int32(0), N)
+    return step.segment(function, kind, batch_size, physical, split, stretch(offset, updates), order_N, leg(**leg_fields), state)
+
+
+def test_order_is_a_permutation_and_a_function_of_seed_and_epoch() -> None:
+    orders = {(seed, epoch): step.order(jnp.int32(seed), jnp.int32(epoch), 50) for seed in range(2) for epoch in range(2)}
+    for order in orders.values():
+        assert sorted(order.tolist()) == list(range(50))
+    assert len({tuple(order.tolist()) for order in orders.values()}) == 4
+    np.testing.assert_array_equal(orders[1, 1], jax.jit(step.order, static_argnums=2)(jnp.int32(1), jnp.int32(1), 50))
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 4, 5, N])
+def test_an_epoch_shows_each_example_once_in_a_mean_over_its_own_batch(batch_size: int) -> None:
+    updates = -(-N // batch_size)
+    state = run(counter(), batch_size, updates)
+    order = step.order(jnp.int32(0), jnp.int32(0), N).tolist()
+    size_of_batch = {example: min(batch_size, N - i // batch_size * batch_size) for i, example in enumerate(order)}
+    expected = [-0.1 * 0.5 / size_of_batch[example] for example in range(N)]
+    np.testing.assert_allclose(state.params, expected, rtol=1e-6)
+    assert state.update == updates
+
+
+def test_a_stage_that_ends_within_an_epoch_ends_with_a_partial_batch() -> None:
+    state = run(counter(), 4, 1, offset=4, stop=7)
+    order = step.order(jnp.int32(0), jnp.int32(0), N).tolist()
+    assert sorted(np.flatnonzero(state.params)) == sorted(order[4:7])
+    np.testing.assert_allclose(state.params[order[4]], -0.1 * 0.5 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize('cut', [1, 2, 3])
+def test_segments_add_up_bit_for_bit(cut: int) -> None:
+    whole = run(mlp(), 3, 4, MOMENTUM, momentum=0.9)
+    half = run(mlp(), 3, cut, MOMENTUM, momentum=0.9)
+    resumed = run(mlp(), 3, 4 - cut, MOMENTUM, offset=3 * cut, state=half, momentum=0.9, fresh=False)
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+@pytest.mark.parametrize(('batch_size', 'physical'), [(N, 3), (N, 1), (7, 4), (4, 4)])
+def test_an_accumulated_batch_equals_the_whole_to_rounding(batch_size: int, physical: int) -> None:
+    whole = run(mlp(), batch_size, 1)
+    parts = run(mlp(), batch_size, 1, physical=physical)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), whole, parts)
+
+
+def test_updates_are_those_of_sgd_written_out() -> None:
+    """v ← m v + (g + λ w), w ← w − ε v, for two updates with every hyper-parameter in use; and the sum of ‖g‖."""
+    case, (rate, m, decay) = mlp(), (0.2, 0.7, 0.3)
+    function, split = case
+    order = step.order(jnp.int32(0), jnp.int32(0), N)
+    w = function.init(step._keys(jnp.int32(0))[0])
+    v = jax.tree.map(jnp.zeros_like, w)
+    norms = 0.0
+    for i in range(2):
+        index = order[5 * i : 5 * i + 5]
+
+        def loss(w: Any, index: jax.Array = index) -> jax.Array:
+            logits_BxK = function.apply(w, split.images_NxHxWxC[index])
+            return -jax.nn.log_softmax(logits_BxK)[jnp.arange(5), split.labels_N[index]].mean()
+
+        g = jax.grad(loss)(w)
+        norms += float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(g))))
+        v = jax.tree.map(lambda v, g, w: m * v + g + decay * w, v, g, w)
+        w = jax.tree.map(lambda w, v: w - rate * v, w, v)
+    state = run(case, 5, 2, MOMENTUM, rate=rate, momentum=m, decay=decay)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), state.params, w)
+    np.testing.assert_allclose(state.grad_norm_sum, norms, rtol=1e-5)
+
+
+def test_the_sum_of_gradient_norms_starts_anew_after_an_evaluation() -> None:
+    first = run(mlp(), 5, 1)
+    going_on = run(mlp(), 5, 1, offset=5, state=first, fresh=False)
+    anew = run(mlp(), 5, 1, offset=5, state=first, fresh=True)
+    np.testing.assert_allclose(going_on.grad_norm_sum, first.grad_norm_sum + anew.grad_norm_sum, rtol=1e-6)
+
+
+@pytest.mark.parametrize('max_batch', [3, N, 100])
+def test_evaluation_covers_the_whole_split(max_batch: int) -> None:
+    function, split = mlp()
+    params = function.init(jax.random.key(3))
+    logits = np.asarray(function.apply(params, split.images_NxHxWxC), np.float64)
+    log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    got = step.evaluate(function, split, params, max_batch)
+    np.testing.assert_allclose(got.loss, -log_probability[np.arange(N), split.labels_N].mean(), rtol=1e-5)
+    assert got.correct == (logits.argmax(1) == split.labels_N).sum()
+
+
+def test_a_run_of_nans_gets_nothing_right() -> None:
+    function, split = mlp()
+    params = jax.tree.map(lambda leaf: leaf * jnp.nan, function.init(jax.random.key(0)))
+    got = step.evaluate(function, split, params)
+    assert got.correct == 0
+    assert jnp.isnan(got.loss)
+
+
+def test_distance_is_the_norm_over_all_parameters() -> None:
+    first = {'a': jnp.zeros((2, 2)), 'b': jnp.ones(1)}
+    second = {'a': jnp.ones((2, 2)), 'b': jnp.ones(1) * (1 + 12**0.5)}
+    np.testing.assert_allclose(step.distance(second, first), 4.0, rtol=1e-6)
+
+
+def cohort(how: Literal['vmap', 'map'], legs: list[step.Leg], seeds: list[int]) -> Callable[[], step.State]:
+    function, split = mlp()
+    order_RxN = jnp.stack([step.order(jnp.int32(seed), jnp.int32(0), N) for seed in seeds])
+    leg_R = jax.tree.map(lambda *leaves: jnp.stack(leaves), *legs)
+    state_R = jax.tree.map(lambda *s: jnp.stack(s), *[step.init(function, MOMENTUM, jnp.int32(seed)) for seed in seeds])
+    one = lambda *of_run: step.segment(function, MOMENTUM, 3, N, split, stretch(0, 4), *of_run)  # noqa: E731
+    return lambda: step.across_runs(one, how)(order_RxN, leg_R, state_R)
+
+
+@pytest.mark.parametrize('how', ['vmap', 'map'])
+def test_a_run_does_not_see_its_cohort(how: Literal['vmap', 'map']) -> None:
+    """Three runs that differ in everything, one of which diverges, against each of them alone."""
+    legs = [leg(0.1, 0.5, 0.0), leg(1e30, 0.9, 0.0), leg(0.3, 0.9, 0.1)]
+    together = cohort(how, legs, [0, 1, 2])()
+    assert not np.isfinite(together.params['layers'][0]['kernel'][1]).any()
+    for r in (0, 2):
+        (alone,) = [cohort('map', [legs[r]], [r])()]
+        jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b[0], rtol=1e-5, atol=1e-6), together, alone)
