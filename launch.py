@@ -1,4 +1,4 @@
-"""Trains a study and reports on it: python launch.py --config=experiments/mnist.py [--workdir=DIR] [--config.FIELD=VALUE …]
+"""Trains a study and reports on it: python launch.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE …]
 
 Exit codes: 0, all is trained; 2, bad input; 128 + the signal's number, stopped by a signal with all runs saved.
 """

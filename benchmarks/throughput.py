@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -28,8 +29,8 @@ SECONDS = flags.DEFINE_float('seconds', 0.5, 'length of one measurement', lower_
 OUT = flags.DEFINE_string('out', None, 'also write the measurements to this JSON file')
 WORKER = flags.DEFINE_enum('worker', None, ['bsgap', 'torch'], 'used by the benchmark itself')
 
-# A multiplication and an addition each, per example and weight: forward; backward to the weights; backward to the inputs of
-# the second and third layer.
+# A multiplication and an addition each, per example and weight: forward; backward to the weights; backward to the
+# inputs of the second and third layer.
 WEIGHTS = 784 * 1024 + 1024 * 1024 + 1024 * 10
 EVALUATION_FLOP = 2 * WEIGHTS
 UPDATE_FLOP = 2 * EVALUATION_FLOP + 2 * (1024 * 1024 + 1024 * 10)
@@ -107,7 +108,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
 
 
 def torch_worker(what: str, batch_size: int, runs: int) -> Task:
-    """The loop that a careful user of PyTorch writes: tensors in memory, no data loader, one multi-tensor optimizer step."""
+    """The loop of a careful user of PyTorch: tensors in memory, no data loader, a multi-tensor optimizer step."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 
@@ -263,8 +264,8 @@ def main(_: list[str]) -> None:
         )
     sweep(measured)
     if OUT.value:
-        with open(OUT.value, 'w') as file:
-            json.dump({'machine': describe(), 'product_flops': peak, 'measured': measured}, file, indent=1)
+        content = {'machine': describe(), 'product_flops': peak, 'measured': measured}
+        Path(OUT.value).write_text(json.dumps(content, indent=1))
 
 
 def sweep(measured: list[dict[str, Any]]) -> None:

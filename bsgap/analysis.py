@@ -151,7 +151,9 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
     for members in comparable(all_groups):
         assert members[0].setting
         rate, momentum, decay = members[0].setting
-        more = ''.join(f', {name} {value:g}' for name, value in (('momentum', momentum), ('weight decay', decay)) if value)
+        more = ''.join(
+            f', {name} {value:g}' for name, value in (('momentum', momentum), ('weight decay', decay)) if value
+        )
         epochs = members[0].last('epoch').mean
         tests = '; '.join(f'{g.batch_sizes[0]}: {percent(g.last("test_accuracy"))}' for g in members)
         sentences.append(
@@ -173,10 +175,12 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
         gaps = '; '.join(f'{g.batch_sizes[0]}: {points(g.last("gap"))}' for g in members)
         sentences.append(f'The generalization gap (train − test accuracy) by batch size is {gaps} points.')
         together = collapse(members)
-        by_epochs = max(g.last('test_accuracy').mean for g in members) - min(g.last('test_accuracy').mean for g in members)
+        by_epochs = max(g.last('test_accuracy').mean for g in members) - min(
+            g.last('test_accuracy').mean for g in members
+        )
         sentences.append(
-            f'The number of updates differs, though: at the same learning rate × updates ({together.rate_times_updates:.3g},'
-            f' the most that all have made) the batch sizes are {100 * together.spread:.2f} points apart, at the same'
+            f'The number of updates differs, though: at the same learning rate × updates'
+            f' ({together.rate_times_updates:.3g}, the most that all have made) the batch sizes are {100 * together.spread:.2f} points apart, at the same'
             f' epochs {100 * by_epochs:.2f}.'
         )
     diverged = [f'{group.recipe} ({group.diverged})' for group in all_groups if group.diverged]

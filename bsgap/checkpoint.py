@@ -1,7 +1,9 @@
 """Checkpoints of one run: Orbax, with a checksum, because a flipped byte in the data loads silently."""
 
+import gc
 import hashlib
 import logging
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,21 +66,31 @@ class Checkpoints:
         Raises:
           DamagedError: it can't be read, or is not what was written.
         """
+        leaves, metadata = self._read(update)
+        if metadata.get('sha256') != _checksum(leaves):
+            raise DamagedError('its checksum does not match')
+        expected = _leaves(like)
+        if {k: (v.shape, v.dtype) for k, v in leaves.items()} != {k: (v.shape, v.dtype) for k, v in expected.items()}:
+            raise DamagedError('it holds another model')
+        state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in expected])
+        return Saved(state, metadata['train_seconds'], metadata['eval_seconds'])
+
+    def _read(self, update: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Reads leaves and metadata, whatever is the matter with the files.
+
+        Orbax reads the leaves concurrently. When one fails, the others are left as tasks, which complain on their own
+        when they are collected; that is made to happen here, where nobody listens.
+        """
+        logger, hook = logging.getLogger('asyncio'), sys.unraisablehook
         try:
             leaves = self._checkpointer.load(update)
-            metadata = self._checkpointer.checkpointables_metadata(update).custom_metadata
-            assert isinstance(metadata, dict)
-            if metadata['sha256'] != _checksum(leaves):
-                raise DamagedError('its checksum does not match')
-            expected = _leaves(like)
-            if {k: (v.shape, v.dtype) for k, v in leaves.items()} != {k: (v.shape, v.dtype) for k, v in expected.items()}:
-                raise DamagedError('it holds another model')
-            state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in expected])
-            return Saved(state, metadata['train_seconds'], metadata['eval_seconds'])
-        except DamagedError:
-            raise
+            return leaves, dict(self._checkpointer.checkpointables_metadata(update).custom_metadata)
         except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
-            raise DamagedError(str(error.__cause__ or error).partition('\n')[0][:200]) from error
+            problem = str(error.__cause__ or error).partition('\n')[0][:200]
+        logger.disabled, sys.unraisablehook = True, lambda _: None
+        gc.collect()
+        logger.disabled, sys.unraisablehook = False, hook
+        raise DamagedError(problem)
 
     def delete_after(self, update: int) -> None:
         """Deletes the checkpoints later than `update`."""

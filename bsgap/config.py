@@ -1,7 +1,7 @@
-"""The configuration: every field with its default, and the only place where what a user typed is checked.
+"""The configuration: every field with its default, and the one place where what a user typed is checked.
 
-`default` returns the `ConfigDict` that experiment files edit and the command line overrides; `resolve` turns it into the
-frozen `Study` that the rest of the package reads. Whatever a user can get wrong ends in a `UserError` of one line.
+`default` returns the `ConfigDict` that experiment files edit and the command line overrides; `resolve` turns it into
+the frozen `Study` that the rest of the package reads. Whatever a user gets wrong ends in a `UserError` of one line.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def default() -> ConfigDict:
     return config
 
 
-# What may differ between two launches on one workdir: the runs that are wanted, and what changes no number beyond rounding.
+# What may differ between two launches on one workdir: the runs that are wanted, and what changes rounding at most.
 FREE_FIELDS = ('name', 'recipes', 'seeds', 'across_runs', 'segment_seconds', 'checkpoint_seconds')
 
 
@@ -123,7 +123,9 @@ def choice(field: str, value: Any, allowed: Iterable[str]) -> Any:
 
 
 def batch_size(field: str, value: Any) -> int:
-    return number(field, value, 'a whole number from 1 to the number of training examples', lambda v: v >= 1, whole=True)
+    return number(
+        field, value, 'a whole number from 1 to the number of training examples', lambda v: v >= 1, whole=True
+    )
 
 
 def learning_rate(field: str, value: Any) -> float:
@@ -166,15 +168,21 @@ def resolve(config: ConfigDict) -> Study:
         raise UserError('config.sweep.batch_size: () is not allowed; a study needs at least one recipe')
     twice = {recipe.name for recipe in recipes if sum(recipe.name == other.name for other in recipes) > 1}
     if twice:
-        raise UserError(f'config.sweep: {", ".join(sorted(twice))} is listed twice; each value of an axis must be given once')
+        raise UserError(
+            f'config.sweep: {", ".join(sorted(twice))} is listed twice; each value of an axis must be given once'
+        )
     std = tuple(number('std', value, 'a number above 0', lambda v: v > 0) for value in config.std)
     return Study(
         name=config.name,
         data=Data(
             dataset=config.dataset,
             subset=None if config.subset is None else count('subset', config.subset),
-            validation=number('validation', config.validation, 'a share of at least 0 and below 1', lambda v: 0 <= v < 1),
-            data_seed=number('data_seed', config.data_seed, 'a whole number of at least 0', lambda v: v >= 0, whole=True),
+            validation=number(
+                'validation', config.validation, 'a share of at least 0 and below 1', lambda v: 0 <= v < 1
+            ),
+            data_seed=number(
+                'data_seed', config.data_seed, 'a whole number of at least 0', lambda v: v >= 0, whole=True
+            ),
             mean=tuple(number('mean', value, 'a number') for value in config.mean),
             std=std,
         ),
@@ -250,7 +258,9 @@ def _stage(field: str, row: Mapping[str, Any]) -> Stage:
         raise UserError(f'config.{field}: a stage needs exactly one of {", ".join(UNITS)}; it has {len(units)}')
     unit = units[0]
     if set(row) != {unit, 'batch_size', 'learning_rate'}:
-        raise UserError(f'config.{field}: a stage has batch_size, learning_rate and one of {", ".join(UNITS)}; it has {sorted(row)}')
+        raise UserError(
+            f'config.{field}: a stage has batch_size, learning_rate and one of {", ".join(UNITS)}; it has {sorted(row)}'
+        )
     return Stage(
         batch_size(f'{field}.batch_size', row['batch_size']),
         learning_rate(f'{field}.learning_rate', row['learning_rate']),

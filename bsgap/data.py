@@ -109,9 +109,9 @@ def _constants(images_NxHxWxC: np.ndarray, settings: config.Data) -> tuple[np.nd
                 f'config.{field}: {given} is not allowed; the images have {channels} channels, so give 1 or {channels}'
             )
     # Counting the 256 values is exact, and needs no floating-point copy of the images.
-    share_Cx256 = np.stack(
-        [np.bincount(images_NxHxWxC[..., c].ravel(), minlength=256) for c in range(channels)]
-    ) / (images_NxHxWxC.size / channels)
+    share_Cx256 = np.stack([np.bincount(images_NxHxWxC[..., c].ravel(), minlength=256) for c in range(channels)]) / (
+        images_NxHxWxC.size / channels
+    )
     value_256 = np.arange(256) / 255
     mean_C = share_Cx256 @ value_256
     std_C = np.sqrt(share_Cx256 @ value_256**2 - mean_C**2)
@@ -165,7 +165,9 @@ def _read_idx(path: Path, md5: str | None) -> np.ndarray:
         raise config.UserError(f'config.dataset: {path} is no IDX file of bytes: it starts with {content[:4].hex()!r}')
     header = 4 + 4 * content[3]
     if len(content) < header:
-        raise config.UserError(f'config.dataset: {path} is truncated: {len(content)} bytes, its header alone has {header}')
+        raise config.UserError(
+            f'config.dataset: {path} is truncated: {len(content)} bytes, its header alone has {header}'
+        )
     shape = struct.unpack(f'>{content[3]}I', content[4:header])
     body = np.frombuffer(content, np.uint8, offset=header)
     if body.size != np.prod(shape, dtype=object):
@@ -195,7 +197,9 @@ def _read_tfds(name: str) -> tuple[Split, Split]:
             try:
                 builder.download_and_prepare()
             except Exception as error:  # whatever TFDS meets on its way, the user needs the cause and the way out
-                needs = '' if have_tensorflow else " (most sets need TensorFlow to be prepared: pip install 'bsgap[tf]')"
+                needs = (
+                    '' if have_tensorflow else " (most sets need TensorFlow to be prepared: pip install 'bsgap[tf]')"
+                )
                 raise config.UserError(
                     f'config.dataset: tfds:{name} is not prepared in {builder.data_dir} and preparing it failed{needs}:'
                     f' {_line(error)}; prepare it where there is a network and copy the folder here, or use idx:FOLDER'
@@ -215,17 +219,19 @@ def _decode_tfds(name: str, builder: Any, copy: Path) -> None:
             f'config.dataset: tfds:{name} has features {", ".join(features)} and splits {", ".join(splits)};'
             ' it must have image and label, train and test'
         )
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for split in ('train', 'test'):
         source = builder.as_data_source(split=split)
         examples = source.__getitems__(range(len(source)))
         shapes = {example['image'].shape for example in examples}
         if len(shapes) != 1 or examples[0]['image'].dtype != np.uint8:
-            raise config.UserError(f'config.dataset: tfds:{name} must have uint8 images of one size; it has {len(shapes)} sizes')
+            raise config.UserError(
+                f'config.dataset: tfds:{name} must have uint8 images of one size; it has {len(shapes)} sizes'
+            )
         arrays[f'{split}_images'] = np.stack([example['image'] for example in examples])
         arrays[f'{split}_labels'] = np.asarray([example['label'] for example in examples], np.int32)
     part = copy.with_suffix(f'.{os.getpid()}.npz')
-    np.savez(part, **arrays)
+    np.savez(part, allow_pickle=False, **arrays)
     part.replace(copy)  # so that a killed process leaves no half of it
 
 

@@ -13,9 +13,9 @@ Row = dict[str, float]
 Status = Literal['done', 'diverged', 'running']
 COUNTS = frozenset({'update', 'examples', 'batch_size'})
 RESULT_COLUMNS = (
-    'run,batch_size,learning_rate,momentum,seed,epochs,updates,examples,'
-    'train_loss,train_accuracy,test_loss,test_accuracy,gap,status,seconds'
-).split(',')
+    *('run', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
+    *('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy', 'gap', 'status', 'seconds'),
+)
 
 
 def columns(splits: Iterable[str]) -> list[str]:

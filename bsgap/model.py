@@ -1,10 +1,12 @@
 """The model, defined with Flax NNX and trained as a pure function of its parameters."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 
@@ -32,18 +34,18 @@ product.defvjp(_product_forward, _product_backward)
 
 
 def _dot_general(x: jax.Array, w: jax.Array, dimension_numbers: Any, precision: Any = None, **_: Any) -> jax.Array:
-    """`product` in the form in which `nnx.Linear` takes it; the precision is the study's (`jax_default_matmul_precision`)."""
+    """`product` as `nnx.Linear` takes it; the precision is the study's (`jax_default_matmul_precision`)."""
     return product(x, w)
 
 
 class MLP(nnx.Module):
-    """Multilayer perceptron with ReLU: Xavier-normal weights (Glorot & Bengio 2010, in variance 2/(in + out)), zero biases."""
+    """Multilayer perceptron: ReLU, Xavier-normal weights (variance 2/(in + out), Glorot & Bengio 2010), zero biases."""
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], classes: int, *, rngs: nnx.Rngs) -> None:
         widths = (inputs, *hidden, classes)
         self.layers = nnx.List(
             nnx.Linear(i, o, kernel_init=nnx.initializers.glorot_normal(), dot_general=_dot_general, rngs=rngs)
-            for i, o in zip(widths[:-1], widths[1:], strict=True)
+            for i, o in itertools.pairwise(widths)
         )
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
@@ -62,7 +64,7 @@ class Model(NamedTuple):
 
 
 def define(
-    hidden: tuple[int, ...], image_shape: tuple[int, ...], classes: int, mean_C: jax.Array, std_C: jax.Array
+    hidden: tuple[int, ...], image_shape: tuple[int, ...], classes: int, mean_C: np.ndarray, std_C: np.ndarray
 ) -> Model:
     """Makes the MLP for images of `image_shape` (H, W, C), uint8; its `apply` normalises them first."""
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +17,13 @@ from bsgap.analysis import Group
 # The origin's colours; other batch sizes are placed between blue and yellow by their logarithm.
 COLOURS = {64: 'tab:orange', 256: 'tab:green', 1024: 'tab:purple'}
 LINES = ('-', '--', ':', '-.')
-STYLE = {'axes.grid': True, 'grid.alpha': 0.3, 'axes.spines.top': False, 'axes.spines.right': False, 'font.size': 10}
+STYLE: Any = {
+    'axes.grid': True,
+    'grid.alpha': 0.3,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'font.size': 10,
+}
 
 
 def draw(groups: Sequence[Group], folder: Path, title: str) -> dict[str, Path]:
@@ -24,7 +31,9 @@ def draw(groups: Sequence[Group], folder: Path, title: str) -> dict[str, Path]:
     groups = [group for group in groups if group.runs]
     one_stage = [group for group in groups if group.setting]
     n = sorted({len(group.runs) for group in groups})
-    note = f'{title}; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n, default=1) > 1 else title
+    note = (
+        f'{title}; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n, default=1) > 1 else title
+    )
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     with mpl.rc_context(STYLE):

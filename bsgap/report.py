@@ -42,7 +42,9 @@ def report(workdir: Path) -> Path:
 def _cells(group: analysis.Group) -> tuple[str, ...]:
     """A recipe's row under HEADINGS."""
     runs = f'{len(group.runs)}' + (f' + {group.diverged} diverged' if group.diverged else '')
-    seconds = analysis.interval(row['train_seconds'] + row['eval_seconds'] for row in (run.rows[-1] for run in group.runs))
+    seconds = analysis.interval(
+        row['train_seconds'] + row['eval_seconds'] for row in (run.rows[-1] for run in group.runs)
+    )
     return (
         group.recipe,
         runs + (f', {group.unfinished} unfinished' if group.unfinished else ''),

@@ -1,8 +1,8 @@
 """Stages: how a recipe's batch size and learning rate change, and where in the data each update stands.
 
-A run's place is the number of examples it has seen. Every epoch shows every example once, so `divmod(example, n)` is the
-epoch and the offset in that epoch's order; the last batch of an epoch, and of a stage, is partial. Everything here is
-exact integer arithmetic on the host. `n` is the number of training examples throughout.
+A run's place is the number of examples it has seen. Every epoch shows every example once, so `divmod(example, n)` is
+the epoch and the offset in that epoch's order; the last batch of an epoch, and of a stage, is partial. Everything here
+is exact integer arithmetic on the host. `n` is the number of training examples throughout.
 """
 
 import dataclasses

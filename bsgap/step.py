@@ -112,8 +112,8 @@ def segment(
                 ),
                 jax.tree.map(jnp.zeros_like, state.params),
             )
-        # A run whose gradient overflows has diverged, and every weight says so from here on. This also makes each weight wait
-        # for the whole gradient, without which XLA copies weight matrices that are still to be read.
+        # A run whose gradient overflows has diverged, and all its weights say so from here on. It also makes each weight
+        # wait for the whole gradient; else XLA copies the weight matrices that are still to be read.
         grad_norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(grad_norm), grad, jnp.nan), grads)
         updates, opt_state = transformation.update(grads, state.opt_state, state.params)
@@ -156,8 +156,8 @@ def distance(params: Any, initial: Any) -> jax.Array:
 def across_runs(function: Callable[..., Any], how: Literal['vmap', 'map']) -> Callable[..., Any]:
     """Turns a function of one run into that of a cohort, whose arguments and results have a leading axis R.
 
-    `vmap` lets the runs share each operation, which fills an accelerator; `map` lets one run after the other use the whole
-    device, which keeps its parameters in a CPU's cache (1.1 to 2 times faster there, the most at batch 2).
+    `vmap` lets the runs share each operation, which fills an accelerator; `map` lets one run after the other use the
+    whole device, which keeps its parameters in a CPU's cache (1.0 to 2 times faster there, the most at batch 2).
     """
     if how == 'vmap':
         return jax.vmap(function)

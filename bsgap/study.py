@@ -1,11 +1,11 @@
 """A study's runs, their grouping into cohorts, and the workdir that they live in.
 
-    workdir/study.json                  the resolved config, versions, devices, git revision
-    workdir/results.csv                 one row a run
-    workdir/runs/<run>/run.json         the recipe and the seed
-    workdir/runs/<run>/metrics.csv      one row an evaluation
-    workdir/runs/<run>/checkpoints/     Orbax
-    workdir/figures/, workdir/report.html
+workdir/study.json                  the resolved config, versions, devices, git revision
+workdir/results.csv                 one row a run
+workdir/runs/<run>/run.json         the recipe and the seed
+workdir/runs/<run>/metrics.csv      one row an evaluation
+workdir/runs/<run>/checkpoints/     Orbax
+workdir/figures/, workdir/report.html
 """
 
 import dataclasses
@@ -102,8 +102,8 @@ def targets(runs: Iterable[Run]) -> tuple[int, ...]:
 def start_updates(saved: dict[Run, list[int]]) -> dict[Run, int]:
     """Where each run goes on, given the updates at which it was saved.
 
-    That is where it was saved last, unless the process was killed after saving some runs of a cohort and before saving the
-    others: then those that are ahead go back to where the others are, so that the cohort goes on as it was.
+    That is where it was saved last, unless the process was killed after saving some runs of a cohort and before saving
+    the others: then those that are ahead go back to where the others are, so that the cohort goes on as it was.
     """
     left = {run: sorted(updates) for run, updates in saved.items() if updates}
     behind = True

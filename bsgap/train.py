@@ -69,8 +69,7 @@ class Cohort:
     seats: list[Seat]
     state_R: step.State
     initial_R: Any  # the untrained parameters
-    order_RxN: jax.Array | None = None  # of the examples in the epoch that the runs are in
-    order_epoch: int = -1
+    order: tuple[int, jax.Array] | None = None  # an epoch and `order_RxN` in it
     segment_updates: int = FIRST_SEGMENT_UPDATES
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -132,15 +131,19 @@ class Programs:
         """Compiles if need be, and returns the call that makes the segment; the call uses up `state_R`."""
 
         def segment(train: data.Split, stretch: step.Stretch, *of_runs: Any) -> step.State:
-            one = functools.partial(step.segment, self._model, kind, batch_size, self._max_physical_batch, train, stretch)
+            one = functools.partial(
+                step.segment, self._model, kind, batch_size, self._max_physical_batch, train, stretch
+            )
             return step.across_runs(one, self._how)(*of_runs)
 
         arguments = (self._splits['train'], *jax.device_put((stretch, order_RxN, leg_R)), state_R)
         key = (f'batch size {batch_size}', kind, len(leg_R.stop))
         return functools.partial(self._program(key, jax.jit(segment, donate_argnums=4), *arguments), *arguments)
 
-    def evaluate(self, params_R: Any, initial_R: Any, runs: int) -> Callable[[], tuple[dict[str, step.Evaluation], Any]]:
-        """Compiles if need be, and returns the call that evaluates a cohort on each split, with the distance from w₀."""
+    def evaluate(
+        self, params_R: Any, initial_R: Any, runs: int
+    ) -> Callable[[], tuple[dict[str, step.Evaluation], Any]]:
+        """Compiles if need be, and returns the call that evaluates a cohort on each split and its distance from w₀."""
 
         def evaluate(splits: dict[str, data.Split], params_R: Any, initial_R: Any) -> Any:
             def one(params: Any, initial: Any) -> Any:
@@ -188,7 +191,7 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
 
 def _keep_compiled_programs() -> None:
     """Lets later launches find the compiled programs, in the user's cache unless JAX was told another place."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if not jax.config.values.get('jax_compilation_cache_dir'):
         cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
         jax.config.update('jax_compilation_cache_dir', str(Path(cache) / 'bsgap' / 'compiled'))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
@@ -273,9 +276,13 @@ class _Training:
             for seat in wanted:
                 update = starts[seat.run]
                 try:
-                    loaded[seat.run, update] = seat.checkpoints.load(update, self.programs.abstract_state(seat.run.kind))
+                    loaded[seat.run, update] = seat.checkpoints.load(
+                        update, self.programs.abstract_state(seat.run.kind)
+                    )
                 except checkpoint.DamagedError as error:
-                    self.view.warn(f'{seat.folder}/checkpoints/{update} is damaged ({error}); going on from the one before')
+                    self.view.warn(
+                        f'{seat.folder}/checkpoints/{update} is damaged ({error}); going on from the one before'
+                    )
                     saved[seat.run].remove(update)
         for seat in seats:
             seat.update = seat.saved_update = starts[seat.run]
@@ -294,7 +301,7 @@ class _Training:
         return [update for update in seat.checkpoints.updates() if update <= first_missing]
 
     def _group(self, seats: Sequence[Seat], cohorts: Sequence[Cohort]) -> list[Cohort]:
-        """Groups the runs that have updates to make by what a cohort has in common; `cohorts` is how they were grouped."""
+        """Groups the runs that have updates to make by what a cohort has in common; `cohorts` is how they were so far."""
         groups: dict[Any, list[Seat]] = {}
         for seat in seats:
             if seat.update < seat.run.updates and not seat.diverged:
@@ -329,14 +336,13 @@ class _Training:
         batch_size = run.stage(cohort.seats[0].update).batch_size
         epoch = example // n
         epoch_end = (epoch + 1) * n
-        if cohort.order_epoch != epoch:
-            cohort.order_epoch = epoch
-            cohort.order_RxN = self.programs.order([seat.run.seed for seat in cohort.seats], epoch, n)
+        if cohort.order is None or cohort.order[0] != epoch:
+            cohort.order = epoch, self.programs.order([seat.run.seed for seat in cohort.seats], epoch, n)
         updates = min(-(-(min(target, epoch_end) - example) // batch_size), cohort.segment_updates)
         stretch = step.Stretch(np.int32(example % n), np.int32(updates))
         legs = [self._leg(seat, epoch_end) for seat in cohort.seats]
         leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *legs)
-        call = self.programs.segment(run.kind, batch_size, stretch, cohort.order_RxN, leg_R, cohort.state_R)
+        call = self.programs.segment(run.kind, batch_size, stretch, cohort.order[1], leg_R, cohort.state_R)
         began = time.perf_counter()
         cohort.state_R = jax.block_until_ready(call())
         seconds = time.perf_counter() - began

@@ -1,8 +1,8 @@
 """The effect of batch size on the training of an MLP on MNIST.
 
-Source: Kevin Shen, "Effect of batch size on training dynamics" (2018), from the author's code; retold in Portuguese by the
-Deep Learning Book, chapters 37 and 38. MLP 784-1024-1024-10 with ReLU, Xavier-normal weights and zero biases; plain SGD
-with learning rate 0.01, no momentum, no weight decay; 30 epochs, reshuffled each, the last partial batch kept.
+Source: Kevin Shen, "Effect of batch size on training dynamics" (2018), from the author's code; retold in Portuguese by
+the Deep Learning Book, chapters 37 and 38. MLP 784-1024-1024-10 with ReLU, Xavier-normal weights and zero biases; plain
+SGD with learning rate 0.01, no momentum, no weight decay; 30 epochs, reshuffled each, the last partial batch kept.
 
     python launch.py --config=experiments/mnist.py          # 9 runs
     python launch.py --config=experiments/mnist.py:smoke    # the same study on a tenth of the data, 3 epochs, 2 seeds

@@ -37,7 +37,8 @@ def rows(workdir: Path) -> dict[str, list[dict[str, str]]]:
     """Each run's metrics.csv, wall-clock columns aside, as text, so that NaN equals NaN."""
     return {
         path.parent.name: [
-            {column: repr(value) for column, value in row.items() if column not in WALL_CLOCK} for row in metrics.read(path)
+            {column: repr(value) for column, value in row.items() if column not in WALL_CLOCK}
+            for row in metrics.read(path)
         ]
         for path in sorted(workdir.glob('runs/*/metrics.csv'))
     }

@@ -61,7 +61,9 @@ def test_packaged_mnist_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: 
         data.load(settings())
 
 
-@pytest.mark.parametrize(('suffix', 'shape', 'prefix'), [('', (4, 5), ''), ('.gz', (4, 5, 3), ''), ('.gz', (4, 5), 'emnist-x-')])
+@pytest.mark.parametrize(
+    ('suffix', 'shape', 'prefix'), [('', (4, 5), ''), ('.gz', (4, 5, 3), ''), ('.gz', (4, 5), 'emnist-x-')]
+)
 def test_idx_folders(tmp_path: Path, suffix: str, shape: tuple[int, ...], prefix: str) -> None:
     train = idx_folder(tmp_path, suffix, shape, prefix)
     loaded = data.load(settings(f'idx:{tmp_path}'))
@@ -149,7 +151,9 @@ def test_subset_and_validation_are_disjoint_parts_of_one_shuffle() -> None:
     np.testing.assert_array_equal(some.splits['validation'].labels_N, whole.splits['validation'].labels_N)
     assert (some.train.labels_N != other.train.labels_N).any()
     # MNIST has no two equal training images, so together they are the training split if each image occurs once.
-    together = np.concatenate([whole.splits[split].images_NxHxWxC for split in ('train', 'validation')]).reshape(60000, -1)
+    together = np.concatenate([whole.splits[split].images_NxHxWxC for split in ('train', 'validation')]).reshape(
+        60000, -1
+    )
     original = data.load(settings()).train.images_NxHxWxC.reshape(60000, -1)
     assert len(np.unique(together, axis=0)) == len(np.unique(original, axis=0))
     np.testing.assert_array_equal(together.sum(0), original.sum(0, dtype=together.sum(0).dtype))
@@ -157,7 +161,7 @@ def test_subset_and_validation_are_disjoint_parts_of_one_shuffle() -> None:
         data.load(settings(validation=0.1, subset=54001))
 
 
-BUILDER = '''
+BUILDER = """
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -165,7 +169,8 @@ class BsgapColours(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version('1.0.0')
 
     def _info(self):
-        features = {'image': tfds.features.Tensor(shape=(4, 5, 3), dtype=np.uint8), 'label': tfds.features.ClassLabel(num_classes=3)}
+        image = tfds.features.Tensor(shape=(4, 5, 3), dtype=np.uint8)
+        features = {'image': image, 'label': tfds.features.ClassLabel(num_classes=3)}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
@@ -178,7 +183,7 @@ class BsgapColours(tfds.core.GeneratorBasedBuilder):
 class BsgapFarAway(BsgapColours):
     def _split_generators(self, dl_manager):
         dl_manager.download('http://127.0.0.1:9/images.gz')  # nothing listens there
-'''
+"""
 
 
 def in_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -195,26 +200,26 @@ def in_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_tfds_set_is_prepared_and_its_decoded_copy_read(tmp_path: Path) -> None:
-    code = '''
+    code = """
 for _ in range(2):
     d = data.load(config.resolve(tiny(dataset='tfds:bsgap_colours', subset=None)).data)
     assert d.train.images_NxHxWxC.shape == (20, 4, 5, 3), d.train.images_NxHxWxC.shape
     assert sorted(d.train.images_NxHxWxC[:, 0, 0, 0].tolist()) == list(range(20))
     assert (d.train.labels_N == d.train.images_NxHxWxC[:, 0, 0, 0] % 3).all()
     assert (d.classes, len(d.splits['test'].labels_N)) == (3, 10)
-'''
+"""
     done = in_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob('tfds/**/bsgap-decoded.npz'))) == 1
 
 
 def test_tfds_without_network_fails_in_seconds_and_says_what_to_do(tmp_path: Path) -> None:
-    code = '''
+    code = """
 try:
     data.load(config.resolve(tiny(dataset='tfds:bsgap_far_away')).data)
 except config.UserError as error:
     print(error)
-'''
+"""
     began = time.monotonic()
     done = in_python(code, tmp_path)
     assert time.monotonic() - began < 60

@@ -55,7 +55,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, segments: int) -> None:
 
 
 @pytest.mark.parametrize('segments', [1, 8, 30, 60])
-def test_stopped_by_a_signal(tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, segments: int) -> None:
+def test_stopped_by_a_signal(
+    tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, segments: int
+) -> None:
     """8 falls into the first stage of the growing recipe, 30 into its second, 60 where it is alone."""
     with monkeypatch.context() as patch:
         stop_after(patch, segments)
@@ -127,7 +129,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_starts_anew(interrupted: Path, 
     workdir = interrupted
     for step_folder in (workdir / 'runs' / 'grow-seed1' / 'checkpoints').iterdir():
         damage(step_folder, 'emptied file')
-    train.train(settings(), workdir)
+    train.train(settings(0.0), workdir)
     assert_same(workdir, uninterrupted)
 
 
@@ -241,7 +243,9 @@ def test_killed_at_random_moments(launch: Callable[..., subprocess.Popen[str]], 
     assert len(rows(whole)) == 4
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole: Path) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole: Path
+) -> None:
     process = launch(*SMALL, f'--workdir={tmp_path}')
     wait_for(tmp_path / 'runs' / 'bs1-lr0.01-m0.5-seed1' / 'metrics.csv', process)
     process.send_signal(signal.SIGINT)

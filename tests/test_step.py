@@ -52,11 +52,15 @@ def run(
     function, split = case
     state = state or step.init(function, kind, jnp.int32(seed))
     order_N = step.order(jnp.int32(seed), jnp.int32(0), N)
-    return step.segment(function, kind, batch_size, physical, split, stretch(offset, updates), order_N, leg(**leg_fields), state)
+    return step.segment(
+        function, kind, batch_size, physical, split, stretch(offset, updates), order_N, leg(**leg_fields), state
+    )
 
 
 def test_order_is_a_permutation_and_a_function_of_seed_and_epoch() -> None:
-    orders = {(seed, epoch): step.order(jnp.int32(seed), jnp.int32(epoch), 50) for seed in range(2) for epoch in range(2)}
+    orders = {
+        (seed, epoch): step.order(jnp.int32(seed), jnp.int32(epoch), 50) for seed in range(2) for epoch in range(2)
+    }
     for order in orders.values():
         assert sorted(order.tolist()) == list(range(50))
     assert len({tuple(order.tolist()) for order in orders.values()}) == 4

@@ -84,7 +84,9 @@ def test_validation_is_measured_when_it_is_held_out(tmp_path: Path) -> None:
 
 def test_numbers_are_traced_and_shapes_are_compiled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """16 runs that differ in numbers alone: one program a batch size, whatever the number of segments and epochs."""
-    settings = tiny(batch_size=(32, 100), learning_rate=(0.1, 0.2), momentum=(0.5, 0.9), weight_decay=(0.0, 0.1), epochs=3)
+    settings = tiny(
+        batch_size=(32, 100), learning_rate=(0.1, 0.2), momentum=(0.5, 0.9), weight_decay=(0.0, 0.1), epochs=3
+    )
     with jax.log_compiles(), caplog.at_level(logging.WARNING, 'jax'):
         train.train(settings, tmp_path)
     compiled = [m[1] for r in caplog.records if (m := re.match(r'Finished XLA compilation of jit\((\w+)\)', r.message))]
@@ -214,7 +216,9 @@ def test_a_setting_that_contradicts_the_workdir_is_named_and_changes_nothing(
     train.train(tiny(batch_size=(300,), recipes={'grow': stages(('epochs', 2, 50))}), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     with pytest.raises(config.UserError, match=says):
-        train.train(tiny(**{'batch_size': (300,), 'recipes': {'grow': stages(('epochs', 2, 50))}, field: value}), tmp_path)
+        train.train(
+            tiny(**{'batch_size': (300,), 'recipes': {'grow': stages(('epochs', 2, 50))}, field: value}), tmp_path
+        )
     assert before == {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
 
 
