@@ -11,17 +11,17 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment file; FILE:VARIANT picks a variant of it.')
+FLAGS = flags.FLAGS
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs and the report go; default: runs/<study name>.')
 
 
 def main(_: list[str]) -> None:
+    logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
     # Imported here, so that --help and a mistyped flag answer at once.
     from bsgap.config import UserError
     from bsgap.report import report
     from bsgap.train import Interrupted, train
 
-    if FLAGS['verbosity'].using_default_value:
-        logging.set_verbosity(logging.WARNING)  # of the libraries
     config = CONFIG.value
     if not isinstance(config, ConfigDict):
         problem = getattr(config, '_error', None)  # ml_collections keeps why a file can't be read until it is used
@@ -55,8 +55,6 @@ def parse_flags(argv: list[str]) -> list[str]:
         fail(str(error))
     return argv[:1]
 
-
-FLAGS = flags.FLAGS
 
 if __name__ == '__main__':
     app.run(main, flags_parser=parse_flags)

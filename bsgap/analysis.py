@@ -175,14 +175,18 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
         gaps = '; '.join(f'{g.batch_sizes[0]}: {points(g.last("gap"))}' for g in members)
         sentences.append(f'The generalization gap (train − test accuracy) by batch size is {gaps} points.')
         together = collapse(members)
-        by_epochs = max(g.last('test_accuracy').mean for g in members) - min(
-            g.last('test_accuracy').mean for g in members
-        )
+        finals = [group.last('test_accuracy').mean for group in members]
+        by_epochs = max(finals) - min(finals)
         sentences.append(
-            f'The number of updates differs, though: at the same learning rate × updates'
-            f' ({together.rate_times_updates:.3g}, the most that all have made) the batch sizes are {100 * together.spread:.2f} points apart, at the same'
-            f' epochs {100 * by_epochs:.2f}.'
+            f'But the runs have not made the same number of updates. Where learning rate × updates is the same'
+            f' ({together.rate_times_updates:.3g}, the most that all have made), the batch sizes are'
+            f' {100 * together.spread:.2f} points of test accuracy apart; at the end they are {100 * by_epochs:.2f}.'
         )
+        if together.spread < by_epochs:
+            share = 1 - together.spread / by_epochs
+            sentences.append(
+                f'So {share:.0%} of the difference goes with the length of training, not with the batch size.'
+            )
     diverged = [f'{group.recipe} ({group.diverged})' for group in all_groups if group.diverged]
     if diverged:
         sentences.append(f'Runs that diverged, which no mean includes: {", ".join(diverged)}.')

@@ -171,7 +171,6 @@ def resolve(config: ConfigDict) -> Study:
         raise UserError(
             f'config.sweep: {", ".join(sorted(twice))} is listed twice; each value of an axis must be given once'
         )
-    std = tuple(number('std', value, 'a number above 0', lambda v: v > 0) for value in config.std)
     return Study(
         name=config.name,
         data=Data(
@@ -183,10 +182,10 @@ def resolve(config: ConfigDict) -> Study:
             data_seed=number(
                 'data_seed', config.data_seed, 'a whole number of at least 0', lambda v: v >= 0, whole=True
             ),
-            mean=tuple(number('mean', value, 'a number') for value in config.mean),
-            std=std,
+            mean=tuple(number('mean', value, 'a number') for value in _values(config.mean)),
+            std=tuple(number('std', value, 'a number above 0', lambda v: v > 0) for value in _values(config.std)),
         ),
-        hidden=tuple(count('hidden', width) for width in config.hidden),
+        hidden=tuple(count('hidden', width) for width in _values(config.hidden)),
         optimizer=choice('optimizer', config.optimizer, OPTIMIZERS),
         epochs=count('epochs', config.epochs),
         recipes=recipes,
@@ -212,11 +211,16 @@ def _same_fields(prefix: str, config: Mapping[str, Any], known: Mapping[str, Any
             raise UserError(f'config.{prefix}{field}: missing; start the config from bsgap.config.default()')
 
 
+def _values(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A tuple of the config; the command line has no other word for an empty one than an empty string."""
+    return () if given == ('',) else given
+
+
 def _sweep(config: ConfigDict) -> list[Recipe]:
     """Crosses the axes of `config.sweep` into recipes of one stage."""
     axes = {}
     for axis, check in AXES.items():
-        if not (values := config.sweep[axis]) and axis != 'batch_size':
+        if not (values := _values(config.sweep[axis])) and axis != 'batch_size':
             raise UserError(f'config.sweep.{axis}: () is not allowed; give at least one value')
         axes[axis] = [check(f'sweep.{axis}', value) for value in values]
     epochs = count('epochs', config.epochs)

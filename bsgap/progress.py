@@ -137,7 +137,7 @@ class View:
         return (
             recipe,
             f'{len(seats)}' + (f' ({diverged} diverged)' if diverged else ''),
-            f'{_example(seats) / run.n:.4g}/{run.examples / run.n:.4g}',
+            f'{round(_example(seats) / run.n, 2):g}/{round(run.examples / run.n, 2):g}',
             mean('train_accuracy'),
             mean('test_accuracy'),
             f'{statistics.fmean(100 * row["gap"] for row in last):+.2f}' if last else '–',

@@ -112,7 +112,7 @@ def segment(
                 ),
                 jax.tree.map(jnp.zeros_like, state.params),
             )
-        # A run whose gradient overflows has diverged, and all its weights say so from here on. It also makes each weight
+        # A run whose gradient overflows has diverged; all its weights say so from here on. It also makes each weight
         # wait for the whole gradient; else XLA copies the weight matrices that are still to be read.
         grad_norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(grad_norm), grad, jnp.nan), grads)

@@ -301,7 +301,7 @@ class _Training:
         return [update for update in seat.checkpoints.updates() if update <= first_missing]
 
     def _group(self, seats: Sequence[Seat], cohorts: Sequence[Cohort]) -> list[Cohort]:
-        """Groups the runs that have updates to make by what a cohort has in common; `cohorts` is how they were so far."""
+        """Groups the runs that have updates to make by what a cohort has in common; so far they were in `cohorts`."""
         groups: dict[Any, list[Seat]] = {}
         for seat in seats:
             if seat.update < seat.run.updates and not seat.diverged:

@@ -126,7 +126,7 @@ def test_the_answer_says_what_the_numbers_say(large: tuple[float, ...], says: st
     )
     assert says in sentences
     assert 'test accuracy by batch size is 64: 91.00 ± 2.48 %; 256: ' in sentences
-    assert 'the same learning rate × updates (0.5, the most that all have made)' in sentences
+    assert 'Where learning rate × updates is the same (0.5, the most that all have made)' in sentences
 
 
 def test_the_answer_compares_only_what_differs_in_the_batch_size() -> None:

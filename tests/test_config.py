@@ -60,6 +60,10 @@ def test_fields_that_are_unknown_or_missing_are_named() -> None:
         config.resolve(settings)
 
 
+def test_the_command_line_can_empty_a_tuple() -> None:
+    assert config.resolve(tiny(mean=('',), std=('',), hidden=('',))) == config.resolve(tiny(mean=(), std=(), hidden=()))
+
+
 def test_a_batch_larger_than_the_data_is_named() -> None:
     with pytest.raises(config.UserError, match=r'batch_size: 301 is not allowed .* from 1 to 300'):
         study.runs(config.resolve(tiny(batch_size=(1, 301))), 300)
