@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -63,7 +64,7 @@ def _curves(groups: Sequence[Group]) -> Figure:
                 _zoom(axes, groups, f'{split}_{quantity}')
             else:
                 axes.set_yscale('log')
-                _plain_numbers(axes)
+                _plain_numbers(axes.yaxis)
                 axes.set_xlabel('epoch')
     _legend(figure, groups)
     return figure
@@ -94,6 +95,7 @@ def _rate_times_updates(groups: Sequence[Group]) -> Figure:
         for group in groups:
             _line(axes, group, groups, f'{split}_accuracy', 'rate_times_updates', marker='.')
         axes.set_xscale('log')
+        _plain_numbers(axes.xaxis)
         axes.set_xlabel('learning rate × updates')
         axes.set_ylabel(f'{split} accuracy (%)')
         _zoom(axes, groups, f'{split}_accuracy')
@@ -104,10 +106,12 @@ def _rate_times_updates(groups: Sequence[Group]) -> Figure:
 def _line(axes: Axes, group: Group, groups: Sequence[Group], column: str, against: str, marker: str = '') -> None:
     curve = analysis.curve(group, column, against)
     scale = 1 if column.endswith('loss') else 100
-    mean_P, half_P = scale * curve.mean_P, scale * np.nan_to_num(curve.half_width_P)
+    first = 0 if against == 'epoch' else 1  # a logarithmic axis has no place for the start
+    columns = (curve.x_P, scale * curve.mean_P, scale * np.nan_to_num(curve.half_width_P))
+    x_P, mean_P, half_P = (column_P[first:] for column_P in columns)
     colour, line = _colour(group), _line_style(group, groups)
-    axes.plot(curve.x_P, mean_P, color=colour, linestyle=line, marker=marker, label=_label(group, groups))
-    axes.fill_between(curve.x_P, mean_P - half_P, mean_P + half_P, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x_P, mean_P, color=colour, linestyle=line, marker=marker, label=_label(group, groups))
+    axes.fill_between(x_P, mean_P - half_P, mean_P + half_P, color=colour, alpha=0.2, linewidth=0)
 
 
 def _against_batch_size(axes: Axes, groups: Sequence[Group], column: str, marker: str) -> None:
@@ -141,11 +145,11 @@ def _zoom(axes: Axes, groups: Sequence[Group], column: str) -> None:
         axes.set_ylim(max(0, min(lowest) - 2), 100.5)
 
 
-def _plain_numbers(axes: Axes) -> None:
+def _plain_numbers(axis: Axis) -> None:
     """Writes the ticks of a logarithmic axis as 0.2 and 1, not as powers of ten."""
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Figure, groups: Sequence[Group]) -> None:
