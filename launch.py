@@ -4,6 +4,7 @@ Exit codes: 0, all is trained; 2, bad input; 128 + the signal's number, stopped 
 """
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,15 +18,15 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs and the report go
 
 def main(_: list[str]) -> None:
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
-    # Imported here, so that --help and a mistyped flag answer at once.
-    from bsgap.config import UserError
-    from bsgap.report import report
-    from bsgap.train import Interrupted, train
-
     config = CONFIG.value
     if not isinstance(config, ConfigDict):
         problem = getattr(config, '_error', None)  # ml_collections keeps why a file can't be read until it is used
         fail(f'--config: {problem or "missing; give an experiment file, such as experiments/mnist.py"}')
+    # Imported here, so that --help and a mistyped flag are answered at once.
+    from bsgap.config import UserError
+    from bsgap.report import report
+    from bsgap.train import Interrupted, train
+
     workdir = Path(WORKDIR.value or f'runs/{config.get("name")}')
     try:
         train(config, workdir)
@@ -33,7 +34,7 @@ def main(_: list[str]) -> None:
     except UserError as error:
         fail(str(error))
     except Interrupted as stop:
-        print(f'stopped by {stop}; all runs are saved. To go on: {" ".join(["python", *sys.argv])}', file=sys.stderr)
+        print(f'stopped by {stop}; all runs are saved. To go on: {shlex.join(["python", *sys.argv])}', file=sys.stderr)
         sys.exit(128 + stop.number)
 
 

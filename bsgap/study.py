@@ -126,8 +126,11 @@ def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -
     path = workdir / 'study.json'
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        earlier: list[Any] = []
         if path.exists():
-            _agree(workdir, settings(study), read_json(path)['config'])
+            before = read_json(path)
+            _agree(workdir, settings(study), before.pop('config'))
+            earlier = [*before.pop('earlier_launches'), before]
         for run in planned:
             folder = run_folder(workdir, run.name)
             described = describe(run)
@@ -140,7 +143,7 @@ def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / 'run.json', described)
-        write_json(path, {'config': settings(study), **environment()})
+        write_json(path, {'config': settings(study), **environment(), 'earlier_launches': earlier})
     except OSError as error:
         raise config.UserError(f'--workdir: {workdir} cannot be used: {error.strerror or error}') from error
 

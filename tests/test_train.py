@@ -177,7 +177,7 @@ def test_runs_are_regrouped_at_stage_boundaries(tmp_path: Path) -> None:
         'flat': stages(('epochs', 2, 100)),
     }
     train.train(tiny(batch_size=(), recipes=recipes), tmp_path / 'all')
-    together = rows(tmp_path / 'all')
+    together, leaves_together = rows(tmp_path / 'all'), final_leaves(tmp_path / 'all')
     assert [row['batch_size'] for row in together['grow-seed0']] == ['50', '100', '100', '100']
     assert together['grow-seed0'][-1]['update'] == str(6 + 5)
     assert together['grow-seed0'][-1]['examples'] == '800'
@@ -187,7 +187,7 @@ def test_runs_are_regrouped_at_stage_boundaries(tmp_path: Path) -> None:
         assert {run: together[run] for run in alone} == alone
         for run, leaves in final_leaves(tmp_path / name).items():
             for leaf, value in leaves.items():
-                np.testing.assert_array_equal(value, final_leaves(tmp_path / 'all')[run][leaf])
+                np.testing.assert_array_equal(value, leaves_together[run][leaf])
 
 
 def test_more_seeds_and_batch_sizes_train_only_what_is_new(tmp_path: Path) -> None:
@@ -198,6 +198,8 @@ def test_more_seeds_and_batch_sizes_train_only_what_is_new(tmp_path: Path) -> No
     assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
     train.train(tiny(batch_size=(32, 100), seeds=2), tmp_path / 'at once')
     assert_same(tmp_path / 'grown', tmp_path / 'at once')
+    (earlier,) = read_json(tmp_path / 'grown' / 'study.json')['earlier_launches']
+    assert earlier['versions']['jax'] == jax.__version__
 
 
 @pytest.mark.parametrize(
