@@ -45,6 +45,8 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
 
     from bsgap import config, data, optimizer, step, train
 
+    jax.config.update('jax_default_matmul_precision', 'float32')
+
     class Silent:
         def compiling(self, _: str) -> Any:
             import contextlib
@@ -84,7 +86,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
         return evaluate
 
     hyperparameters = optimizer.Hyperparameters(*(np.full(runs, value, np.float32) for value in (0.01, 0.0, 0.0)))
-    order_RxN = programs.order(list(range(runs)), 0, dataset.n)
+    order_RxN = programs.order(list(range(runs)), 0)
     leg_R = step.Leg(
         np.full(runs, dataset.n, np.int32),
         hyperparameters,
@@ -284,8 +286,13 @@ def sweep(measured: list[dict[str, Any]]) -> None:
 
 
 def spread(values: list[float], scale: float = 1.0) -> str:
-    low, middle, high = (scale * f(values) for f in (min, statistics.median, max))
-    return f'{middle:.3g} [{low:.3g} – {high:.3g}]'
+    low, middle, high = (short(scale * f(values)) for f in (min, statistics.median, max))
+    return f'{middle} [{low} – {high}]'
+
+
+def short(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
 def describe() -> str:

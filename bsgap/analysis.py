@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -50,12 +50,14 @@ class Group(NamedTuple):
         return tuple(stage['batch_size'] for stage in self.runs[0].about['stages'])
 
     @property
-    def setting(self) -> tuple[float, float, float] | None:
-        """Learning rate, momentum and weight decay of a one-stage recipe: all of it but the batch size."""
+    def setting(self) -> tuple[tuple[str, Any], ...] | None:
+        """All of a one-stage recipe but its batch size, as names and values; None for more stages."""
         about = self.runs[0].about
         if len(about['stages']) > 1:
             return None
-        return about['stages'][0]['learning_rate'], about['momentum'], about['weight_decay']
+        stage = about['stages'][0]
+        values = {'learning rate': stage['learning_rate'], stage['unit']: stage['length']}
+        return *values.items(), ('momentum', about['momentum']), ('weight decay', about['weight_decay'])
 
     def last(self, column: str) -> Interval:
         """A column of the runs' last rows; all runs of a recipe that is done have made the same updates."""
@@ -84,7 +86,6 @@ class Curve(NamedTuple):
     x_P: np.ndarray
     mean_P: np.ndarray
     half_width_P: np.ndarray
-    n: int
 
 
 def rate_times_updates(run: Record, row: Row) -> float:
@@ -105,9 +106,7 @@ def curve(group: Group, column: str, against: str = 'epoch') -> Curve:
         rate_times_updates(first, row) if against == 'rate_times_updates' else row[against]
         for row in first.rows[:shared]
     ]
-    return Curve(
-        np.asarray(x), np.asarray([p.mean for p in points]), np.asarray([p.half_width for p in points]), len(group.runs)
-    )
+    return Curve(np.asarray(x), np.asarray([p.mean for p in points]), np.asarray([p.half_width for p in points]))
 
 
 def paired(first: Group, second: Group, column: str) -> Interval:
@@ -118,27 +117,22 @@ def paired(first: Group, second: Group, column: str) -> Interval:
     )
 
 
-class Collapse(NamedTuple):
-    """Test accuracies where all recipes have made the same learning rate × updates."""
+def collapse(chosen: Sequence[Group]) -> tuple[float, float] | None:
+    """The largest η·t that all recipes reached, and how far apart their mean test accuracies are there.
 
-    rate_times_updates: float
-    accuracies: dict[str, float]  # mean over seeds, by recipe
-
-    @property
-    def spread(self) -> float:
-        return max(self.accuracies.values()) - min(self.accuracies.values())
-
-
-def collapse(chosen: Sequence[Group]) -> Collapse:
-    """Reads each recipe's mean test accuracy at the largest η·t that all reached, linear between evaluations."""
-    curves = {group.recipe: curve(group, 'test_accuracy', 'rate_times_updates') for group in chosen}
-    common = min(c.x_P[-1] for c in curves.values())
-    return Collapse(common, {recipe: float(np.interp(common, c.x_P, c.mean_P)) for recipe, c in curves.items()})
+    Between evaluations accuracies are linear; None if some recipe had not been evaluated once by then.
+    """
+    curves = [curve(group, 'test_accuracy', 'rate_times_updates') for group in chosen]
+    common = min(c.x_P[-1] for c in curves)
+    if any(len(c.x_P) < 2 or c.x_P[1] > common for c in curves):
+        return None
+    accuracies = [float(np.interp(common, c.x_P, c.mean_P)) for c in curves]
+    return float(common), max(accuracies) - min(accuracies)
 
 
 def comparable(all_groups: Iterable[Group]) -> list[list[Group]]:
     """The sets of finished recipes that differ in nothing but their batch size, at least two each."""
-    sets: dict[tuple[float, float, float], list[Group]] = {}
+    sets: dict[tuple[tuple[str, Any], ...], list[Group]] = {}
     for group in all_groups:
         if group.runs and not group.unfinished and group.setting:
             sets.setdefault(group.setting, []).append(group)
@@ -149,16 +143,8 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
     """A few sentences on what the batch size did in these runs, each from the numbers."""
     sentences = []
     for members in comparable(all_groups):
-        assert members[0].setting
-        rate, momentum, decay = members[0].setting
-        more = ''.join(
-            f', {name} {value:g}' for name, value in (('momentum', momentum), ('weight decay', decay)) if value
-        )
-        epochs = members[0].last('epoch').mean
         tests = '; '.join(f'{g.batch_sizes[0]}: {percent(g.last("test_accuracy"))}' for g in members)
-        sentences.append(
-            f'At learning rate {rate:g}{more}, after {epochs:g} epochs, test accuracy by batch size is {tests}.'
-        )
+        sentences.append(f'With {setting_text(members[0])}, test accuracy by batch size is {tests}.')
         small, large = members[0], members[-1]
         difference = paired(small, large, 'test_accuracy')
         if difference.n > 1:
@@ -174,16 +160,21 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
             )
         gaps = '; '.join(f'{g.batch_sizes[0]}: {points(g.last("gap"))}' for g in members)
         sentences.append(f'The generalization gap (train − test accuracy) by batch size is {gaps} points.')
-        together = collapse(members)
         finals = [group.last('test_accuracy').mean for group in members]
-        by_epochs = max(finals) - min(finals)
+        by_epochs, together = max(finals) - min(finals), collapse(members)
+        if together is None:
+            sentences.append(
+                'The runs have not made the same number of updates, and the evaluations are too far apart to compare'
+                ' them where learning rate × updates is the same.'
+            )
+            continue
         sentences.append(
             f'But the runs have not made the same number of updates. Where learning rate × updates is the same'
-            f' ({together.rate_times_updates:.3g}, the most that all have made), the batch sizes are'
-            f' {100 * together.spread:.2f} points of test accuracy apart; at the end they are {100 * by_epochs:.2f}.'
+            f' ({together[0]:.3g}, the most that all have made), the batch sizes are {100 * together[1]:.2f} points of'
+            f' test accuracy apart; at the end they are {100 * by_epochs:.2f}.'
         )
-        if together.spread < by_epochs:
-            share = 1 - together.spread / by_epochs
+        if together[1] < by_epochs and not difference.low <= 0 <= difference.high:
+            share = 1 - together[1] / by_epochs
             sentences.append(
                 f'So {share:.0%} of the difference goes with the length of training, not with the batch size.'
             )
@@ -196,6 +187,12 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
     if not sentences:
         sentences.append('There is nothing to compare: give at least two batch sizes.')
     return sentences
+
+
+def setting_text(group: Group) -> str:
+    """A group's setting in words, without what is zero."""
+    assert group.setting
+    return ', '.join(f'{name} {value:g}' for name, value in group.setting if value)
 
 
 def percent(value: Interval) -> str:

@@ -1,7 +1,9 @@
 """Checkpoints of one run: Orbax, with a checksum, because a flipped byte in the data loads silently."""
 
+import contextlib
 import gc
 import hashlib
+import json
 import logging
 import sys
 from pathlib import Path
@@ -25,11 +27,12 @@ class DamagedError(Exception):
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: a run's state, as host arrays, and the seconds that were spent on it."""
+    """What a checkpoint holds: a run's state, as host arrays, and what the host knows of it."""
 
     state: Any
     train_seconds: float
     eval_seconds: float
+    cohort: list[str]  # the names of the runs that were saved with it
 
 
 class Checkpoints:
@@ -49,16 +52,9 @@ class Checkpoints:
     def save(self, update: int, saved: Saved) -> None:
         """Saves in the background; the arrays must not change any more."""
         leaves = _leaves(saved.state)
-        self._checkpointer.save_async(
-            update,
-            leaves,
-            force=True,
-            custom_metadata={
-                'sha256': _checksum(leaves),
-                'train_seconds': saved.train_seconds,
-                'eval_seconds': saved.eval_seconds,
-            },
-        )
+        facts = saved._replace(state=None)._asdict()
+        metadata = {'sha256': _checksum(leaves, facts), 'facts': facts}
+        self._checkpointer.save_async(update, leaves, force=True, custom_metadata=metadata)
 
     def load(self, update: int, like: Any) -> Saved:
         """Loads what was saved at `update`, a state of the same structure, shapes and dtypes as `like`.
@@ -67,13 +63,20 @@ class Checkpoints:
           DamagedError: it can't be read, or is not what was written.
         """
         leaves, metadata = self._read(update)
-        if metadata.get('sha256') != _checksum(leaves):
+        facts = metadata.get('facts', {})
+        if metadata.get('sha256') != _checksum(leaves, facts):
             raise DamagedError('its checksum does not match')
         expected = _leaves(like)
         if {k: (v.shape, v.dtype) for k, v in leaves.items()} != {k: (v.shape, v.dtype) for k, v in expected.items()}:
             raise DamagedError('it holds another model')
         state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in expected])
-        return Saved(state, metadata['train_seconds'], metadata['eval_seconds'])
+        return Saved(**{**facts, 'state': state})
+
+    def cohort(self, update: int) -> list[str]:
+        """The runs that were saved together with this one at `update`; none if that can't be read."""
+        with contextlib.suppress(Exception):  # `load` tells what is the matter
+            return list(self._metadata(update)['facts']['cohort'])
+        return []
 
     def _read(self, update: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Reads leaves and metadata, whatever is the matter with the files.
@@ -84,7 +87,7 @@ class Checkpoints:
         logger, hook = logging.getLogger('asyncio'), sys.unraisablehook
         try:
             leaves = self._checkpointer.load(update)
-            return leaves, dict(self._checkpointer.checkpointables_metadata(update).custom_metadata)
+            return leaves, self._metadata(update)
         except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
             problem = str(error.__cause__ or error).partition('\n')[0][:200]
         logger.disabled, sys.unraisablehook = True, lambda _: None
@@ -92,17 +95,17 @@ class Checkpoints:
         logger.disabled, sys.unraisablehook = False, hook
         raise DamagedError(problem)
 
+    def _metadata(self, update: int) -> dict[str, Any]:
+        return dict(self._checkpointer.checkpointables_metadata(update).custom_metadata)
+
     def delete_after(self, update: int) -> None:
         """Deletes the checkpoints later than `update`."""
         for later in self.updates():
             if later > update:
                 self._checkpointer.delete(later)
 
-    def wait(self) -> None:
-        """Returns when all is written."""
-        self._checkpointer.wait()
-
     def close(self) -> None:
+        """Returns when all is written."""
         self._checkpointer.close()
 
 
@@ -114,8 +117,8 @@ def _leaves(state: Any) -> dict[str, Any]:
     }
 
 
-def _checksum(leaves: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _checksum(leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, leaf in sorted(leaves.items()):
         digest.update(f'{name} {leaf.dtype} {leaf.shape} '.encode())
         digest.update(np.ascontiguousarray(leaf).data)

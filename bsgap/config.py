@@ -7,6 +7,7 @@ the frozen `Study` that the rest of the package reads. Whatever a user gets wron
 import dataclasses
 import difflib
 import math
+import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from ml_collections.config_dict import placeholder
 from bsgap.schedule import UNITS, Stage, Unit
 
 OPTIMIZERS = ('sgd',)
+MOST = 1e30  # what any number may be; more is a slip, and float32 ends soon after
 PRECISIONS = ('float32', 'tensorfloat32', 'bfloat16')
 ACROSS_RUNS = ('auto', 'vmap', 'map')
 
@@ -103,15 +105,14 @@ class Study:
     checkpoint_seconds: float
 
 
-def number(
-    field: str, value: Any, allowed: str, ok: Callable[[float], bool] = lambda _: True, whole: bool = False
-) -> Any:
+def number(field: str, value: Any, allowed: str, ok: Callable[[Any], bool], whole: bool = False) -> Any:
     """Returns `value` as a float, or as an int if `whole`; raises UserError unless it is finite and `ok`."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and ok(value):
+    real: Any = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if abs(real) < MOST and ok(real):
         if not whole:
-            return float(value)
-        if value == int(value):
-            return int(value)
+            return float(real)
+        if real == int(real):
+            return int(real)
     raise UserError(f'config.{field}: {value!r} is not allowed; it must be {allowed}')
 
 
@@ -122,33 +123,40 @@ def choice(field: str, value: Any, allowed: Iterable[str]) -> Any:
     return value
 
 
+def values(field: str, given: Any) -> tuple[Any, ...]:
+    """Returns a tuple of the config; the command line has no other word for an empty one than an empty string."""
+    if not isinstance(given, tuple):
+        raise UserError(f'config.{field}: {given!r} is not allowed; it must be a tuple, such as (64,)')
+    return () if given == ('',) else given
+
+
 def batch_size(field: str, value: Any) -> int:
     return number(
         field, value, 'a whole number from 1 to the number of training examples', lambda v: v >= 1, whole=True
     )
 
 
-def learning_rate(field: str, value: Any) -> float:
-    return number(field, value, 'a number of at least 0', lambda v: v >= 0)
-
-
-def momentum(field: str, value: Any) -> float:
-    return number(field, value, 'a number of at least 0 and below 1', lambda v: 0 <= v < 1)
-
-
-def weight_decay(field: str, value: Any) -> float:
-    return number(field, value, 'a number of at least 0', lambda v: v >= 0)
-
-
 def count(field: str, value: Any) -> int:
     return number(field, value, 'a whole number of at least 1', lambda v: v >= 1, whole=True)
 
 
+def at_least_0(field: str, value: Any) -> float:
+    return number(field, value, 'a number of at least 0', lambda v: v >= 0)
+
+
+def above_0(field: str, value: Any) -> float:
+    return number(field, value, 'a number above 0', lambda v: v > 0)
+
+
+def share(field: str, value: Any) -> float:
+    return number(field, value, 'a number of at least 0 and below 1', lambda v: 0 <= v < 1)
+
+
 AXES: Mapping[str, Callable[[str, Any], Any]] = {
     'batch_size': batch_size,
-    'learning_rate': learning_rate,
-    'momentum': momentum,
-    'weight_decay': weight_decay,
+    'learning_rate': at_least_0,
+    'momentum': share,
+    'weight_decay': at_least_0,
 }
 
 
@@ -161,8 +169,9 @@ def resolve(config: ConfigDict) -> Study:
     known = default()
     _same_fields('', config, known)
     _same_fields('sweep.', config.sweep, known.sweep)
-    if not re.fullmatch(r'[\w.-]+', config.name):
-        raise UserError(f'config.name: {config.name!r} is not allowed; it must be letters, digits, ".", "_" and "-"')
+    _name('name', config.name)
+    if not isinstance(config.recipes, Mapping | ConfigDict):
+        raise UserError(f'config.recipes: {config.recipes!r} is not allowed; it must map names to tables of stages')
     recipes = (*_sweep(config), *(_recipe(name, config.recipes[name]) for name in sorted(config.recipes)))
     if not recipes:
         raise UserError('config.sweep.batch_size: () is not allowed; a study needs at least one recipe')
@@ -182,10 +191,10 @@ def resolve(config: ConfigDict) -> Study:
             data_seed=number(
                 'data_seed', config.data_seed, 'a whole number of at least 0', lambda v: v >= 0, whole=True
             ),
-            mean=tuple(number('mean', value, 'a number') for value in _values(config.mean)),
-            std=tuple(number('std', value, 'a number above 0', lambda v: v > 0) for value in _values(config.std)),
+            mean=tuple(number('mean', value, 'a number', lambda _: True) for value in values('mean', config.mean)),
+            std=tuple(above_0('std', value) for value in values('std', config.std)),
         ),
-        hidden=tuple(count('hidden', width) for width in _values(config.hidden)),
+        hidden=tuple(count('hidden', width) for width in values('hidden', config.hidden)),
         optimizer=choice('optimizer', config.optimizer, OPTIMIZERS),
         epochs=count('epochs', config.epochs),
         recipes=recipes,
@@ -193,14 +202,14 @@ def resolve(config: ConfigDict) -> Study:
         max_physical_batch=count('max_physical_batch', config.max_physical_batch),
         precision=choice('precision', config.precision, PRECISIONS),
         across_runs=choice('across_runs', config.across_runs, ACROSS_RUNS),
-        segment_seconds=number('segment_seconds', config.segment_seconds, 'a number above 0', lambda v: v > 0),
-        checkpoint_seconds=number(
-            'checkpoint_seconds', config.checkpoint_seconds, 'a number of at least 0', lambda v: v >= 0
-        ),
+        segment_seconds=above_0('segment_seconds', config.segment_seconds),
+        checkpoint_seconds=at_least_0('checkpoint_seconds', config.checkpoint_seconds),
     )
 
 
-def _same_fields(prefix: str, config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def _same_fields(prefix: str, config: Any, known: Mapping[str, Any]) -> None:
+    if not isinstance(config, Mapping | ConfigDict):
+        raise UserError(f'config.{prefix[:-1]}: {config!r} is not allowed; it must have the fields {", ".join(known)}')
     for field in config:
         if field not in known:
             near = difflib.get_close_matches(field, known, n=1)
@@ -211,18 +220,20 @@ def _same_fields(prefix: str, config: Mapping[str, Any], known: Mapping[str, Any
             raise UserError(f'config.{prefix}{field}: missing; start the config from bsgap.config.default()')
 
 
-def _values(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A tuple of the config; the command line has no other word for an empty one than an empty string."""
-    return () if given == ('',) else given
+def _name(field: str, name: Any) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r'\w[\w.-]*', name):
+        raise UserError(
+            f'config.{field}: {name!r} is not allowed; a name is letters, digits, "_", and then "." and "-"'
+        )
 
 
 def _sweep(config: ConfigDict) -> list[Recipe]:
     """Crosses the axes of `config.sweep` into recipes of one stage."""
     axes = {}
     for axis, check in AXES.items():
-        if not (values := _values(config.sweep[axis])) and axis != 'batch_size':
+        if not (given := values(f'sweep.{axis}', config.sweep[axis])) and axis != 'batch_size':
             raise UserError(f'config.sweep.{axis}: () is not allowed; give at least one value')
-        axes[axis] = [check(f'sweep.{axis}', value) for value in values]
+        axes[axis] = [check(f'sweep.{axis}', value) for value in given]
     epochs = count('epochs', config.epochs)
     return [
         Recipe(_recipe_name(size, rate, m, decay), (Stage(size, rate, epochs, 'epochs'),), m, decay)
@@ -239,24 +250,25 @@ def _recipe_name(size: int, rate: float, m: float, decay: float) -> str:
     return f'bs{size}-lr{rate:.12g}{tail}'
 
 
-def _recipe(name: str, table: Mapping[str, Any]) -> Recipe:
+def _recipe(name: str, table: Any) -> Recipe:
     """Reads a recipe that is written out as a table of stages."""
     field = f'recipes.{name}'
-    if not re.fullmatch(r'[\w.-]+', name):
-        raise UserError(f'config.{field}: a name must be letters, digits, ".", "_" and "-"')
+    _name(field, name)
+    if not isinstance(table, Mapping | ConfigDict) or not isinstance(table.get('stages'), tuple) or not table['stages']:
+        raise UserError(f'config.{field}.stages: {table!r} is not allowed; it must be a tuple of at least one stage')
     if unknown := set(table) - {'stages', 'momentum', 'weight_decay'}:
         raise UserError(f'config.{field}.{min(unknown)}: unknown field; known: stages, momentum, weight_decay')
-    if not table.get('stages'):
-        raise UserError(f'config.{field}.stages: a recipe needs at least one stage')
     return Recipe(
         name,
         tuple(_stage(f'{field}.stages[{i}]', stage) for i, stage in enumerate(table['stages'])),
-        momentum(f'{field}.momentum', table.get('momentum', 0.0)),
-        weight_decay(f'{field}.weight_decay', table.get('weight_decay', 0.0)),
+        share(f'{field}.momentum', table.get('momentum', 0.0)),
+        at_least_0(f'{field}.weight_decay', table.get('weight_decay', 0.0)),
     )
 
 
-def _stage(field: str, row: Mapping[str, Any]) -> Stage:
+def _stage(field: str, row: Any) -> Stage:
+    if not isinstance(row, Mapping | ConfigDict):
+        raise UserError(f'config.{field}: {row!r} is not allowed; it must map batch_size, learning_rate and a length')
     units: list[Unit] = [unit for unit in UNITS if unit in row]
     if len(units) != 1:
         raise UserError(f'config.{field}: a stage needs exactly one of {", ".join(UNITS)}; it has {len(units)}')
@@ -267,7 +279,7 @@ def _stage(field: str, row: Mapping[str, Any]) -> Stage:
         )
     return Stage(
         batch_size(f'{field}.batch_size', row['batch_size']),
-        learning_rate(f'{field}.learning_rate', row['learning_rate']),
+        at_least_0(f'{field}.learning_rate', row['learning_rate']),
         count(f'{field}.{unit}', row[unit]),
         unit,
     )

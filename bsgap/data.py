@@ -7,7 +7,6 @@ import importlib.util
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +60,7 @@ def load(settings: config.Data) -> Dataset:
     if settings.dataset == 'mnist':
         train, test = _read_idx_folder(MNIST, MNIST_MD5)
     elif kind == 'idx' and where:
-        train, test = _read_idx_folder(Path(where).expanduser(), {})
+        train, test = _read_idx_folder(Path(os.path.expanduser(where)), {})  # noqa: PTH111 (fails for an unknown user)
     elif kind == 'tfds' and where:
         train, test = _read_tfds(where)
     else:
@@ -72,6 +71,10 @@ def load(settings: config.Data) -> Dataset:
         raise config.UserError(
             f'config.dataset: {settings.dataset!r}: training images are {train.images_NxHxWxC.shape[1:]}'
             f' and test images {test.images_NxHxWxC.shape[1:]}; they must have one shape'
+        )
+    if not train.images_NxHxWxC.size or min(train.labels_N.min(), test.labels_N.min()) < 0:
+        raise config.UserError(
+            f'config.dataset: {settings.dataset!r}: images must have pixels and labels be at least 0'
         )
     classes = int(max(train.labels_N.max(), test.labels_N.max())) + 1
     splits = {**_divide(train, settings), 'test': test}
@@ -86,8 +89,10 @@ def _divide(pool: Split, settings: config.Data) -> dict[str, Split]:
     total = len(pool.labels_N)
     held_out = round(settings.validation * total)
     train = total - held_out if settings.subset is None else settings.subset
-    if settings.validation and not held_out:
-        raise config.UserError(f'config.validation: {settings.validation} of {total} examples is none; give more')
+    if settings.validation and not 0 < held_out < total:
+        raise config.UserError(
+            f'config.validation: {settings.validation} is {held_out} of {total} examples; it must leave some'
+        )
     if train > total - held_out:
         raise config.UserError(
             f'config.subset: {train} is not allowed; it must be at most {total - held_out},'
@@ -181,39 +186,37 @@ def _read_idx(path: Path, md5: str | None) -> np.ndarray:
 
 def _read_tfds(name: str) -> tuple[Split, Split]:
     """Reads a TFDS set through its decoded copy, which is made on first use beside the prepared set."""
-    # Telling whether TensorFlow is there must not import it: it takes seconds.
-    have_tensorflow = importlib.util.find_spec('tensorflow') is not None
     import tensorflow_datasets as tfds  # 1.4 s, so only where it is needed
     from tensorflow_datasets.core.download import downloader
 
     downloader.MAX_RETRIES = 1  # the default retries for 200 s when there is no network
     try:
         builder = tfds.builder(name, file_format='array_record')
-    except tfds.core.DatasetNotFoundError as error:
-        raise config.UserError(f'config.dataset: tfds:{name} is not known to TFDS: {_line(error)}') from error
-    copy = Path(os.fspath(builder.data_dir)) / 'bsgap-decoded.npz'
-    if not copy.is_file():
-        if not builder.is_prepared():
-            try:
-                builder.download_and_prepare()
-            except Exception as error:  # whatever TFDS meets on its way, the user needs the cause and the way out
-                needs = (
-                    '' if have_tensorflow else " (most sets need TensorFlow to be prepared: pip install 'bsgap[tf]')"
-                )
-                raise config.UserError(
-                    f'config.dataset: tfds:{name} is not prepared in {builder.data_dir} and preparing it failed{needs}:'
-                    f' {_line(error)}; prepare it where there is a network and copy the folder here, or use idx:FOLDER'
-                ) from error
-        _decode_tfds(name, builder, copy)
-    with np.load(copy, allow_pickle=False) as arrays:
-        train, test = (Split(arrays[f'{split}_images'], arrays[f'{split}_labels']) for split in ('train', 'test'))
+        copy = Path(os.fspath(builder.data_dir)) / 'bsgap-decoded.npz'
+        if not copy.is_file():
+            builder.download_and_prepare()
+            _decode_tfds(name, builder, copy)
+        with np.load(copy, allow_pickle=False) as arrays:
+            train, test = (Split(arrays[f'{split}_images'], arrays[f'{split}_labels']) for split in ('train', 'test'))
+    except config.UserError:
+        raise
+    except Exception as error:  # whatever TFDS meets on its way, the user needs the cause and the way out
+        cause: BaseException = error
+        while (deeper := cause.__cause__ or cause.__context__) is not None:
+            cause = deeper
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        tensorflow = importlib.util.find_spec('tensorflow') is not None
+        needs = '' if tensorflow else " most sets need TensorFlow to be prepared (pip install 'bsgap[tf]');"
+        raise config.UserError(
+            f'config.dataset: tfds:{name} cannot be read or prepared: {reason};{needs} prepare it, in the format'
+            f' array_record, where there is a network and copy the folder here, or use idx:FOLDER'
+        ) from error
     return train, test
 
 
 def _decode_tfds(name: str, builder: Any, copy: Path) -> None:
     """Writes the splits train and test of a prepared TFDS set as plain arrays."""
-    features = builder.info.features
-    splits = builder.info.splits
+    features, splits = builder.info.features, builder.info.splits
     if not {'image', 'label'} <= set(features) or not {'train', 'test'} <= set(splits):
         raise config.UserError(
             f'config.dataset: tfds:{name} has features {", ".join(features)} and splits {", ".join(splits)};'
@@ -225,24 +228,9 @@ def _decode_tfds(name: str, builder: Any, copy: Path) -> None:
         examples = source.__getitems__(range(len(source)))
         shapes = {example['image'].shape for example in examples}
         if len(shapes) != 1 or examples[0]['image'].dtype != np.uint8:
-            raise config.UserError(
-                f'config.dataset: tfds:{name} must have uint8 images of one size; it has {len(shapes)} sizes'
-            )
+            raise config.UserError(f'config.dataset: tfds:{name} must have uint8 images of one size, not {len(shapes)}')
         arrays[f'{split}_images'] = np.stack([example['image'] for example in examples])
         arrays[f'{split}_labels'] = np.asarray([example['label'] for example in examples], np.int32)
     part = copy.with_suffix(f'.{os.getpid()}.npz')
     np.savez(part, allow_pickle=False, **arrays)
     part.replace(copy)  # so that a killed process leaves no half of it
-
-
-def _line(error: BaseException) -> str:
-    """The first line of the innermost cause."""
-    causes: Iterator[BaseException] = _causes(error)
-    *_, innermost = causes
-    return (str(innermost).strip().splitlines() or [type(innermost).__name__])[0]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -36,6 +36,8 @@ def read(path: Path) -> list[Row]:
     rows: list[Row] = []
     reader = csv.reader(line for line in lines if line.endswith('\n'))
     header = next(reader, [])
+    if not set(columns(['train', 'test'])) <= set(header):
+        return []
     for values in reader:
         try:
             rows.append({k: int(v) if k in COUNTS else float(v) for k, v in zip(header, values, strict=True)})
@@ -74,11 +76,12 @@ class Record(NamedTuple):
 
 
 def read_runs(workdir: Path) -> list[Record]:
-    """Reads all runs of a workdir, by batch size, then name."""
-    records = [
-        Record(study.read_json(path), read(path.parent / 'metrics.csv'))
-        for path in (workdir / 'runs').glob('*/run.json')
-    ]
+    """Reads all runs of a workdir, by batch size, then name; a folder that was renamed or copied is none."""
+    records = []
+    for path in (workdir / 'runs').glob('*/run.json'):
+        about = study.read_json(path, 'name', 'recipe', 'seed', 'stages', 'momentum', 'updates', 'n')
+        if about['name'] == path.parent.name:
+            records.append(Record(about, read(path.parent / 'metrics.csv')))
     return sorted(records, key=lambda r: (r.about['stages'][0]['batch_size'], r.about['recipe'], r.about['seed']))
 
 

@@ -30,7 +30,7 @@ STYLE: Any = {
 def draw(groups: Sequence[Group], folder: Path, title: str) -> dict[str, Path]:
     """Draws each figure for which there is data into `folder`; returns the files, by caption."""
     groups = [group for group in groups if group.runs]
-    one_stage = [group for group in groups if group.setting]
+    one_stage = [group for group in groups if group.setting and not group.unfinished]
     n = sorted({len(group.runs) for group in groups})
     note = (
         f'{title}; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n, default=1) > 1 else title
@@ -123,7 +123,7 @@ def _against_batch_size(axes: Axes, groups: Sequence[Group], column: str, marker
         colours = [_colour(group) for group in members]
         line = LINES[settings.index(setting) % len(LINES)]
         name = {'train_accuracy': 'train', 'test_accuracy': 'test'}.get(column, '')
-        label = ', '.join(filter(None, (name, _setting(setting) if len(settings) > 1 else '')))
+        label = ', '.join(filter(None, (name, analysis.setting_text(members[0]) if len(settings) > 1 else '')))
         means = [100 * value.mean for value in values]
         halves = [0 if math.isnan(value.half_width) else 100 * value.half_width for value in values]
         axes.plot(sizes, means, line, color='grey', marker=marker, markersize=4, label=label, zorder=1)
@@ -154,7 +154,13 @@ def _plain_numbers(axis: Axis) -> None:
 
 def _legend(figure: Figure, groups: Sequence[Group]) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=min(4, max(1, len(groups))), frameon=False)
+    figure.legend(
+        handles,
+        labels,
+        loc='outside lower center',
+        ncols=min(4 if len({g.setting for g in groups}) == 1 else 2, max(1, len(groups))),
+        frameon=False,
+    )
 
 
 def _colour(group: Group) -> object:
@@ -171,10 +177,4 @@ def _label(group: Group, groups: Sequence[Group]) -> str:
     if group.setting is None:
         return group.recipe
     name = f'batch size {group.batch_sizes[0]}'
-    return name if len({other.setting for other in groups}) == 1 else f'{name}, {_setting(group.setting)}'
-
-
-def _setting(setting: tuple[float, float, float] | None) -> str:
-    assert setting
-    rate, momentum, decay = setting
-    return f'ε {rate:g}' + (f', m {momentum:g}' if momentum else '') + (f', λ {decay:g}' if decay else '')
+    return name if len({other.setting for other in groups}) == 1 else f'{name}, {analysis.setting_text(group)}'

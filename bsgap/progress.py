@@ -66,7 +66,8 @@ class View:
         )
         self._print(f'data     {self._study.data.dataset}: {splits} examples, {self._dataset.classes} classes')
         self._print(f'model    MLP {widths}, {self._study.optimizer}, {self._study.precision}')
-        self._print(f'devices  {len(devices)} × {devices[0].device_kind} ({jax.default_backend()})')
+        others = f', the first of {len(devices)}' if len(devices) > 1 else ''
+        self._print(f'device   {devices[0].device_kind} ({jax.default_backend()}){others}')
         self._print(f'workdir  {self._workdir}')
         if seats and (self._console.is_terminal or self._console.is_jupyter):
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)

@@ -14,15 +14,16 @@ QUESTION = 'Which batch size should I use to train a neural network, and what do
 HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
 
 
-def report(workdir: Path) -> Path:
+def report(workdir: str | Path) -> Path:
     """Writes results.csv, figures/ and report.html, prints the result table, and returns the report's path.
 
     Raises:
       UserError: `workdir` holds no study, or can't be written.
     """
+    workdir = Path(workdir)
     if not (workdir / 'study.json').exists():
         raise config.UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
-    about = study.read_json(workdir / 'study.json')
+    about = study.read_json(workdir / 'study.json', 'config', 'time', 'devices', 'machine')
     records = metrics.read_runs(workdir)
     groups = analysis.groups(records)
     settings = about['config']

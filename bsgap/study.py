@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +99,27 @@ def targets(runs: Iterable[Run]) -> tuple[int, ...]:
     return tuple(sorted({span.last_example for run in runs for span in run.spans}))
 
 
-def start_updates(saved: dict[Run, list[int]]) -> dict[Run, int]:
-    """Where each run goes on, given the updates at which it was saved.
+def start_updates(saved: dict[Run, list[int]], cohort: Callable[[Run, int], list[str]]) -> dict[Run, int]:
+    """Where each run goes on, given the updates at which it was saved and the cohort that it was saved with.
 
     That is where it was saved last, unless the process was killed after saving some runs of a cohort and before saving
     the others: then those that are ahead go back to where the others are, so that the cohort goes on as it was.
     """
-    left = {run: sorted(updates) for run, updates in saved.items() if updates}
-    behind = True
-    while behind:
-        last = {run.cohort(updates[-1]) for run, updates in left.items()}
-        behind = False
-        for run, updates in left.items():
-            if any(run.cohort(update) in last - {run.cohort(updates[-1])} for update in updates[:-1]):
-                updates.pop()
-                behind = True
-    return {run: left[run][-1] if run in left else 0 for run in saved}
+    left = {run: sorted(updates) for run, updates in saved.items()}
+    by_name = {run.name: run for run in saved}
+
+    def last(run: Run, updates: list[int]) -> int:
+        return run.example(updates[-1]) if updates else 0
+
+    def ahead(run: Run) -> bool:
+        updates = left[run]
+        mates = [by_name[name] for name in cohort(run, updates[-1]) if name in by_name] if updates else []
+        return any(last(mate, left[mate]) == last(run, updates[:-1]) for mate in mates if mate != run)
+
+    while torn := [run for run in left if ahead(run)]:
+        for run in torn:
+            left[run].pop()
+    return {run: updates[-1] if updates else 0 for run, updates in left.items()}
 
 
 def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -> None:
@@ -128,14 +133,16 @@ def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -
         workdir.mkdir(parents=True, exist_ok=True)
         earlier: list[Any] = []
         if path.exists():
-            before = read_json(path)
+            before = read_json(path, 'config', 'earlier_launches')
             _agree(workdir, settings(study), before.pop('config'))
             earlier = [*before.pop('earlier_launches'), before]
+        elif any(workdir.glob('runs/*/metrics.csv')):
+            raise config.UserError(f'--workdir: {workdir} has runs but no study.json, which says how; use another')
         for run in planned:
             folder = run_folder(workdir, run.name)
             described = describe(run)
             if (folder / 'run.json').exists():
-                if read_json(folder / 'run.json') != described:
+                if read_json(folder / 'run.json', 'name') != described:
                     raise config.UserError(
                         f'config.recipes.{run.recipe.name}: its stages contradict those in {folder / "run.json"};'
                         ' use the same, another name, or another --workdir'
@@ -196,11 +203,20 @@ def _git_revision() -> str | None:
         return None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      UserError: it can't be read, or lacks one of `keys`.
+    """
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise config.UserError(f'--workdir: {path} is damaged: {error}; delete it to write it anew') from error
+        content = json.loads(path.read_text())
+        missing = [key for key in keys if key not in content]
+    except (OSError, TypeError, ValueError) as error:
+        raise config.UserError(f'workdir: {path} is damaged: {error}; restore it or use another workdir') from error
+    if missing or not isinstance(content, dict):
+        raise config.UserError(f'workdir: {path} is damaged: {missing} missing; restore it or use another workdir')
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

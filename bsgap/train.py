@@ -81,6 +81,12 @@ class Cohort:
     def over(self) -> bool:
         return all(seat.diverged for seat in self.seats)
 
+    def share(self, what: Literal['train_seconds', 'eval_seconds'], seconds: float) -> None:
+        """Shares the time that passed among the runs that have not diverged."""
+        seats = [seat for seat in self.seats if not seat.diverged]
+        for seat in seats:
+            setattr(seat, what, getattr(seat, what) + seconds / len(seats))
+
     def host_states(self) -> list[step.State]:
         """A copy of each run's state; a view would change when the device's buffer is used again."""
         state_R = jax.device_get(self.state_R)
@@ -106,8 +112,9 @@ class Programs:
         program = self._program(('start', kind, len(seeds)), jax.jit(step.across_runs(one, self._how)), seed_R)
         return program(seed_R)
 
-    def order(self, seeds: Sequence[int], epoch: int, n: int) -> jax.Array:
+    def order(self, seeds: Sequence[int], epoch: int) -> jax.Array:
         """The order of the examples in an epoch of each run, `order_RxN`."""
+        n = len(self._splits['train'].labels_N)
 
         def order(seed_R: jax.Array, epoch: jax.Array) -> jax.Array:
             return jax.vmap(lambda seed: step.order(seed, epoch, n))(seed_R)
@@ -265,10 +272,12 @@ class _Training:
 
     def _restore(self) -> list[Seat]:
         """Puts every run where it goes on, and returns those that have updates to make."""
-        saved = {seat.run: self._usable(seat) for seat in self.seats if not seat.diverged}
+        going_on = {seat.run: seat for seat in self.seats if seat.rows and not seat.diverged}
+        saved = {run: self._usable(seat) for run, seat in going_on.items()}
         loaded: dict[tuple[study_lib.Run, int], checkpoint.Saved] = {}
         while True:
-            starts = study_lib.start_updates(saved)
+            starts = study_lib.start_updates(saved, lambda run, update: going_on[run].checkpoints.cohort(update))
+            starts = {seat.run: starts.get(seat.run, 0) for seat in self.seats if not seat.diverged}
             seats = [seat for seat in self.seats if starts.get(seat.run, seat.run.updates) < seat.run.updates]
             wanted = [seat for seat in seats if starts[seat.run] and (seat.run, starts[seat.run]) not in loaded]
             if not wanted:
@@ -287,9 +296,11 @@ class _Training:
         for seat in seats:
             seat.update = seat.saved_update = starts[seat.run]
             if seat.update:
-                seat.state, seat.train_seconds, seat.eval_seconds = loaded[seat.run, seat.update]
+                seat.state, seat.train_seconds, seat.eval_seconds, _ = loaded[seat.run, seat.update]
             seat.checkpoints.delete_after(seat.update)
             seat.rows[:] = [row for row in seat.rows if row['update'] <= seat.update]
+            if seat.rows and seat.rows[-1]['update'] == seat.update:  # the evaluation may have come after the save
+                seat.train_seconds, seat.eval_seconds = (seat.rows[-1][f'{what}_seconds'] for what in ('train', 'eval'))
             metrics.write(seat.folder / 'metrics.csv', seat.rows, self.header)
         return seats
 
@@ -337,7 +348,7 @@ class _Training:
         epoch = example // n
         epoch_end = (epoch + 1) * n
         if cohort.order is None or cohort.order[0] != epoch:
-            cohort.order = epoch, self.programs.order([seat.run.seed for seat in cohort.seats], epoch, n)
+            cohort.order = epoch, self.programs.order([seat.run.seed for seat in cohort.seats], epoch)
         updates = min(-(-(min(target, epoch_end) - example) // batch_size), cohort.segment_updates)
         stretch = step.Stretch(np.int32(example % n), np.int32(updates))
         legs = [self._leg(seat, epoch_end) for seat in cohort.seats]
@@ -348,7 +359,7 @@ class _Training:
         seconds = time.perf_counter() - began
         for seat in cohort.seats:
             seat.update += updates
-            seat.train_seconds += seconds / len(cohort.seats)
+        cohort.share('train_seconds', seconds)
         fitting = round(updates * self.study.segment_seconds / max(seconds, 1e-6))
         cohort.segment_updates = max(1, min(fitting, 8 * updates))
         self.view.trained(cohort.seats, len(cohort.seats) * (cohort.example - example), seconds)
@@ -373,8 +384,8 @@ class _Training:
         evaluations_R, distance_R = jax.device_get(call())
         seconds = time.perf_counter() - began
         grad_norm_sum_R = jax.device_get(cohort.state_R.grad_norm_sum)
+        cohort.share('eval_seconds', seconds)
         for r, seat in enumerate(cohort.seats):
-            seat.eval_seconds += seconds / len(cohort.seats)
             if seat.due:
                 measured = {}
                 for name, split in self.dataset.splits.items():
@@ -389,9 +400,13 @@ class _Training:
     def _save(self, cohort: Cohort) -> None:
         """Saves the runs that have made updates since they were saved last."""
         cohort.saved_at = time.monotonic()
+        if all(seat.update == seat.saved_update or seat.diverged for seat in cohort.seats):
+            return
+        names = [seat.run.name for seat in cohort.seats if not seat.diverged]
         for seat, state in zip(cohort.seats, cohort.host_states(), strict=True):
-            if seat.update > seat.saved_update and not seat.diverged:
-                seat.checkpoints.save(seat.update, checkpoint.Saved(state, seat.train_seconds, seat.eval_seconds))
+            if not seat.diverged:
+                saved = checkpoint.Saved(state, seat.train_seconds, seat.eval_seconds, names)
+                seat.checkpoints.save(seat.update, saved)
                 seat.saved_update = seat.update
 
 

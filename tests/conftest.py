@@ -26,10 +26,9 @@ def tiny(**changes: Any) -> ConfigDict:
     study.sweep.batch_size, study.sweep.learning_rate = (32, 100), (0.1,)
     study.segment_seconds = 0.02
     for field, value in changes.items():
-        if field in study.sweep:
-            study.sweep[field] = value
-        else:
-            study[field] = value
+        with study.ignore_type():
+            owner = study.sweep if field in study.sweep else study
+            owner[field] = value
     return study
 
 

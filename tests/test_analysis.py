@@ -20,11 +20,11 @@ def record(
     updates: int = 10,
     **changes: Any,
 ) -> Record:
-    """A run on 100 examples that is evaluated at equal distances; `tests` are its test accuracies."""
-    stage = {'batch_size': size, 'learning_rate': rate, 'length': updates, 'unit': 'updates'}
+    """A run of one epoch that is evaluated at equal distances; `tests` are its test accuracies."""
+    stage = {'batch_size': size, 'learning_rate': rate, 'length': 1, 'unit': 'epochs'}
     about = {
         'recipe': f'bs{size}-lr{rate}', 'name': f'bs{size}-lr{rate}-seed{seed}', 'seed': seed, 'stages': [stage],
-        'momentum': 0.0, 'weight_decay': 0.0, 'updates': updates, 'n': 100, **changes,
+        'momentum': 0.0, 'weight_decay': 0.0, 'updates': updates, 'n': size * updates, **changes,
     }  # fmt: skip
     points = len(tests) - 1
     rows = [
@@ -82,7 +82,7 @@ def test_rate_times_updates_adds_up_over_stages() -> None:
         {'batch_size': 50, 'learning_rate': 0.5, 'length': 3, 'unit': 'epochs'},  # 6 updates
         {'batch_size': 100, 'learning_rate': 0.1, 'length': 4, 'unit': 'updates'},
     ]
-    run = record(50, 0, [0, 1], stages=stages)
+    run = record(50, 0, [0, 1], stages=stages, n=100)
     for update, expected in ((0, 0.0), (2, 1.0), (6, 3.0), (8, 3.2), (10, 3.4)):
         assert analysis.rate_times_updates(run, {'update': update}) == pytest.approx(expected)
 
@@ -94,9 +94,15 @@ def test_collapse_reads_all_curves_at_the_same_rate_times_updates() -> None:
         record(16, 0, [0.0, 0.2], rate=0.2, updates=5),
         record(32, 0, [0.0, 0.3], rate=0.1, updates=10),
     )
-    assert analysis.collapse([one, two]).rate_times_updates == pytest.approx(1.0)
-    assert analysis.collapse([one, two]).spread == pytest.approx(0.0)
-    assert analysis.collapse([one, three]).spread == pytest.approx(0.1)
+    assert analysis.collapse([one, two]) == pytest.approx((1.0, 0.0))
+    assert analysis.collapse([one, three]) == pytest.approx((1.0, 0.1))
+
+
+def test_collapse_is_not_read_before_the_first_evaluation() -> None:
+    """The longer recipe was evaluated after 40 updates for the first time; the shorter one made 10."""
+    short, long = groups(record(32, 0, [0.0, 0.5]), record(8, 0, [0.0, 0.8], updates=40))
+    assert analysis.collapse([short, long]) is None
+    assert 'too far apart' in ' '.join(analysis.answer([short, long]))
 
 
 def test_curve_holds_the_points_that_all_runs_have() -> None:
@@ -119,7 +125,7 @@ def test_the_answer_says_what_the_numbers_say(large: tuple[float, ...], says: st
     sentences = ' '.join(
         analysis.answer(
             groups(
-                *[record(64, seed, [0.1, test], updates=20) for seed, test in enumerate(small)],
+                *[record(64, seed, [0.1, 0.5, 0.6, 0.7, test], updates=20) for seed, test in enumerate(small)],
                 *[record(256, seed, [0.1, test], updates=5) for seed, test in enumerate(large)],
             )
         )

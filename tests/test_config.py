@@ -40,6 +40,13 @@ NAN = float('nan')
         ('checkpoint_seconds', -1.0, '-1.0 is not allowed'),
         ('name', '../x', "'../x' is not allowed"),
         ('name', '', "'' is not allowed"),
+        ('name', '..', "'..' is not allowed"),
+        ('name', None, 'None is not allowed'),
+        ('seeds', 10**400, 'is not allowed'),
+        ('hidden', None, 'None is not allowed; it must be a tuple'),
+        ('sweep.batch_size', '64', "'64' is not allowed; it must be a tuple"),
+        ('sweep', None, 'None is not allowed; it must have the fields batch_size'),
+        ('recipes', 5, '5 is not allowed'),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named_with_its_field(field: str, value: Any, says: str) -> None:
@@ -97,6 +104,9 @@ def test_a_recipe_can_be_a_table_of_stages() -> None:
     ('table', 'says'),
     [
         ({'stages': ()}, 'at least one stage'),
+        (5, 'at least one stage'),
+        ({'stages': (5,)}, 'stages[0]: 5 is not allowed'),
+        ({'stages': {'epochs': 1, 'batch_size': 8, 'learning_rate': 0.5}}, 'must be a tuple'),
         ({'stages': ({'batch_size': 8, 'learning_rate': 0.5},)}, 'exactly one of epochs, updates, examples; it has 0'),
         ({'stages': ({'epochs': 1, 'updates': 2, 'batch_size': 8, 'learning_rate': 0.5},)}, 'it has 2'),
         ({'stages': ({'epochs': 1, 'batch_size': 0, 'learning_rate': 0.5},)}, 'stages[0].batch_size: 0 is not allowed'),

@@ -218,5 +218,5 @@ except config.UserError as error:
     began = time.monotonic()
     done = in_python(code, tmp_path)
     assert time.monotonic() - began < 60
-    assert 'prepare it where there is a network' in done.stdout
-    assert done.stdout.splitlines()[-1].startswith('config.dataset: tfds:bsgap_far_away is not prepared')
+    assert 'where there is a network' in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1].startswith('config.dataset: tfds:bsgap_far_away cannot be read or prepared: ')

@@ -39,8 +39,14 @@ def test_the_smoke_command_of_the_readme(tmp_path: Path) -> None:
         ([], '--config: missing; give an experiment file'),
         (['--config=nope.py'], 'nope.py'),
         (['--config=experiments/mnist.py:big'], "--config: variant 'big' is not known; it must be smoke, or none"),
-        (['--config=experiments/mnist.py', '--config.epoch=3'], "--config.epoch=3: unknown field 'epoch'"),
-        (['--config=experiments/mnist.py', '--config.sweep.batch=3'], "--config.sweep.batch=3: unknown field 'batch'"),
+        (
+            ['--config=experiments/mnist.py', '--config.epoch=3'],
+            '--config.epoch=3: unknown field \'epoch\'; did you mean "epochs"?',
+        ),
+        (
+            ['--config=experiments/mnist.py', '--config.sweep.batch=3'],
+            "--config.sweep.batch=3: unknown field 'batch'; did you mean ",
+        ),
         (['--config=experiments/mnist.py', '--config.seeds=2.5'], '--config.seeds=2.5'),
         (['--config=experiments/mnist.py', '--config.sweep.batch_size=0'], 'config.sweep.batch_size: 0 is not allowed'),
         (['--config=experiments/mnist.py', '--config.sweep.batch_size=60001'], '60001 is not allowed'),
@@ -64,6 +70,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 def test_launch_is_short_and_alone_knows_about_flags() -> None:
-    assert len((ROOT / 'launch.py').read_text().splitlines()) <= 70
+    assert len((ROOT / 'launch.py').read_text().splitlines()) <= 60
     for path in (ROOT / 'bsgap').glob('*.py'):
         assert not re.search(r'\bflags\b', path.read_text()), path

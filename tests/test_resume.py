@@ -106,9 +106,14 @@ def damage(last: Path, how: str) -> None:
             last.mkdir()
         case 'no metadata':
             (last / '_CHECKPOINT_METADATA').unlink()
+        case 'changed metadata':
+            path = last / '_CHECKPOINT_METADATA'
+            path.write_text(path.read_text().replace('"train_seconds":', '"train_seconds":1'))
 
 
-@pytest.mark.parametrize('how', ['flipped byte', 'truncated file', 'emptied file', 'empty step folder', 'no metadata'])
+@pytest.mark.parametrize(
+    'how', ['flipped byte', 'truncated file', 'emptied file', 'empty step folder', 'no metadata', 'changed metadata']
+)
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     interrupted: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
@@ -156,7 +161,7 @@ def test_a_cohort_killed_between_two_saves_goes_on_together(
     assert_same(workdir, uninterrupted)
 
 
-@pytest.mark.parametrize('how', ['half a line', 'a row missing', 'emptied', 'deleted'])
+@pytest.mark.parametrize('how', ['half a line', 'a row missing', 'emptied', 'deleted', 'changed header'])
 def test_a_damaged_metrics_file_is_made_whole(interrupted: Path, uninterrupted: Path, how: str) -> None:
     workdir = interrupted
     path = workdir / 'runs' / 'grow-seed0' / 'metrics.csv'
@@ -171,6 +176,8 @@ def test_a_damaged_metrics_file_is_made_whole(interrupted: Path, uninterrupted: 
             path.write_text('')
         case 'deleted':
             path.unlink()
+        case 'changed header':
+            path.write_text(path.read_text().replace('train_loss', 'train_lost', 1))
     train.train(settings(), workdir)
     assert_same(workdir, uninterrupted)
 
@@ -221,23 +228,29 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     raise AssertionError(f'{path} did not come')
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp('whole')
+@pytest.fixture
+def whole(launch: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same study, uninterrupted; trained once."""
+    workdir = tmp_path_factory.getbasetemp() / 'whole'
+    if not workdir.exists():
+        end(launch(*SMALL, f'--workdir={workdir}'))
+    return workdir
 
 
 def test_killed_at_random_moments(launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole: Path) -> None:
     """kill −9 of the real process, three times, then to the end."""
-    end(launch(*SMALL, f'--workdir={whole}'))
     seed = random.randrange(10**6)
     print(f'seed {seed}')
     rng = random.Random(seed)
+    killed = 0
     for _ in range(3):
         process = launch(*SMALL, f'--workdir={tmp_path}')
         wait_for(tmp_path / 'runs' / 'bs1-lr0.01-m0.5-seed0' / 'metrics.csv', process)
-        time.sleep(rng.uniform(0, 2.5))
+        time.sleep(rng.uniform(0, 1.5))
+        killed += process.poll() is None
         process.kill()
         process.communicate()
+    assert killed
     end(launch(*SMALL, f'--workdir={tmp_path}'))
     assert_same(tmp_path, whole)
     assert len(rows(whole)) == 4
@@ -259,13 +272,21 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 
 
 def test_where_runs_go_on() -> None:
-    """By hand: seeds 0 and 1 of a cohort, saved at 10 and 20, and one that was killed before it was saved at 20."""
-    study = train.config.resolve(tiny(batch_size=(10,), seeds=3))
-    zero, one, two = study_lib.runs(study, 300)
-    assert study_lib.start_updates({zero: [10, 20], one: [10, 20]}) == {zero: 20, one: 20}
-    assert study_lib.start_updates({zero: [10, 20], one: [10]}) == {zero: 10, one: 10}
-    assert study_lib.start_updates({zero: [10, 20], one: []}) == {zero: 20, one: 0}
-    assert study_lib.start_updates({zero: [20, 30], one: [10, 20], two: [10]}) == {zero: 20, one: 10, two: 10}
+    """By hand: runs of one cohort, saved every 10 updates, some killed before they were saved with the others."""
+    zero, one, two = study_lib.runs(train.config.resolve(tiny(batch_size=(10,), seeds=3)), 300)
+
+    def starts(*saved: list[int], mates: tuple[study_lib.Run, ...] = (zero, one, two)) -> list[int]:
+        runs = (zero, one, two)[: len(saved)]
+        names = [run.name for run in mates]
+        return list(study_lib.start_updates(dict(zip(runs, saved, strict=True)), lambda *_: names).values())
+
+    assert starts([10, 20], [10, 20]) == [20, 20]
+    assert starts([10, 20], [10]) == [10, 10]
+    assert starts([10], []) == [0, 0]  # killed in the very first save
+    assert starts([20, 30], [20, 30], [10, 20]) == [20, 20, 20]
+    assert starts([20, 30], [10, 20], [10]) == [10, 10, 10]  # and the checkpoint at 20 of the last one was damaged
+    assert starts([10, 20], []) == [20, 0]  # all of the other one's were damaged: it starts anew, alone
+    assert starts([10, 20], [10], mates=(zero,)) == [20, 10]  # at the same place, but never in one cohort
 
 
 def test_final_leaves_hold_all_that_decides_the_future(uninterrupted: Path) -> None:

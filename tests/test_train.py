@@ -97,18 +97,26 @@ def test_numbers_are_traced_and_shapes_are_compiled(tmp_path: Path, caplog: pyte
 
 def test_nothing_crosses_the_bus_but_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop makes no implicit transfer, and what it puts on the device on purpose after the start is small."""
-    sizes: list[int] = []
-    put = jax.device_put
+    there: list[int] = []
+    back: list[int] = []
+    put, get = jax.device_put, jax.device_get
 
-    def counted(tree: Any, *arguments: Any, **options: Any) -> Any:
-        sizes.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if isinstance(leaf, (np.ndarray, np.generic))))
+    def counted_put(tree: Any, *arguments: Any, **options: Any) -> Any:
+        there.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if isinstance(leaf, (np.ndarray, np.generic))))
         return put(tree, *arguments, **options)
 
-    monkeypatch.setattr(jax, 'device_put', counted)
+    def counted_get(tree: Any) -> Any:
+        back.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+        return get(tree)
+
+    monkeypatch.setattr(jax, 'device_put', counted_put)
+    monkeypatch.setattr(jax, 'device_get', counted_get)
     with jax.transfer_guard('disallow'):
         train.train(tiny(batch_size=(10,), epochs=3), tmp_path)
-    assert max(sizes) > 300 * 784  # the dataset, once
-    assert sorted(sizes)[-2] < 200
+    assert max(there) > 300 * 784  # the dataset, once
+    assert sorted(there)[-2] < 200
+    assert max(back) > 784 * 16  # the state, once: at the end, to be saved
+    assert sorted(back)[-2] < 200
 
 
 @pytest.mark.parametrize('how', ['vmap', 'map'])
