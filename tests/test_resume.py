@@ -284,7 +284,7 @@ def test_where_runs_go_on() -> None:
     assert starts([10, 20], [10]) == [10, 10]
     assert starts([10], []) == [0, 0]  # killed in the very first save
     assert starts([20, 30], [20, 30], [10, 20]) == [20, 20, 20]
-    assert starts([20, 30], [10, 20], [10]) == [20, 10, 10]  # the last one's at 20 was damaged, the first has none at 10
+    assert starts([20, 30], [10, 20], [10]) == [20, 10, 10]  # two's at 20 was damaged; zero has none at 10
     assert starts([10, 20], []) == [20, 0]  # all of the other one's were damaged: it starts anew, alone
     assert starts([10, 20], [10], mates=(zero,)) == [20, 10]  # at the same place, but never in one cohort
 
