@@ -43,7 +43,8 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     import jax
     import numpy as np
 
-    from bsgap import config, data, optimizer, step, train
+    from bsgap import config, data, step, train
+    from bsgap import study as study_lib
 
     jax.config.update('jax_default_matmul_precision', 'float32')
 
@@ -69,13 +70,18 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
 
     settings = config.default()
     settings.mean, settings.std = (0.1307,), (0.3081,)
+    settings.batch_size = batch_size or settings.batch_size
+    settings.seeds = runs
     study = config.resolve(settings)
-    dataset = data.load(study.data)
-    programs = train.Programs(study, dataset, Silent())  # type: ignore[arg-type]
-    kind = optimizer.Kind('sgd', momentum=False)
-    state_R = programs.init(kind, list(range(runs)))
+    (recipe,) = study.recipes
+    datasets = data.load(study.data, [recipe.variant])
+    n = datasets[recipe.variant].n
+    programs = train.Programs(study, datasets, Silent())  # type: ignore[arg-type]
+    planned = study_lib.runs(study, {recipe.variant: n})
+    run, seeds = planned[0], [run.seed for run in planned]
+    state_R = programs.init(run, seeds)
     if what == 'evaluation':
-        call = programs.evaluate(state_R.params, state_R.params, runs)
+        call = programs.evaluate(run, state_R, state_R.params, runs)
 
         def evaluate(repetitions: int) -> float:
             began = time.perf_counter()
@@ -85,21 +91,16 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
 
         return evaluate
 
-    hyperparameters = optimizer.Hyperparameters(*(np.full(runs, value, np.float32) for value in (0.01, 0.0, 0.0)))
-    order_RxN = programs.order(list(range(runs)), 0)
-    leg_R = step.Leg(
-        np.full(runs, dataset.n, np.int32),
-        hyperparameters,
-        np.ones(runs, bool),
-    )
+    order_RxN = programs.order(run, seeds, 0)
+    leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *[train.leg(run, 0) for run in planned])
     states = [state_R]
 
     def update(repetitions: int) -> float:
         seconds = 0.0
         while repetitions:
-            now = min(repetitions, dataset.n // batch_size)
+            now = min(repetitions, n // batch_size)
             stretch = step.Stretch(np.int32(0), np.int32(now))
-            segment = programs.segment(kind, batch_size, stretch, order_RxN, leg_R, states[0])
+            segment = programs.segment(run, batch_size, stretch, order_RxN, leg_R, states[0])
             began = time.perf_counter()
             states[0] = jax.block_until_ready(segment())
             seconds += time.perf_counter() - began
@@ -136,12 +137,13 @@ def torch_worker(what: str, batch_size: int, runs: int) -> Task:
         return multiply
 
     study = config.resolve(config.default())
+    (dataset,) = data.load(study.data, [study.recipes[0].variant]).values()
     splits = {
         name: (
             ((torch.tensor(split.images_NxHxWxC).float() / 255 - 0.1307) / 0.3081).flatten(1).to(device),
             torch.tensor(split.labels_N).long().to(device),
         )
-        for name, split in data.load(study.data).splits.items()
+        for name, split in dataset.splits.items()
     }
     models = [
         torch.nn.Sequential(

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
-from bsgap import schedule
-from bsgap.metrics import Record, Row
+from bsgap.metrics import Record
 
 
 class Interval(NamedTuple):
@@ -50,14 +49,16 @@ class Group(NamedTuple):
         return tuple(stage['batch_size'] for stage in self.runs[0].about['stages'])
 
     @property
-    def setting(self) -> tuple[tuple[str, Any], ...] | None:
-        """All of a one-stage recipe but its batch size, as names and values; None for more stages."""
-        about = self.runs[0].about
-        if len(about['stages']) > 1:
+    def fields(self) -> dict[str, Any]:
+        """The recipe's fields, as they were given; a table of stages has none of a schedule."""
+        return self.runs[0].about['fields']
+
+    @property
+    def setting(self) -> tuple[tuple[str, str], ...] | None:
+        """All fields but the batch size; None if that changes, or if the recipe is a table of stages."""
+        if len(set(self.batch_sizes)) > 1 or 'schedule' not in self.fields:
             return None
-        stage = about['stages'][0]
-        values = {'learning rate': stage['learning_rate'], stage['unit']: stage['length']}
-        return *values.items(), ('momentum', about['momentum']), ('weight decay', about['weight_decay'])
+        return tuple((field, str(value)) for field, value in self.fields.items() if field != 'batch_size')
 
     def last(self, column: str) -> Interval:
         """A column of the runs' last rows; all runs of a recipe that is done have made the same updates."""
@@ -88,24 +89,11 @@ class Curve(NamedTuple):
     half_width_P: np.ndarray
 
 
-def rate_times_updates(run: Record, row: Row) -> float:
-    """η·t: the sum of the learning rates of the updates made before a row."""
-    about = run.about
-    spans = schedule.place(tuple(schedule.Stage(**stage) for stage in about['stages']), about['n'])
-    return sum(
-        span.stage.learning_rate * max(0, min(row['update'], span.last_update) - span.first_update) for span in spans
-    )
-
-
 def curve(group: Group, column: str, against: str = 'epoch') -> Curve:
-    """A column over training, `against` epochs, updates, … or `rate_times_updates`."""
+    """A column over training, `against` another one."""
     shared = min(len(run.rows) for run in group.runs)
     points = [interval(run.rows[p][column] for run in group.runs) for p in range(shared)]
-    first = group.runs[0]
-    x = [
-        rate_times_updates(first, row) if against == 'rate_times_updates' else row[against]
-        for row in first.rows[:shared]
-    ]
+    x = [interval(run.rows[p][against] for run in group.runs).mean for p in range(shared)]
     return Curve(np.asarray(x), np.asarray([p.mean for p in points]), np.asarray([p.half_width for p in points]))
 
 
@@ -122,7 +110,7 @@ def collapse(chosen: Sequence[Group]) -> tuple[float, float] | None:
 
     Between evaluations accuracies are linear; None if some recipe had not been evaluated once by then.
     """
-    curves = [curve(group, 'test_accuracy', 'rate_times_updates') for group in chosen]
+    curves = [curve(group, 'test_accuracy', 'learning_rate_sum') for group in chosen]
     common = min(c.x_P[-1] for c in curves)
     if any(len(c.x_P) < 2 or c.x_P[1] > common for c in curves):
         return None
@@ -132,7 +120,7 @@ def collapse(chosen: Sequence[Group]) -> tuple[float, float] | None:
 
 def comparable(all_groups: Iterable[Group]) -> list[list[Group]]:
     """The sets of finished recipes that differ in nothing but their batch size, at least two each."""
-    sets: dict[tuple[tuple[str, Any], ...], list[Group]] = {}
+    sets: dict[tuple[tuple[str, str], ...], list[Group]] = {}
     for group in all_groups:
         if group.runs and not group.unfinished and group.setting:
             sets.setdefault(group.setting, []).append(group)
@@ -144,7 +132,7 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
     sentences = []
     for members in comparable(all_groups):
         tests = '; '.join(f'{g.batch_sizes[0]}: {percent(g.last("test_accuracy"))}' for g in members)
-        sentences.append(f'With {setting_text(members[0])}, test accuracy by batch size is {tests}.')
+        sentences.append(f'With {setting_text(members[0], all_groups)}, test accuracy by batch size is {tests}.')
         small, large = members[0], members[-1]
         difference = paired(small, large, 'test_accuracy')
         if difference.n > 1:
@@ -189,10 +177,16 @@ def answer(all_groups: Sequence[Group]) -> list[str]:
     return sentences
 
 
-def setting_text(group: Group) -> str:
-    """A group's setting in words, without what is zero."""
-    assert group.setting
-    return ', '.join(f'{name} {value:g}' for name, value in group.setting if value)
+def setting_text(group: Group, among: Sequence[Group]) -> str:
+    """A group's learning rate, and the fields in which groups differ besides the batch size, in words."""
+    settings = [dict(other.setting) for other in among if other.runs and other.setting]
+    fields = dict(group.setting or ())
+    shown = [
+        field
+        for field, value in fields.items()
+        if field == 'learning_rate' or any(other.get(field) != value for other in settings)
+    ]
+    return ', '.join(f'{field.replace("_", " ")} {fields[field]}' for field in shown)
 
 
 def percent(value: Interval) -> str:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ class Split(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset in memory. `splits` are those that are evaluated, in order: train, validation if held out, test."""
+    """What a run is trained and evaluated on. `splits`, in order: train, validation if held out, test."""
 
     splits: dict[str, Split]
     classes: int
@@ -50,8 +51,8 @@ class Dataset:
         return len(self.train.labels_N)
 
 
-def load(settings: config.Data) -> Dataset:
-    """Reads the dataset that `settings` describe.
+def load(settings: config.Data, variants: Iterable[config.Variant]) -> dict[config.Variant, Dataset]:
+    """Reads the dataset that `settings` describe, once for each variant of its training examples.
 
     Raises:
       UserError: the dataset is unknown, its files are missing or damaged, or it has too few examples for `settings`.
@@ -77,18 +78,21 @@ def load(settings: config.Data) -> Dataset:
             f'config.dataset: {settings.dataset!r}: images must have pixels and labels be at least 0'
         )
     classes = int(max(train.labels_N.max(), test.labels_N.max())) + 1
-    splits = {**_divide(train, settings), 'test': test}
-    mean_C, std_C = _constants(splits['train'].images_NxHxWxC, settings)
-    return Dataset(splits, classes, mean_C, std_C)
+    datasets = {}
+    for variant in set(variants):
+        splits = {**_divide(train, settings, variant.subset), 'test': test}
+        splits['train'] = _noisy(splits['train'], classes, variant.label_noise, settings.data_seed)
+        datasets[variant] = Dataset(splits, classes, *_constants(splits['train'].images_NxHxWxC, settings))
+    return datasets
 
 
-def _divide(pool: Split, settings: config.Data) -> dict[str, Split]:
+def _divide(pool: Split, settings: config.Data, subset: int | None) -> dict[str, Split]:
     """Shuffles the training split, holds out its last part for validation and takes the first part for training."""
-    if settings.subset is None and not settings.validation:
+    if subset is None and not settings.validation:
         return {'train': pool}
     total = len(pool.labels_N)
     held_out = round(settings.validation * total)
-    train = total - held_out if settings.subset is None else settings.subset
+    train = total - held_out if subset is None else subset
     if settings.validation and not 0 < held_out < total:
         raise config.UserError(
             f'config.validation: {settings.validation} is {held_out} of {total} examples; it must leave some'
@@ -103,6 +107,19 @@ def _divide(pool: Split, settings: config.Data) -> dict[str, Split]:
     if held_out:
         parts['validation'] = order_N[total - held_out :]
     return {name: Split(pool.images_NxHxWxC[part], pool.labels_N[part]) for name, part in parts.items()}
+
+
+def _noisy(train: Split, classes: int, share: float, seed: int) -> Split:
+    """Changes the labels of a share of the examples to another class, each other one as likely (symmetric noise).
+
+    More noise changes the same examples and more; validation and test labels stay as they are.
+    """
+    if not share:
+        return train
+    rng = np.random.default_rng((seed, 1))
+    n = len(train.labels_N)
+    shift_N = np.where(rng.permutation(n) < round(share * n), rng.integers(1, max(classes, 2), n), 0)
+    return train._replace(labels_N=((train.labels_N + shift_N) % classes).astype(np.int32))
 
 
 def _constants(images_NxHxWxC: np.ndarray, settings: config.Data) -> tuple[np.ndarray, np.ndarray]:

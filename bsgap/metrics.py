@@ -13,7 +13,7 @@ Row = dict[str, float]
 Status = Literal['done', 'diverged', 'running']
 COUNTS = frozenset({'update', 'examples', 'batch_size'})
 RESULT_COLUMNS = (
-    *('run', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
+    *('run', 'recipe', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
     *('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy', 'gap', 'status', 'seconds'),
 )
 
@@ -22,7 +22,7 @@ def columns(splits: Iterable[str]) -> list[str]:
     """The columns of metrics.csv for a dataset with these splits."""
     measured = [f'{split}_{quantity}' for split in splits for quantity in ('loss', 'accuracy')]
     return [
-        *('epoch', 'update', 'examples', 'batch_size', 'learning_rate'),
+        *('epoch', 'update', 'examples', 'batch_size', 'learning_rate', 'learning_rate_sum'),
         *measured,
         *('gap', 'distance', 'grad_norm', 'train_seconds', 'eval_seconds'),
     ]
@@ -69,6 +69,7 @@ class Record(NamedTuple):
 
     about: dict[str, Any]
     rows: list[Row]
+    measured: dict[str, float]  # at its end, by bsgap.measure; empty before
 
     @property
     def status(self) -> Status:
@@ -79,9 +80,11 @@ def read_runs(workdir: Path) -> list[Record]:
     """Reads all runs of a workdir, by batch size, then name; a folder that was renamed or copied is none."""
     records = []
     for path in (workdir / 'runs').glob('*/run.json'):
-        about = study.read_json(path, 'name', 'recipe', 'seed', 'stages', 'momentum', 'updates', 'n')
+        about = study.read_json(path, 'name', 'recipe', 'seed', 'n', 'updates', 'examples', 'fields', 'stages')
         if about['name'] == path.parent.name:
-            records.append(Record(about, read(path.parent / 'metrics.csv')))
+            measured = path.parent / 'measurements.json'
+            values = study.read_json(measured) if measured.exists() else {}
+            records.append(Record(about, read(path.parent / 'metrics.csv'), values))
     return sorted(records, key=lambda r: (r.about['stages'][0]['batch_size'], r.about['recipe'], r.about['seed']))
 
 
@@ -95,7 +98,13 @@ def write_results(workdir: Path, records: Iterable[Record]) -> None:
             row.update(epochs=row['epoch'], updates=row['update'], seconds=row['train_seconds'] + row['eval_seconds'])
         row.setdefault('batch_size', about['stages'][0]['batch_size'])
         row.setdefault('learning_rate', about['stages'][0]['learning_rate'])
-        row.update(run=about['name'], momentum=about['momentum'], seed=about['seed'], status=record.status)
+        row.update(
+            run=about['name'],
+            recipe=about['recipe'],
+            momentum=about['stages'][-1]['momentum'],
+            seed=about['seed'],
+            status=record.status,
+        )
         table.append([_cell(row.get(column, '')) for column in RESULT_COLUMNS])
     study.replace(workdir / 'results.csv', _text(table))
 

@@ -5,12 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-
-class Kind(NamedTuple):
-    """What of an optimizer decides the compiled program: its name and whether it keeps a momentum buffer."""
-
-    name: str
-    momentum: bool
+from bsgap.config import Kind
 
 
 class Hyperparameters(NamedTuple):
@@ -18,23 +13,39 @@ class Hyperparameters(NamedTuple):
 
     learning_rate: Any
     momentum: Any
+    beta1: Any
+    beta2: Any
     weight_decay: Any
+    clip: Any
 
 
 def make(kind: Kind, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
     """Builds the transformation. Called inside the compiled update with traced values, so that no value recompiles it.
 
-    The shape of its state depends on `kind` alone. Weight decay is L2: λw is added to the gradient before the momentum.
+    The shape of its state depends on `kind` alone. Clipping comes first (Pascanu et al. 2013). Weight decay is L2 in
+    sgd and adam: λw is then added to the gradient; in adamw it is decoupled (Loshchilov & Hutter 2019), in lars and
+    lamb it is part of what the trust ratio scales (You et al. 2017 and 2020).
     """
-    rate, momentum, weight_decay = hyperparameters
+    rate, momentum, beta1, beta2, weight_decay, clip = hyperparameters
+    steps = [optax.clip_by_global_norm(clip)] if kind.clip else []
     match kind.name:
         case 'sgd':
-            return optax.chain(
-                optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum if kind.momentum else None)
-            )
-    raise ValueError(f'unknown optimizer: {kind.name}')
+            steps.append(optax.add_decayed_weights(weight_decay))
+            steps.append(optax.sgd(rate, momentum if kind.momentum else None, kind.nesterov))
+        case 'adam':
+            steps.append(optax.add_decayed_weights(weight_decay))
+            steps.append(optax.adam(rate, beta1, beta2))
+        case 'adamw':
+            steps.append(optax.adamw(rate, beta1, beta2, weight_decay=weight_decay))
+        case 'lars':
+            steps.append(optax.lars(rate, weight_decay, momentum=momentum, nesterov=kind.nesterov))
+        case 'lamb':
+            steps.append(optax.lamb(rate, beta1, beta2, weight_decay=weight_decay))
+        case _:
+            raise ValueError(f'unknown optimizer: {kind.name}')
+    return optax.chain(*steps)
 
 
 def init(kind: Kind, params: Any) -> optax.OptState:
     """The optimizer's state before the first update."""
-    return make(kind, Hyperparameters(*[jax.numpy.zeros(())] * 3)).init(params)
+    return make(kind, Hyperparameters(*[jax.numpy.zeros(())] * len(Hyperparameters._fields))).init(params)

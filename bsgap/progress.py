@@ -3,12 +3,11 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
-import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -26,9 +25,9 @@ HEADINGS = ('recipe', 'runs', 'epoch', 'train', 'test', 'gap', 'examples/s', 'ti
 class View:
     """Shows a row a recipe. Use as a context manager; call `start` before `trained` and `evaluated`."""
 
-    def __init__(self, study: config.Study, dataset: data.Dataset, workdir: Path) -> None:
+    def __init__(self, study: config.Study, datasets: Mapping[config.Variant, data.Dataset], workdir: Path) -> None:
         self._console = Console(highlight=False)
-        self._study, self._dataset, self._workdir = study, dataset, workdir
+        self._study, self._datasets, self._workdir = study, datasets, workdir
         self._recipes: dict[str, list[Seat]] = {}
         self._first_example: dict[str, int] = {}  # where each recipe stood at the start
         self._speed: dict[str, float] = {}  # examples a second
@@ -56,16 +55,17 @@ class View:
         self._first_example = {name: _example(group) for name, group in self._recipes.items()}
         recipes, wanted = len(self._study.recipes), len(self._study.recipes) * self._study.seeds
         resumed = sum(seat.update > 0 for seat in seats)
-        splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in self._dataset.splits.items())
-        inputs = int(np.prod(self._dataset.train.images_NxHxWxC.shape[1:]))
-        widths = '-'.join(map(str, (inputs, *self._study.hidden, self._dataset.classes)))
         devices = jax.devices()
         self._print(
             f'study    {self._study.name}: {recipes} recipes × {self._study.seeds} seeds = {wanted} runs;'
             f' to train: {len(seats)}' + (f', {resumed} of them from where they were saved' if resumed else '')
         )
-        self._print(f'data     {self._study.data.dataset}: {splits} examples, {self._dataset.classes} classes')
-        self._print(f'model    MLP {widths}, {self._study.optimizer}, {self._study.precision}')
+        for variant, dataset in self._datasets.items():
+            splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
+            noise = f', {variant.label_noise:.0%} of the labels changed' if variant.label_noise else ''
+            self._print(f'data     {self._study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}')
+        for architecture in dict.fromkeys(recipe.architecture for recipe in self._study.recipes):
+            self._print(f'model    {architecture.text}, {self._study.precision}')
         others = f', the first of {len(devices)}' if len(devices) > 1 else ''
         self._print(f'device   {devices[0].device_kind} ({jax.default_backend()}){others}')
         self._print(f'workdir  {self._workdir}')

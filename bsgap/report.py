@@ -8,7 +8,7 @@ import jinja2
 from rich.console import Console
 from rich.table import Table
 
-from bsgap import analysis, config, metrics, plots, study
+from bsgap import analysis, claims, config, metrics, plots, study
 
 QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
 HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
@@ -28,8 +28,11 @@ def report(workdir: str | Path) -> Path:
     groups = analysis.groups(records)
     settings = about['config']
     rows = [_cells(group) for group in groups if group.runs]
-    title = f'{settings["dataset"]}, MLP hidden {"-".join(map(str, settings["hidden"]))}, {settings["optimizer"]}'
+    title = f'{settings["name"]}: {settings["dataset"]}'
+    verdicts = claims.evaluate(settings['claims'], records)
     try:
+        if verdicts:
+            claims.write(workdir / 'claims.csv', verdicts)
         metrics.write_results(workdir, records)
         figures = plots.draw(groups, workdir / 'figures', title)
         path = workdir / 'report.html'

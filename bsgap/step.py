@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bsgap import optimizer
+from bsgap import optimizer, schedule
+from bsgap.config import Kind
 from bsgap.data import Split
 from bsgap.model import Model
 
@@ -20,6 +21,7 @@ class State(NamedTuple):
 
     params: Any
     opt_state: Any
+    model_state: Any  # of the model besides its parameters: batch normalization's running statistics
     update: jax.Array  # int32: updates made
     grad_norm_sum: jax.Array  # float32: of the gradients' norms since the last evaluation
 
@@ -27,8 +29,11 @@ class State(NamedTuple):
 class Leg(NamedTuple):
     """What a segment does with one run; all traced."""
 
+    seed: Any  # int32
     stop: Any  # int32: of the example, in the epoch's order, at which the run's stage or the epoch ends
-    hyperparameters: optimizer.Hyperparameters
+    rate: schedule.Rate
+    hyperparameters: optimizer.Hyperparameters  # whose learning rate `rate` gives
+    label_smoothing: Any  # float32
     fresh: Any  # bool: the run was evaluated just before, so the sum of gradient norms starts anew
 
 
@@ -46,10 +51,10 @@ class Evaluation(NamedTuple):
     correct: jax.Array
 
 
-def init(model: Model, kind: optimizer.Kind, seed: jax.Array) -> State:
+def init(model: Model, kind: Kind, seed: jax.Array) -> State:
     """The untrained run."""
-    params = model.init(_keys(seed)[0])
-    return State(params, optimizer.init(kind, params), jnp.int32(0), jnp.float32(0))
+    params, model_state = model.init(_keys(seed)[0])
+    return State(params, optimizer.init(kind, params), model_state, jnp.int32(0), jnp.float32(0))
 
 
 def order(seed: jax.Array, epoch: jax.Array, n: int) -> jax.Array:
@@ -63,11 +68,23 @@ def _keys(seed: jax.Array) -> tuple[jax.Array, jax.Array]:
     return init_key, order_key
 
 
+def update_key(seed: jax.Array, update: jax.Array) -> jax.Array:
+    """The randomness of an update (dropout), a stream independent of the others."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), update)
+
+
+def parts(batch_size: int, max_physical_batch: int, ghost_batch: int) -> tuple[int, int]:
+    """In how many parts of which size a batch is computed; whole ghost batches if there are some."""
+    number = -(-batch_size // max_physical_batch)
+    size = -(-batch_size // number)
+    return number, -(-size // ghost_batch) * ghost_batch if ghost_batch and number > 1 else size
+
+
 def segment(
     model: Model,
-    kind: optimizer.Kind,
+    kind: Kind,
     batch_size: int,
-    max_physical_batch: int,
+    parts: tuple[int, int],
     train: Split,
     stretch: Stretch,
     order_N: jax.Array,
@@ -76,59 +93,58 @@ def segment(
 ) -> State:
     """Makes `stretch.updates` updates of one run, on the examples of an epoch in `order_N`.
 
-    A batch that crosses `leg.stop` is partial: its mean is taken over the examples before it. A batch larger than
-    `max_physical_batch` is the sum of equal parts; its gradient is that of the whole to rounding.
+    A batch that crosses `leg.stop` is partial: its mean is taken over the examples before it. A batch may be the sum of
+    several `parts`; its gradient is that of the whole to rounding.
     """
     n = len(train.labels_N)
-    parts = -(-batch_size // max_physical_batch)
-    part_size = -(-batch_size // parts)
-    transformation = optimizer.make(kind, leg.hyperparameters)
+    number, size = parts
 
-    def loss(params: Any, index_B: jax.Array, weight_B: jax.Array) -> jax.Array:
-        logits_BxK = model.apply(params, train.images_NxHxWxC[index_B])
-        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, train.labels_N[index_B])
-        return jnp.vdot(weight_B, loss_B)
+    def loss(params: Any, model_state: Any, index_B: jax.Array, weight_B: jax.Array, key: jax.Array) -> Any:
+        images_BxHxWxC = train.images_NxHxWxC[index_B]
+        logits_BxK, model_state = model.apply(params, model_state, images_BxHxWxC, weight_B > 0, key)
+        label_B = train.labels_N[index_B]
+        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, label_B)
+        # Szegedy et al. 2016 (1512.00567), §7: the target is (1 − α)·one-hot + α/K.
+        spread_B = -jax.nn.log_softmax(logits_BxK).mean(-1)
+        loss_B += leg.label_smoothing * (spread_B - loss_B)
+        return jnp.vdot(weight_B, loss_B), model_state
+
+    def gradient(state: State, index_B: jax.Array, weight_B: jax.Array) -> tuple[Any, Any]:
+        """The gradient of a batch's mean loss, and the model's state after it."""
+        key = update_key(leg.seed, state.update)
+        if number == 1:
+            return jax.grad(loss, has_aux=True)(state.params, state.model_state, index_B, weight_B, key)
+
+        def part(p: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            grads, model_state = carry
+            index_P, weight_P = (jax.lax.dynamic_slice_in_dim(a, p * size, size) for a in (index_B, weight_B))
+            key_P = jax.random.fold_in(key, p)
+            more, model_state = jax.grad(loss, has_aux=True)(state.params, model_state, index_P, weight_P, key_P)
+            return jax.tree.map(jnp.add, grads, more), model_state
+
+        return jax.lax.fori_loop(0, number, part, (jax.tree.map(jnp.zeros_like, state.params), state.model_state))
 
     def update(i: jax.Array, state: State) -> State:
-        within_B = jnp.arange(parts * part_size, dtype=jnp.int32)
+        within_B = jnp.arange(number * size, dtype=jnp.int32)
         place_B = stretch.offset + i * batch_size + within_B
         valid_B = (within_B < batch_size) & (place_B < leg.stop)
         weight_B = valid_B / valid_B.sum()
-        index_B = order_N[jnp.minimum(place_B, n - 1)]
-        if parts == 1:
-            grads = jax.grad(loss)(state.params, index_B, weight_B)
-        else:
-            grads = jax.lax.fori_loop(
-                0,
-                parts,
-                lambda part, grads: jax.tree.map(
-                    jnp.add,
-                    grads,
-                    jax.grad(loss)(
-                        state.params,
-                        jax.lax.dynamic_slice_in_dim(index_B, part * part_size, part_size),
-                        jax.lax.dynamic_slice_in_dim(weight_B, part * part_size, part_size),
-                    ),
-                ),
-                jax.tree.map(jnp.zeros_like, state.params),
-            )
+        grads, model_state = gradient(state, order_N[jnp.minimum(place_B, n - 1)], weight_B)
         # A run whose gradient overflows has diverged; all its weights say so from here on. It also makes each weight
         # wait for the whole gradient; else XLA copies the weight matrices that are still to be read.
         grad_norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(grad_norm), grad, jnp.nan), grads)
+        rate = schedule.learning_rate(leg.rate, state.update, jnp)
+        transformation = optimizer.make(kind, leg.hyperparameters._replace(learning_rate=rate))
         updates, opt_state = transformation.update(grads, state.opt_state, state.params)
-        return State(
-            optax.apply_updates(state.params, updates),
-            opt_state,
-            state.update + 1,
-            state.grad_norm_sum + grad_norm,
-        )
+        params = optax.apply_updates(state.params, updates)
+        return State(params, opt_state, model_state, state.update + 1, state.grad_norm_sum + grad_norm)
 
     start = state._replace(grad_norm_sum=jnp.where(leg.fresh, 0, state.grad_norm_sum))
     return jax.lax.fori_loop(0, stretch.updates, update, start)
 
 
-def evaluate(model: Model, split: Split, params: Any, max_batch: int = 2000) -> Evaluation:
+def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batch: int = 2000) -> Evaluation:
     """Evaluates one run on every example of a split, in equal parts of at most `max_batch`."""
     n = len(split.labels_N)
     parts = -(-n // max_batch)
@@ -138,7 +154,7 @@ def evaluate(model: Model, split: Split, params: Any, max_batch: int = 2000) -> 
         place_B = first + jnp.arange(part_size)
         images_BxHxWxC, labels_B = jax.tree.map(lambda array: array[jnp.minimum(place_B, n - 1)], split)
         valid_B = place_B < n
-        logits_BxK = model.apply(params, images_BxHxWxC)
+        logits_BxK = model.predict(params, model_state, images_BxHxWxC)
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B)
         # NaN compares as false and would count as class 0.
         correct_B = (logits_BxK.argmax(-1) == labels_B) & jnp.isfinite(loss_B)

@@ -17,14 +17,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from bsgap import config, schedule
-from bsgap.optimizer import Kind
 
 PACKAGES = ('bsgap', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
@@ -35,16 +34,11 @@ class Run:
 
     recipe: config.Recipe
     seed: int
-    optimizer: str
     n: int
 
     @property
     def name(self) -> str:
         return f'{self.recipe.name}-seed{self.seed}'
-
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.optimizer, self.recipe.momentum > 0)
 
     @functools.cached_property
     def spans(self) -> tuple[schedule.Span, ...]:
@@ -53,7 +47,7 @@ class Run:
     @functools.cached_property
     def evaluations(self) -> tuple[int, ...]:
         """The updates before which the run is evaluated, in order."""
-        return schedule.evaluations(self.spans, self.n)
+        return schedule.evaluations(self.spans, self.n, self.recipe.evaluate_epochs, self.recipe.evaluate_updates)
 
     @property
     def updates(self) -> int:
@@ -69,29 +63,31 @@ class Run:
         """The number of examples seen before `update`."""
         return schedule.example_at(self.spans, update, self.n)
 
-    def stage(self, update: int) -> schedule.Stage:
-        """The stage that `update` belongs to."""
-        return schedule.span_at(self.spans, update).stage
+    def span(self, update: int) -> schedule.Span:
+        """The stage that `update` belongs to, in its place."""
+        return schedule.span_at(self.spans, update)
 
-    def cohort(self, update: int) -> tuple[int, Kind, int]:
-        """What the runs of a cohort have in common: batch size, kind of optimizer, and the example they stand at."""
-        return self.stage(update).batch_size, self.kind, self.example(update)
+    def cohort(self, update: int) -> tuple[Any, ...]:
+        """What the runs of a cohort have in common: all that is compiled, and the example that they stand at."""
+        recipe = self.recipe
+        program = recipe.architecture, recipe.variant, recipe.kind, self.span(update).stage.batch_size
+        return *program, self.example(update)
 
 
-def runs(study: config.Study, n: int) -> tuple[Run, ...]:
-    """Crosses the recipes with the seeds.
+def runs(study: config.Study, n: Mapping[config.Variant, int]) -> tuple[Run, ...]:
+    """Crosses the recipes with the seeds; `n` is the number of training examples, by variant.
 
     Raises:
-      UserError: a batch size is larger than `n`, the number of training examples.
+      UserError: a batch size is larger than the number of training examples.
     """
     for recipe in study.recipes:
         for stage in recipe.stages:
-            if stage.batch_size > n:
+            if stage.batch_size > n[recipe.variant]:
                 raise config.UserError(
-                    f'config.sweep.batch_size: {stage.batch_size} is not allowed (recipe {recipe.name});'
-                    f' it must be a whole number from 1 to {n}, the number of training examples'
+                    f'config.batch_size: {stage.batch_size} is not allowed (recipe {recipe.name});'
+                    f' it must be a whole number from 1 to {n[recipe.variant]}, the number of training examples'
                 )
-    return tuple(Run(recipe, seed, study.optimizer, n) for recipe in study.recipes for seed in range(study.seeds))
+    return tuple(Run(recipe, seed, n[recipe.variant]) for recipe in study.recipes for seed in range(study.seeds))
 
 
 def targets(runs: Iterable[Run]) -> tuple[int, ...]:
@@ -142,11 +138,7 @@ def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -
             folder = run_folder(workdir, run.name)
             described = describe(run)
             if (folder / 'run.json').exists():
-                if read_json(folder / 'run.json', 'name') != described:
-                    raise config.UserError(
-                        f'config.recipes.{run.recipe.name}: its stages contradict those in {folder / "run.json"};'
-                        ' use the same, another name, or another --workdir'
-                    )
+                _same_run(folder / 'run.json', described)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / 'run.json', described)
@@ -157,8 +149,16 @@ def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -
 
 def settings(study: config.Study) -> dict[str, Any]:
     """The study as plain data, under the names that the config has."""
-    fields = dataclasses.asdict(study)
-    return json.loads(json.dumps({**fields.pop('data'), **fields}))
+    fields = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+    fields.update(dataclasses.asdict(fields.pop('data')))
+    fields['recipes'] = {recipe.name: _recipe(recipe) for recipe in study.recipes}
+    return json.loads(json.dumps(fields))
+
+
+def _recipe(recipe: config.Recipe) -> dict[str, Any]:
+    """A recipe as plain data: its fields as they were given, and its stages."""
+    fields = dict(recipe.fields) | {'model_arguments': dict(recipe.architecture.arguments)}
+    return {'fields': fields, 'stages': [dataclasses.asdict(stage) for stage in recipe.stages]}
 
 
 def _agree(workdir: Path, new: dict[str, Any], old: dict[str, Any]) -> None:
@@ -170,10 +170,26 @@ def _agree(workdir: Path, new: dict[str, Any], old: dict[str, Any]) -> None:
             )
 
 
+def _same_run(path: Path, new: dict[str, Any]) -> None:
+    old = read_json(path, 'fields')
+    for field, value in new['fields'].items():
+        if field not in old['fields'] or value != old['fields'][field]:
+            raise config.UserError(
+                f'config.{field}: {value} contradicts {old["fields"].get(field)} in {path}; use the same, another name'
+                ' for the recipe, or another --workdir'
+            )
+    if new != old:
+        raise config.UserError(
+            f'config.recipes.{new["recipe"]}: its stages, or the number of examples, contradict those in {path};'
+            ' use the same, another name, or another --workdir'
+        )
+
+
 def describe(run: Run) -> dict[str, Any]:
     """What run.json says."""
-    described = {**dataclasses.asdict(run.recipe), 'recipe': run.recipe.name, 'name': run.name, 'seed': run.seed}
-    return json.loads(json.dumps({**described, 'updates': run.updates, 'examples': run.examples, 'n': run.n}))
+    about = {'name': run.name, 'recipe': run.recipe.name, 'seed': run.seed, 'n': run.n}
+    about |= {'updates': run.updates, 'examples': run.examples}
+    return json.loads(json.dumps({**about, **_recipe(run.recipe)}))
 
 
 def run_folder(workdir: Path, name: str) -> Path:

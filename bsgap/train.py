@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,11 @@ class Seat:
     @property
     def example(self) -> int:
         return self.run.example(self.update)
+
+    @property
+    def next_evaluation(self) -> int:
+        """The update before which it comes."""
+        return next(update for update in self.run.evaluations if update > self.update)
 
     @property
     def diverged(self) -> bool:
@@ -94,41 +99,66 @@ class Cohort:
 
 
 class Programs:
-    """The compiled programs of a study: one for each batch size, kind of optimizer and cohort size."""
+    """The compiled programs of a study: one for each model, kind of optimizer, batch size and cohort size.
 
-    def __init__(self, study: config.Study, dataset: data.Dataset, view: progress.View) -> None:
-        image_shape = dataset.train.images_NxHxWxC.shape[1:]
-        self._model = model.define(study.hidden, image_shape, dataset.classes, dataset.mean_C, dataset.std_C)
-        self._splits = jax.device_put(dataset.splits)
+    The `run` that most methods take stands for its cohort.
+    """
+
+    def __init__(
+        self, study: config.Study, datasets: Mapping[config.Variant, data.Dataset], view: progress.View
+    ) -> None:
+        self._datasets = datasets
+        self._on_device: dict[int, jax.Array] = {}
+        self._splits = {variant: jax.tree.map(self._put, dataset.splits) for variant, dataset in datasets.items()}
         self._max_physical_batch = study.max_physical_batch
         self._how = across_runs(study)
         self._view = view
+        self._models: dict[Any, model.Model] = {}
         self._compiled: dict[Any, Any] = {}
 
-    def init(self, kind: optimizer.Kind, seeds: Sequence[int]) -> step.State:
-        """The untrained state of a cohort."""
-        one = functools.partial(step.init, self._model, kind)
-        seed_R = jax.device_put(np.asarray(seeds, np.int32))
-        program = self._program(('start', kind, len(seeds)), jax.jit(step.across_runs(one, self._how)), seed_R)
-        return program(seed_R)
+    def _put(self, array: np.ndarray) -> jax.Array:
+        """Puts an array on the device once, however many variants of the dataset share it."""
+        return self._on_device.setdefault(id(array), jax.device_put(array))
 
-    def order(self, seeds: Sequence[int], epoch: int) -> jax.Array:
+    def sizes(self, run: study_lib.Run) -> dict[str, int]:
+        """The number of examples of each split."""
+        return {name: len(split.labels_N) for name, split in self._datasets[run.recipe.variant].splits.items()}
+
+    def model(self, recipe: config.Recipe) -> model.Model:
+        """A recipe's model, normalisation included."""
+        key = recipe.architecture, recipe.variant
+        if key not in self._models:
+            dataset = self._datasets[recipe.variant]
+            shape = dataset.train.images_NxHxWxC.shape[1:]
+            try:
+                made = model.define(recipe.architecture, shape, dataset.classes, dataset.mean_C, dataset.std_C)
+            except ValueError as error:
+                raise config.UserError(f'config.model: {error} (recipe {recipe.name})') from error
+            self._models[key] = made
+        return self._models[key]
+
+    def init(self, run: study_lib.Run, seeds: Sequence[int]) -> step.State:
+        """The untrained state of a cohort."""
+        one = functools.partial(step.init, self.model(run.recipe), run.recipe.kind)
+        seed_R = jax.device_put(np.asarray(seeds, np.int32))
+        return self._program('start', run, len(seeds), jax.jit(step.across_runs(one, self._how)), seed_R)(seed_R)
+
+    def order(self, run: study_lib.Run, seeds: Sequence[int], epoch: int) -> jax.Array:
         """The order of the examples in an epoch of each run, `order_RxN`."""
-        n = len(self._splits['train'].labels_N)
 
         def order(seed_R: jax.Array, epoch: jax.Array) -> jax.Array:
-            return jax.vmap(lambda seed: step.order(seed, epoch, n))(seed_R)
+            return jax.vmap(lambda seed: step.order(seed, epoch, run.n))(seed_R)
 
         arguments = jax.device_put((np.asarray(seeds, np.int32), np.int32(epoch)))
-        return self._program(('order', None, len(seeds)), jax.jit(order), *arguments)(*arguments)
+        return self._program('order', run, len(seeds), jax.jit(order), *arguments)(*arguments)
 
-    def abstract_state(self, kind: optimizer.Kind) -> step.State:
+    def abstract_state(self, run: study_lib.Run) -> step.State:
         """Shapes and dtypes of one run's state."""
-        return jax.eval_shape(functools.partial(step.init, self._model, kind), jnp.int32(0))
+        return jax.eval_shape(functools.partial(step.init, self.model(run.recipe), run.recipe.kind), jnp.int32(0))
 
     def segment(
         self,
-        kind: optimizer.Kind,
+        run: study_lib.Run,
         batch_size: int,
         stretch: step.Stretch,
         order_RxN: jax.Array,
@@ -136,36 +166,42 @@ class Programs:
         state_R: step.State,
     ) -> Callable[[], step.State]:
         """Compiles if need be, and returns the call that makes the segment; the call uses up `state_R`."""
+        architecture, kind = run.recipe.architecture, run.recipe.kind
+        parts = step.parts(batch_size, self._max_physical_batch, architecture.ghost_batch)
+        of_run = functools.partial(step.segment, self.model(run.recipe), kind, batch_size, parts)
 
         def segment(train: data.Split, stretch: step.Stretch, *of_runs: Any) -> step.State:
-            one = functools.partial(
-                step.segment, self._model, kind, batch_size, self._max_physical_batch, train, stretch
-            )
-            return step.across_runs(one, self._how)(*of_runs)
+            return step.across_runs(functools.partial(of_run, train, stretch), self._how)(*of_runs)
 
-        arguments = (self._splits['train'], *jax.device_put((stretch, order_RxN, leg_R)), state_R)
-        key = (f'batch size {batch_size}', kind, len(leg_R.stop))
-        return functools.partial(self._program(key, jax.jit(segment, donate_argnums=4), *arguments), *arguments)
+        train = self._splits[run.recipe.variant]['train']
+        arguments = (train, *jax.device_put((stretch, order_RxN, leg_R)), state_R)
+        jitted = jax.jit(segment, donate_argnums=4)
+        program = self._program(f'batch size {batch_size}', run, len(leg_R.stop), jitted, *arguments)
+        return functools.partial(program, *arguments)
 
     def evaluate(
-        self, params_R: Any, initial_R: Any, runs: int
+        self, run: study_lib.Run, state_R: step.State, initial_R: Any, runs: int
     ) -> Callable[[], tuple[dict[str, step.Evaluation], Any]]:
         """Compiles if need be, and returns the call that evaluates a cohort on each split and its distance from w₀."""
+        of_run = self.model(run.recipe)
 
-        def evaluate(splits: dict[str, data.Split], params_R: Any, initial_R: Any) -> Any:
-            def one(params: Any, initial: Any) -> Any:
-                evaluations = {name: step.evaluate(self._model, split, params) for name, split in splits.items()}
+        def evaluate(splits: dict[str, data.Split], params_R: Any, model_state_R: Any, initial_R: Any) -> Any:
+            def one(params: Any, model_state: Any, initial: Any) -> Any:
+                evaluations = {
+                    name: step.evaluate(of_run, split, params, model_state) for name, split in splits.items()
+                }
                 return evaluations, step.distance(params, initial)
 
-            return step.across_runs(one, self._how)(params_R, initial_R)
+            return step.across_runs(one, self._how)(params_R, model_state_R, initial_R)
 
-        arguments = (self._splits, params_R, initial_R)
-        return functools.partial(self._program(('evaluation', None, runs), jax.jit(evaluate), *arguments), *arguments)
+        arguments = (self._splits[run.recipe.variant], state_R.params, state_R.model_state, initial_R)
+        return functools.partial(self._program('evaluation', run, runs, jax.jit(evaluate), *arguments), *arguments)
 
-    def _program(self, key: tuple[str, optimizer.Kind | None, int], jitted: Any, *arguments: Any) -> Callable[..., Any]:
+    def _program(self, what: str, run: study_lib.Run, runs: int, jitted: Any, *arguments: Any) -> Callable[..., Any]:
         """Compilation is kept apart from running, so that it is neither timed nor repeated."""
+        recipe = run.recipe
+        key = what, recipe.architecture, recipe.variant, recipe.kind, runs
         if key not in self._compiled:
-            what, _, runs = key
             with self._view.compiling(f'{what}, {runs} run{"s"[: runs > 1]}'):
                 self._compiled[key] = jitted.lower(*arguments).compile()
         return self._compiled[key]
@@ -188,11 +224,14 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
     _keep_compiled_programs()
     workdir = Path(workdir)
     study = config.resolve(settings)
-    dataset = data.load(study.data)
-    runs = study_lib.runs(study, dataset.n)
-    study_lib.open_workdir(workdir, study, runs)
-    with jax.default_matmul_precision(study.precision), progress.View(study, dataset, workdir) as view:
-        _Training(study, dataset, runs, workdir, view).run()
+    datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
+    runs = study_lib.runs(study, {variant: dataset.n for variant, dataset in datasets.items()})
+    with jax.default_matmul_precision(study.precision), progress.View(study, datasets, workdir) as view:
+        programs = Programs(study, datasets, view)
+        for recipe in study.recipes:
+            programs.model(recipe)  # so that a model that can't be made stops here
+        study_lib.open_workdir(workdir, study, runs)
+        _Training(study, programs, runs, workdir, view).run()
     return metrics.read_runs(workdir)
 
 
@@ -210,14 +249,13 @@ class _Training:
     def __init__(
         self,
         study: config.Study,
-        dataset: data.Dataset,
+        programs: Programs,
         runs: Sequence[study_lib.Run],
         workdir: Path,
         view: progress.View,
     ) -> None:
-        self.study, self.dataset, self.workdir, self.view = study, dataset, workdir, view
-        self.header = metrics.columns(dataset.splits)
-        self.programs = Programs(study, dataset, view)
+        self.study, self.programs, self.workdir, self.view = study, programs, workdir, view
+        self.header = metrics.columns(programs.sizes(runs[0]))
         self.records = {record.about['name']: record for record in metrics.read_runs(workdir)}
         self.seats = [self._seat(run) for run in runs]
         self.stopped_by: int | None = None
@@ -285,9 +323,7 @@ class _Training:
             for seat in wanted:
                 update = starts[seat.run]
                 try:
-                    loaded[seat.run, update] = seat.checkpoints.load(
-                        update, self.programs.abstract_state(seat.run.kind)
-                    )
+                    loaded[seat.run, update] = seat.checkpoints.load(update, self.programs.abstract_state(seat.run))
                 except checkpoint.DamagedError as error:
                     self.view.warn(
                         f'{seat.folder}/checkpoints/{update} is damaged ({error}); going on from the one before'
@@ -326,7 +362,7 @@ class _Training:
 
     def _stack(self, seats: list[Seat]) -> Cohort:
         """Puts runs on the device as one cohort."""
-        state_R = self.programs.init(seats[0].run.kind, [seat.run.seed for seat in seats])
+        state_R = self.programs.init(seats[0].run, [seat.run.seed for seat in seats])
         initial_R = jax.tree.map(jnp.copy, state_R.params)
         if seats[0].update:
             state_R = jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *[seat.state for seat in seats]))
@@ -343,17 +379,19 @@ class _Training:
             raise Interrupted(self.stopped_by)
         if cohort.over:
             return
-        n, example, run = self.dataset.n, cohort.example, cohort.seats[0].run
-        batch_size = run.stage(cohort.seats[0].update).batch_size
-        epoch = example // n
-        epoch_end = (epoch + 1) * n
+        example, run = cohort.example, cohort.seats[0].run
+        batch_size = run.span(cohort.seats[0].update).stage.batch_size
+        epoch = example // run.n
+        epoch_end = (epoch + 1) * run.n
         if cohort.order is None or cohort.order[0] != epoch:
-            cohort.order = epoch, self.programs.order([seat.run.seed for seat in cohort.seats], epoch)
-        updates = min(-(-(min(target, epoch_end) - example) // batch_size), cohort.segment_updates)
-        stretch = step.Stretch(np.int32(example % n), np.int32(updates))
-        legs = [self._leg(seat, epoch_end) for seat in cohort.seats]
+            cohort.order = epoch, self.programs.order(run, [seat.run.seed for seat in cohort.seats], epoch)
+        until_stop = -(-(min(target, epoch_end) - example) // batch_size)
+        until_due = min(seat.next_evaluation - seat.update for seat in cohort.seats)
+        updates = min(until_stop, until_due, cohort.segment_updates)
+        stretch = step.Stretch(np.int32(example % run.n), np.int32(updates))
+        legs = [leg(seat.run, seat.update) for seat in cohort.seats]
         leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *legs)
-        call = self.programs.segment(run.kind, batch_size, stretch, cohort.order[1], leg_R, cohort.state_R)
+        call = self.programs.segment(run, batch_size, stretch, cohort.order[1], leg_R, cohort.state_R)
         began = time.perf_counter()
         cohort.state_R = jax.block_until_ready(call())
         seconds = time.perf_counter() - began
@@ -364,22 +402,11 @@ class _Training:
         cohort.segment_updates = max(1, min(fitting, 8 * updates))
         self.view.trained(cohort.seats, len(cohort.seats) * (cohort.example - example), seconds)
 
-    def _leg(self, seat: Seat, epoch_end: int) -> step.Leg:
-        span = schedule.span_at(seat.run.spans, seat.update)
-        recipe = seat.run.recipe
-        return step.Leg(
-            np.int32(min(0, span.last_example - epoch_end) + self.dataset.n),
-            optimizer.Hyperparameters(
-                *map(np.float32, (span.stage.learning_rate, recipe.momentum, recipe.weight_decay))
-            ),
-            np.bool_(seat.update in seat.run.evaluations),
-        )
-
     def _evaluate(self, cohort: Cohort) -> None:
         """Evaluates the runs that are due and writes their rows."""
         if not any(seat.due for seat in cohort.seats):
             return
-        call = self.programs.evaluate(cohort.state_R.params, cohort.initial_R, len(cohort.seats))
+        call = self.programs.evaluate(cohort.seats[0].run, cohort.state_R, cohort.initial_R, len(cohort.seats))
         began = time.perf_counter()
         evaluations_R, distance_R = jax.device_get(call())
         seconds = time.perf_counter() - began
@@ -388,9 +415,9 @@ class _Training:
         for r, seat in enumerate(cohort.seats):
             if seat.due:
                 measured = {}
-                for name, split in self.dataset.splits.items():
+                for name, size in self.programs.sizes(seat.run).items():
                     measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
-                    measured[f'{name}_accuracy'] = int(evaluations_R[name].correct[r]) / len(split.labels_N)
+                    measured[f'{name}_accuracy'] = int(evaluations_R[name].correct[r]) / size
                 row = _row(seat, measured, float(distance_R[r]), float(grad_norm_sum_R[r]))
                 metrics.append(seat.folder / 'metrics.csv', row, self.header)
                 seat.rows.append(row)
@@ -410,17 +437,40 @@ class _Training:
                 seat.saved_update = seat.update
 
 
+def leg(run: study_lib.Run, update: int) -> step.Leg:
+    """What a segment that begins with `update` does with a run."""
+    recipe, span = run.recipe, run.span(update)
+    epoch_end = (run.example(update) // run.n + 1) * run.n
+    stage, rate = span.stage, span.rate
+    return step.Leg(
+        np.int32(run.seed),
+        np.int32(min(0, span.last_example - epoch_end) + run.n),
+        schedule.Rate(
+            np.float32(rate.start),
+            np.float32(rate.final),
+            np.bool_(rate.cosine),
+            np.int32(rate.first_update),
+            np.int32(rate.updates),
+        ),
+        optimizer.Hyperparameters(
+            *map(np.float32, (0, stage.momentum, stage.beta1, stage.beta2, recipe.weight_decay, recipe.clip))
+        ),
+        np.float32(recipe.label_smoothing),
+        np.bool_(update in run.evaluations),
+    )
+
+
 def _row(seat: Seat, measured: dict[str, float], distance: float, grad_norm_sum: float) -> metrics.Row:
     """A row of metrics.csv."""
     run, update = seat.run, seat.update
-    stage = run.stage(update)
     updates_since = update - max((e for e in run.evaluations if e < update), default=update)
     return {
         'epoch': seat.example / run.n,
         'update': update,
         'examples': seat.example,
-        'batch_size': stage.batch_size,
-        'learning_rate': stage.learning_rate,
+        'batch_size': run.span(update).stage.batch_size,
+        'learning_rate': schedule.learning_rate_at(run.spans, update),
+        'learning_rate_sum': schedule.learning_rate_sum(run.spans, update),
         **measured,
         'gap': measured['train_accuracy'] - measured['test_accuracy'],
         'distance': distance,

@@ -24,14 +24,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.hidden = (1024, 1024)
     study.optimizer = 'sgd'
     study.sweep.batch_size = (64, 256, 1024)
-    study.sweep.learning_rate = (0.01,)
+    study.learning_rate = 0.01
     study.epochs = 30
     study.seeds = 3
-    if variant == 'smoke':
-        study.name = 'mnist-smoke'
-        study.subset = 6000
-        study.epochs = 3
-        study.seeds = 2
-    elif variant:
-        raise config.UserError(f'--config: variant {variant!r} is not known; it must be smoke, or none')
-    return study
+    return config.with_variant(study, variant, smoke={'subset': 6000, 'epochs': 3, 'seeds': 2})

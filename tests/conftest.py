@@ -19,15 +19,16 @@ WALL_CLOCK = ('train_seconds', 'eval_seconds')
 
 
 def tiny(**changes: Any) -> ConfigDict:
-    """A study on real data that trains in a second; `changes` are fields, those of the sweep included."""
+    """A study on real data that trains in a second; `changes` are fields, tuples for those that are swept."""
     study = config.default()
     study.name = 'tiny'
     study.subset, study.hidden, study.epochs, study.seeds = 300, (16,), 2, 2
-    study.sweep.batch_size, study.sweep.learning_rate = (32, 100), (0.1,)
+    study.sweep.batch_size, study.learning_rate = (32, 100), 0.1
     study.segment_seconds = 0.02
     for field, value in changes.items():
         with study.ignore_type():
-            owner = study.sweep if field in study.sweep else study
+            swept = isinstance(value, tuple) and not isinstance(study[field], tuple)
+            owner = study.sweep if swept else study
             owner[field] = value
     return study
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bsgap import model, optimizer, step
+from bsgap import model, optimizer, schedule, step
+from bsgap.config import Architecture, Kind
 from bsgap.data import Split
 
-SGD = optimizer.Kind('sgd', momentum=False)
-MOMENTUM = optimizer.Kind('sgd', momentum=True)
+SGD = Kind('sgd', momentum=False, nesterov=False, clip=False)
+MOMENTUM = SGD._replace(momentum=True)
 N = 10
 
 
@@ -23,22 +24,32 @@ def counter() -> tuple[model.Model, Split]:
     """
     images_NxHxWxC = np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1)
 
-    def apply(w_N: jax.Array, images_BxHxWxC: jax.Array) -> jax.Array:
+    def predict(w_N: jax.Array, _: Any, images_BxHxWxC: jax.Array) -> jax.Array:
         w_B = w_N[images_BxHxWxC[:, 0, 0, 0]]
         return jnp.stack([w_B, jnp.zeros_like(w_B)], axis=1)
 
-    return model.Model(lambda _: jnp.zeros(N), apply), jax.device_put(Split(images_NxHxWxC, np.ones(N, np.int32)))
+    def apply(w_N: jax.Array, seen_N: jax.Array, images_BxHxWxC: jax.Array, mask_B: jax.Array, _: Any) -> Any:
+        return predict(w_N, None, images_BxHxWxC), seen_N.at[images_BxHxWxC[:, 0, 0, 0]].add(mask_B)
+
+    return model.Model(lambda _: (jnp.zeros(N), jnp.zeros(N, jnp.int32)), apply, predict), jax.device_put(Split(images_NxHxWxC, np.ones(N, np.int32)))
 
 
 def mlp() -> tuple[model.Model, Split]:
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (N, 3, 3, 1), np.uint8), rng.integers(0, 4, N).astype(np.int32))
-    return model.define((6,), (3, 3, 1), 4, np.float32([0.5]), np.float32([0.25])), jax.device_put(split)
+    architecture = Architecture('mlp', (6,), (), False, 0, ())
+    return model.define(architecture, (3, 3, 1), 4, np.float32([0.5]), np.float32([0.25])), jax.device_put(split)
 
 
-def leg(rate: float = 0.1, momentum: float = 0.0, decay: float = 0.0, stop: int = N, fresh: bool = True) -> step.Leg:
-    hyperparameters = optimizer.Hyperparameters(*map(jnp.float32, (rate, momentum, decay)))
-    return step.Leg(jnp.int32(stop), hyperparameters, jnp.bool_(fresh))
+def leg(
+    rate: float = 0.1, momentum: float = 0.0, decay: float = 0.0, stop: int = N, fresh: bool = True,
+    clip: float = 0.0, smoothing: float = 0.0, seed: int = 0,
+) -> step.Leg:  # fmt: skip
+    hyperparameters = optimizer.Hyperparameters(*map(jnp.float32, (0, momentum, 0.9, 0.999, decay, clip)))
+    constant = schedule.Rate(*map(jnp.float32, (rate, rate, False, 0, 1)))
+    return step.Leg(
+        jnp.int32(seed), jnp.int32(stop), constant, hyperparameters, jnp.float32(smoothing), jnp.bool_(fresh)
+    )
 
 
 def stretch(offset: int, updates: int) -> step.Stretch:
@@ -46,14 +57,15 @@ def stretch(offset: int, updates: int) -> step.Stretch:
 
 
 def run(
-    case: tuple[model.Model, Split], batch_size: int, updates: int, kind: optimizer.Kind = SGD, physical: int = N,
+    case: tuple[model.Model, Split], batch_size: int, updates: int, kind: Kind = SGD, physical: int = N,
     offset: int = 0, seed: int = 0, state: step.State | None = None, **leg_fields: Any,
 ) -> step.State:  # fmt: skip
     function, split = case
     state = state or step.init(function, kind, jnp.int32(seed))
     order_N = step.order(jnp.int32(seed), jnp.int32(0), N)
+    parts = step.parts(batch_size, physical, 0)
     return step.segment(
-        function, kind, batch_size, physical, split, stretch(offset, updates), order_N, leg(**leg_fields), state
+        function, kind, batch_size, parts, split, stretch(offset, updates), order_N, leg(**leg_fields), state
     )
 
 
@@ -75,6 +87,7 @@ def test_an_epoch_shows_each_example_once_in_a_mean_over_its_own_batch(batch_siz
     size_of_batch = {example: min(batch_size, N - i // batch_size * batch_size) for i, example in enumerate(order)}
     expected = [-0.1 * 0.5 / size_of_batch[example] for example in range(N)]
     np.testing.assert_allclose(state.params, expected, rtol=1e-6)
+    np.testing.assert_array_equal(state.model_state, 1)  # what only fills the last batch is masked
     assert state.update == updates
 
 
@@ -105,14 +118,14 @@ def test_updates_are_those_of_sgd_written_out() -> None:
     case, (rate, m, decay) = mlp(), (0.2, 0.7, 0.3)
     function, split = case
     order = step.order(jnp.int32(0), jnp.int32(0), N)
-    w = function.init(step._keys(jnp.int32(0))[0])
+    w, _ = function.init(step._keys(jnp.int32(0))[0])
     v = jax.tree.map(jnp.zeros_like, w)
     norms = 0.0
     for i in range(2):
         index = order[5 * i : 5 * i + 5]
 
         def loss(w: Any, index: jax.Array = index) -> jax.Array:
-            logits_BxK = function.apply(w, split.images_NxHxWxC[index])
+            logits_BxK = function.predict(w, {}, split.images_NxHxWxC[index])
             return -jax.nn.log_softmax(logits_BxK)[jnp.arange(5), split.labels_N[index]].mean()
 
         g = jax.grad(loss)(w)
@@ -134,18 +147,18 @@ def test_the_sum_of_gradient_norms_starts_anew_after_an_evaluation() -> None:
 @pytest.mark.parametrize('max_batch', [3, N, 100])
 def test_evaluation_covers_the_whole_split(max_batch: int) -> None:
     function, split = mlp()
-    params = function.init(jax.random.key(3))
-    logits = np.asarray(function.apply(params, split.images_NxHxWxC), np.float64)
+    params, _ = function.init(jax.random.key(3))
+    logits = np.asarray(function.predict(params, {}, split.images_NxHxWxC), np.float64)
     log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    got = step.evaluate(function, split, params, max_batch)
+    got = step.evaluate(function, split, params, {}, max_batch)
     np.testing.assert_allclose(got.loss, -log_probability[np.arange(N), split.labels_N].mean(), rtol=1e-5)
     assert got.correct == (logits.argmax(1) == split.labels_N).sum()
 
 
 def test_a_run_of_nans_gets_nothing_right() -> None:
     function, split = mlp()
-    params = jax.tree.map(lambda leaf: leaf * jnp.nan, function.init(jax.random.key(0)))
-    got = step.evaluate(function, split, params)
+    params = jax.tree.map(lambda leaf: leaf * jnp.nan, function.init(jax.random.key(0))[0])
+    got = step.evaluate(function, split, params, {})
     assert got.correct == 0
     assert jnp.isnan(got.loss)
 
@@ -161,7 +174,7 @@ def cohort(how: Literal['vmap', 'map'], legs: list[step.Leg], seeds: list[int]) 
     order_RxN = jnp.stack([step.order(jnp.int32(seed), jnp.int32(0), N) for seed in seeds])
     leg_R = jax.tree.map(lambda *leaves: jnp.stack(leaves), *legs)
     state_R = jax.tree.map(lambda *s: jnp.stack(s), *[step.init(function, MOMENTUM, jnp.int32(seed)) for seed in seeds])
-    one = lambda *of_run: step.segment(function, MOMENTUM, 3, N, split, stretch(0, 4), *of_run)  # noqa: E731
+    one = lambda *of_run: step.segment(function, MOMENTUM, 3, (1, 3), split, stretch(0, 4), *of_run)  # noqa: E731
     return lambda: step.across_runs(one, how)(order_RxN, leg_R, state_R)
 
 
