@@ -110,6 +110,22 @@ class _UnreadableError(Exception):
     """Why a quantity can't be read from the runs."""
 
 
+def claim(
+    text: str,
+    quantity: str,
+    of: str | Sequence[str],
+    relation: str,
+    bound: float | tuple[float, float],
+    published: str,
+    source: str,
+    status: str,
+    **optional: Any,
+) -> dict[str, Any]:
+    """Writes a claim as the data that it is."""
+    required = dict(zip(REQUIRED, (text, quantity, of, relation, bound, published, source, status), strict=True))
+    return {**required, **optional}
+
+
 def check(id: str, claim: Any, recipes: Sequence[str] = ()) -> None:
     """Checks a claim as it was typed; `recipes` are the names in the study, if they are known.
 
@@ -360,7 +376,8 @@ def _spread(column: str, runs: Sequence[Record], relative: bool) -> float:
     if len(curves) < 2:
         raise _UnreadableError('a spread needs two recipes')
     common = min(x[-1] for x, _ in curves)
-    if any(len(x) < 2 or (x[1] > common and not math.isclose(x[1], common)) for x, _ in curves):
+    # metrics.csv has nine digits.
+    if any(len(x) < 2 or (x[1] > common and not math.isclose(x[1], common, rel_tol=1e-8)) for x, _ in curves):
         raise _UnreadableError('evaluated too seldom to compare at the same learning rate × updates')
     values_R = np.asarray([np.interp(common, x, y) for x, y in curves])
     if not relative:

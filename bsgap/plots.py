@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bsgap import analysis
-from bsgap.analysis import Group, Interval
-from bsgap.metrics import Record
+from bsgap.analysis import Group
 from bsgap.schedule import Stage, learning_rate, place
 
 # The origin's colours; other batch sizes are placed between blue and yellow by their logarithm.
@@ -110,7 +108,7 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
     if not groups:
         return None
     panels = list(itertools.product(columns, against))
-    figure, all_axes = _panels(len(panels))
+    figure, all_axes = _panels(len(panels), rows=1 + (len(panels) > 3))
     for axes, (column, x) in zip(all_axes, panels, strict=True):
         first = 0 if x == 'epoch' and column != 'distance' else 1  # a logarithmic axis has no place for the start
         for group in groups:
@@ -120,9 +118,9 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
         if x == 'epoch':
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         else:
-            _logarithmic(axes.xaxis)
+            _logarithmic(axes, 'x')
         if not column.endswith('accuracy'):
-            _logarithmic(axes.yaxis)
+            _logarithmic(axes, 'y')
         else:  # leave out the untrained model, so that the differences at the end can be seen
             lowest = min(100 * run.rows[1][column] for group in groups for run in group.runs)
             axes.set_ylim(max(0, lowest - 2), 100.5)
@@ -147,9 +145,9 @@ def _schedule(data: Data) -> Figure | None:
         for axes, values in ((top, sizes), (bottom, rates)):
             look = {**data.looks[group.recipe], 'linewidth': width, 'alpha': 0.8}
             axes.plot(np.concatenate(epochs), np.concatenate(values), **look)
-    _batch_sizes(top.yaxis, {size for group in data.groups for size in group.batch_sizes})
+    _batch_sizes(top, 'y', {size for group in data.groups for size in group.batch_sizes})
     if all(np.min(line.get_ydata()) > 0 for line in bottom.get_lines()):
-        _logarithmic(bottom.yaxis)
+        _logarithmic(bottom, 'y')
     top.sharex(bottom)
     top.tick_params(labelbottom=False)
     bottom.set(xlabel='epochs', ylabel='learning rate')
@@ -159,14 +157,14 @@ def _schedule(data: Data) -> Figure | None:
 
 def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure | None:
     """Those of the columns that the finished runs have, against batch size; None if they are less than `fewest`."""
-    columns = [c for c in columns if any(_has(run, c) for group in data.done for run in group.runs)]
+    columns = [column for column in columns if any(_values(group, column) for group in data.done)]
     if len(columns) < fewest:
         return None
-    figure, all_axes = _panels(len(columns))
+    figure, all_axes = _panels(len(columns), rows=1 + (len(columns) > 3))
     for axes, column in zip(all_axes, columns, strict=True):
         _against_batch_size(axes, data, data.done, column)
         if column in SHARPNESS:
-            _logarithmic(axes.yaxis)
+            _logarithmic(axes, 'y')
     if 'gap' in columns:
         all_axes[0].axhline(0, color='grey', linewidth=0.8)
     if columns == ['train_accuracy', 'test_accuracy']:
@@ -177,72 +175,64 @@ def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure |
 
 
 def _learning_rate(data: Data) -> Figure | None:
-    """The learning rate that is best for each batch size, beside what the linear and the square-root rule would say."""
+    """Each batch size's best learning rate, beside the linear and the square-root rule; recipes that diverged are none."""
     swept = [group for group in data.done if SWEPT.match(group.recipe)]
-    rest = list(_series(swept, 'learning_rate', 'batch_size'))
     if len({_rate(group) for group in swept}) < 2:
         return None
     figure, (left, right) = _panels(2)
-    for label, members in _series(swept, 'learning_rate').items():
-        i = rest.index(_words(members[0], swept, 'learning_rate', 'batch_size'))
-        look = {'color': _colour(members[0]), 'linestyle': LINES[i % len(LINES)], 'marker': MARKERS[i % len(MARKERS)]}
-        _points(left, [_rate(group) for group in members], members, 'test_accuracy', label=label, **look)
-    _logarithmic(left.xaxis)
-    counts = ', '.join(f'{runs} at batch size {size}' for size, runs in sorted(data.diverged.items()))
-    note = textwrap.fill(f'diverged runs, not shown: {counts}', 60) if counts else ''
-    left.set(xlabel=f'learning rate\n{note}'.strip(), ylabel=TEXTS['test_accuracy'])
-
     column = _chooser(swept)
-    for i, (label, members) in enumerate(_series(swept, 'learning_rate', 'batch_size').items()):
-        best: dict[int, Group] = {}
-        for group in sorted((g for g in members if not g.diverged), key=lambda g: g.last(column).mean):
-            best[group.batch_sizes[0]] = group
-        sizes = sorted(best)
-        rates = [_rate(best[size]) for size in sizes]
-        look = {'color': 'black', 'linestyle': LINES[i % len(LINES)], 'marker': MARKERS[i % len(MARKERS)]}
-        right.plot(sizes, rates, label=label, **look)
-        if i == 0 and sizes:
+    for i, (rest, alike) in enumerate(_series(swept, 'learning_rate', 'batch_size').items()):
+        look = {'linestyle': LINES[i % len(LINES)], 'marker': MARKERS[i % len(MARKERS)]}
+        for size, members in itertools.groupby(sorted(alike, key=lambda g: g.batch_sizes), lambda g: g.batch_sizes[0]):
+            by_rate = sorted(members, key=_rate)
+            label = f'batch size {size}' + f', {rest}' * bool(rest)
+            _points(
+                left, [_rate(g) for g in by_rate], by_rate, 'test_accuracy', label=label, color=_colour(size), **look
+            )
+        stable = sorted((group for group in alike if not group.diverged), key=lambda group: group.last(column).mean)
+        best = sorted({group.batch_sizes[0]: _rate(group) for group in stable}.items())
+        right.plot(*np.transpose(best), color='black', **look)
+        if i == 0:
+            sizes = np.array([size for size, _ in best])
             for power, line, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
-                guide = [rates[0] * (size / sizes[0]) ** power for size in sizes]
+                guide = best[0][1] * (sizes / sizes[0]) ** power
                 right.plot(sizes, guide, line, color='tab:red', label=name, zorder=1)
-    _batch_sizes(right.xaxis, {group.batch_sizes[0] for group in swept})
-    _logarithmic(right.yaxis)
-    right.set_ylabel(f'learning rate with the best {column.replace("_", " ")}')
+    _logarithmic(left, 'x')
+    _logarithmic(right, 'y')
+    _batch_sizes(right, 'x', {group.batch_sizes[0] for group in swept})
+    counts = ', '.join(f'{runs} at batch size {size}' for size, runs in sorted(data.diverged.items()))
+    left.set_xlabel('learning rate' + f'\n{textwrap.fill(f"(diverged runs: {counts})", 60)}' * bool(counts))
+    left.set_ylabel(TEXTS['test_accuracy'])
+    right.set_ylabel(f'learning rate of the best {column.replace("_", " ")}')
     _legend(figure)
     return figure
 
 
 def _optimum(data: Data) -> Figure | None:
-    """Smith & Le 2018 (1710.06451), eq. 15: the best batch size is proportional to learning rate × examples."""
+    """Smith & Le 2018 (1710.06451): the best batch size is proportional to learning rate × training examples."""
     swept = [group for group in data.done if SWEPT.match(group.recipe)]
-    series = {label: members for label, members in _series(swept, 'batch_size').items() if len(members) > 1}
+    series = {label: alike for label, alike in _series(swept, 'batch_size').items() if len(alike) > 1}
     if not series:
         return None
     figure, (left, right) = _panels(2)
-    _against_batch_size(left, data, [group for members in series.values() for group in members], 'test_accuracy')
+    _against_batch_size(left, data, [group for alike in series.values() for group in alike], 'test_accuracy')
     column = _chooser(swept)
-    scales, sizes = [], []
-    for members, (colour, marker) in zip(series.values(), _shades(series, swept), strict=True):
-        best: dict[int, int] = {}
-        for run, size in sorted(
-            ((run, group.batch_sizes[0]) for group in members for run in group.runs),
-            key=lambda pair: _value(pair[0], column),
-        ):
-            best[run.about['seed']] = size
-        mean = analysis.interval(map(math.log, best.values()))
-        low, high = (math.exp(mean.mean + sign * np.nan_to_num(mean.half_width)) for sign in (-1, 1))
-        scales.append(_rate(members[0]) * members[0].runs[0].about['n'])
-        sizes.append(math.exp(mean.mean))
-        right.errorbar(
-            scales[-1], sizes[-1], [[sizes[-1] - low], [high - sizes[-1]]], color=colour, marker=marker, capsize=4
-        )
-    ends = np.array([min(scales), max(scales)])
-    middle = math.exp(np.mean(np.log(sizes)) - np.mean(np.log(scales)))
-    right.plot(ends, middle * ends, '--', color='grey', label='slope 1', zorder=1)
-    _logarithmic(right.xaxis)
-    _batch_sizes(right.yaxis, {group.batch_sizes[0] for group in swept})
+    points = []
+    for look, alike in zip(_shades(series, data), series.values(), strict=True):
+        runs = sorted((run.rows[-1][column], run.about['seed'], g.batch_sizes[0]) for g in alike for run in g.runs)
+        best = analysis.interval(math.log(size) for size in {seed: size for _, seed, size in runs}.values())
+        scale, size = _rate(alike[0]) * alike[0].runs[0].about['n'], math.exp(best.mean)
+        ratio = math.exp(np.nan_to_num(best.half_width))
+        right.errorbar(scale, size, [[size - size / ratio], [size * ratio - size]], capsize=3, **look)
+        points.append((scale, size))
+    scales, sizes = np.transpose(points)
+    ends = np.array([scales.min(), scales.max()])
+    middle = np.exp(np.log(sizes / scales).mean())
+    right.plot(ends, middle * ends, '--', color='tab:red', label='slope 1', zorder=1)
+    _logarithmic(right, 'x')
+    _batch_sizes(right, 'y', {group.batch_sizes[0] for group in swept})
     right.set_xlabel('learning rate × training examples')
-    right.set_ylabel(f'batch size with the best {column.replace("_", " ")}\n(geometric mean over seeds)')
+    right.set_ylabel(f'batch size of the best {column.replace("_", " ")}\n(geometric mean over seeds)')
     _legend(figure)
     return figure
 
@@ -264,7 +254,7 @@ def _lines(data: Data) -> Figure | None:
         for alpha in (0, 1):
             axes.axvline(alpha, color='grey', linewidth=0.8)
         if quantity == 'loss':
-            _logarithmic(axes.yaxis)
+            _logarithmic(axes, 'y')
             axes.set_title(f'α = 0: {first}\nα = 1: {second}', fontsize=9)
         else:
             axes.set_xlabel('α')
@@ -294,7 +284,7 @@ def _gradient_norm(data: Data) -> Figure | None:
                 values.append(analysis.interval(m[spread] / m[mean] if relative else m[mean] for m in having))
             means_halves = np.array([(value.mean, value.half_width) for value in values]).T
             _line(axes, sizes, *means_halves, marker='o', markersize=4, **data.looks[group.recipe])
-        _batch_sizes(axes.xaxis, sizes)
+        _batch_sizes(axes, 'x', sizes)
         axes.set_ylim(bottom=0)
         axes.set_title(f'{weight} weights', fontsize=10)
         axes.set_ylabel('standard deviation / mean of the norm' if relative else 'mean norm of the gradient')
@@ -307,9 +297,7 @@ def _gradient_norm(data: Data) -> Figure | None:
 FIGURES: dict[str, tuple[str, Callable[[Data], Figure | None]]] = {
     'curves': (
         'Accuracy and loss over training',
-        lambda data: _over_training(
-            data, ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss'), ('epoch',)
-        ),
+        lambda data: _over_training(data, ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss'), ('epoch',)),
     ),
     'gap': ('Generalization gap against batch size', lambda data: _at_the_end(data, ['gap'])),
     'accuracy': ('Accuracy against batch size', lambda data: _at_the_end(data, ['train_accuracy', 'test_accuracy'])),
@@ -339,24 +327,22 @@ FIGURES: dict[str, tuple[str, Callable[[Data], Figure | None]]] = {
 
 def _against_batch_size(axes: Axes, data: Data, groups: Sequence[Group], column: str) -> None:
     """A line a setting; where there is but one, its points have the batch sizes' colours."""
-    series = _series(groups, 'batch_size')
-    for (label, members), (colour, marker) in zip(series.items(), _shades(series, groups), strict=True):
-        members = [group for group in members if any(_has(run, column) for run in group.runs)]
-        sizes = [group.batch_sizes[0] for group in members]
-        if SWEPT.match(members[0].recipe) and len(series) == 1:
-            _points(axes, sizes, members, column, color='grey', zorder=1)
-            for size, group in zip(sizes, members, strict=True):
-                _points(axes, [size], [group], column, color=_colour(group), marker=marker)
-        else:
-            _points(axes, sizes, members, column, color=colour, marker=marker, label=label)
-    _batch_sizes(axes.xaxis, {group.batch_sizes[0] for group in groups})
+    series = _series([group for group in groups if _values(group, column)], 'batch_size')
+    for look, (label, alike) in zip(_shades(series, data), series.items(), strict=True):
+        sizes = [group.batch_sizes[0] for group in alike]
+        if label:
+            _points(axes, sizes, alike, column, label=label, **look)
+            continue
+        _points(axes, sizes, alike, column, color='grey', zorder=1)
+        for size, group in zip(sizes, alike, strict=True):
+            _points(axes, [size], [group], column, color=_colour(size), marker='o')
+    _batch_sizes(axes, 'x', {group.batch_sizes[0] for group in groups})
     axes.set_ylabel(TEXTS[column])
 
 
 def _points(axes: Axes, x: Sequence[float], groups: Sequence[Group], column: str, **look: Any) -> None:
-    """A column of the finished runs: means, joined, and their intervals."""
-    values = [analysis.interval(_value(run, column) for run in group.runs if _has(run, column)) for group in groups]
-    means, halves = (_scale(column) * np.array([(value.mean, value.half_width) for value in values])).T
+    values = [analysis.interval(_values(group, column)) for group in groups]
+    means, halves = _scale(column) * np.array([(value.mean, value.half_width) for value in values]).T
     axes.errorbar(x, means, np.nan_to_num(halves), capsize=3, markersize=5, **look)
 
 
@@ -366,6 +352,137 @@ def _line(axes: Axes, x: Any, means: Any, halves: Any, **look: Any) -> None:
     axes.fill_between(x, means - halves, means + halves, color=look['color'], alpha=0.2, linewidth=0)
 
 
-def _value(run: Record, column: str) -> float:
-    """A column of the last row, or what was measured then."""
-    return run.measured[column] if column in run.measured else run.rows[-1][column]
+def _values(group: Group, column: str) -> list[float]:
+    """Of the runs that have it: a column of their last rows, or what was measured then."""
+    ends = [{**run.rows[-1], **run.measured} for run in group.runs]
+    return [end[column] for end in ends if column in end]
+
+
+def _scale(column: str) -> int:
+    return 100 if column.endswith(('accuracy', 'gap')) else 1
+
+
+def _rate(group: Group) -> float:
+    """Its learning rate; the largest, if that changes."""
+    return max(stage['learning_rate'] for stage in group.runs[0].about['stages'])
+
+
+def _chooser(groups: Sequence[Group]) -> str:
+    """The column that selects: of the validation split, if there is one."""
+    validated = all(_values(group, 'validation_accuracy') for group in groups)
+    return 'validation_accuracy' if validated else 'test_accuracy'
+
+
+def _order(group: Group) -> tuple[float, ...]:
+    """Sweeps by the numbers in their fields, then named recipes as they come."""
+    numbers = (value if isinstance(value, int | float) else 0 for value in group.fields.values())
+    return (0, *numbers) if SWEPT.match(group.recipe) else (1,)
+
+
+def _words(group: Group, among: Sequence[Group], *without: str) -> str:
+    """The fields in which a sweep's groups differ, but for those of `without`."""
+    differ = [field for field in group.fields if len({str(other.fields[field]) for other in among}) > 1]
+    texts = {field: f'{field} {group.fields[field]}'.replace('_', ' ') for field in differ if field not in without}
+    if 'subset' in texts:
+        texts['subset'] = f'{group.runs[0].about["n"]} examples'
+    return ', '.join(texts.values())
+
+
+def _series(groups: Sequence[Group], *without: str) -> dict[str, list[Group]]:
+    """The groups that differ in nothing but `without`, by the rest in words; each named recipe for itself."""
+    swept = [group for group in groups if SWEPT.match(group.recipe)]
+    series: dict[str, list[Group]] = {}
+    for group in groups:
+        label = _words(group, swept, *without) if SWEPT.match(group.recipe) else group.recipe
+        series.setdefault(label, []).append(group)
+    return series
+
+
+def _shades(series: Mapping[str, Sequence[Group]], data: Data) -> list[dict[str, Any]]:
+    """A colour for each series, and a marker for its label noise."""
+    noises = sorted({group.fields['label_noise'] for alike in series.values() for group in alike})
+    colours = iter(mpl.colormaps['viridis'](np.linspace(0, 0.9, len(series))))
+    return [
+        {
+            'color': data.looks[label]['color'] if label in data.looks else next(colours),
+            'marker': MARKERS[noises.index(alike[0].fields['label_noise']) % len(MARKERS)],
+        }
+        for label, alike in series.items()
+    ]
+
+
+def _looks(groups: Sequence[Group]) -> tuple[dict[str, dict[str, Any]], list[Line2D]]:
+    """Of a sweep, the colour is the batch size and the line the setting; if all have one size, the colour is that."""
+    swept = [group for group in groups if SWEPT.match(group.recipe)]
+    sizes = {group.batch_sizes[0]: _colour(group.batch_sizes[0]) for group in swept}
+    settings = list(_series(swept, 'batch_size'))
+    one_size = len(sizes) == 1 < len(settings)
+    shades = dict(zip(settings, mpl.colormaps['viridis'](np.linspace(0, 0.9, len(settings))), strict=True))
+    free = [colour for colour in NAMED if colour not in sizes.values()]
+    looks, keys = {}, []
+    for i, (setting, alike) in enumerate(_series(swept, 'batch_size').items()):
+        line = '-' if one_size else LINES[i % len(LINES)]
+        for group in alike:
+            colour = shades[setting] if one_size else sizes[group.batch_sizes[0]]
+            looks[group.recipe] = {'color': colour, 'linestyle': line}
+        if len(settings) > 1:
+            keys.append(Line2D([], [], color=shades[setting] if one_size else 'grey', linestyle=line, label=setting))
+    if not one_size:
+        keys[:0] = [Line2D([], [], color=sizes[size], label=f'batch size {size}') for size in sorted(sizes)]
+    for i, group in enumerate(group for group in groups if not SWEPT.match(group.recipe)):
+        looks[group.recipe] = {'color': free[i % len(free)], 'linestyle': LINES[i // len(free) % len(LINES)]}
+        keys.append(Line2D([], [], label=group.recipe, **looks[group.recipe]))
+    return looks, keys
+
+
+def _colour(size: int) -> Any:
+    return COLOURS.get(size) or mpl.colormaps['viridis'](min(1, math.log2(size) / 16))
+
+
+def _panels(count: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    columns = count // rows
+    figure = Figure(figsize=(max(6.5, 4.2 * columns), 3.4 * rows + 0.8), layout='constrained')
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _batch_sizes(axes: Axes, which: str, sizes: Iterable[int]) -> None:
+    """A logarithmic axis with a tick for each batch size that has room."""
+    axes.set(**{f'{which}label': 'batch size', f'{which}scale': 'log'})
+    ticks: list[int] = []
+    for size in sorted(sizes):
+        if not ticks or math.log(size / ticks[-1]) > math.log(max(sizes) / min(sizes)) / 20:
+            ticks.append(size)
+    axis = getattr(axes, f'{which}axis')
+    axis.set_ticks([], minor=True)
+    axis.set_ticks(ticks, map(str, ticks), rotation=60 * (which == 'x' and len(ticks) > 6))
+
+
+def _logarithmic(axes: Axes, which: str) -> None:
+    """A logarithmic axis that says 0.2 and 1, not powers of ten; to be called when all is drawn."""
+    axes.set(**{f'{which}scale': 'log'})
+    axis = getattr(axes, f'{which}axis')
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5)) if high / low > 6 else MaxNLocator(6)
+    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.10g}'))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, keys: Sequence[Line2D] = ()) -> None:
+    """Below the panels, or beside them if it is long; without `keys` it holds what has labels in the panels."""
+    labelled = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    entries = dict([(str(key.get_label()), key) for key in keys] or [(label, handle) for handle, label in labelled])
+    if not entries:
+        return
+    beside = len(entries) > 8
+    if beside:
+        figure.set_figwidth(figure.get_figwidth() + 2)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc='outside right upper' if beside else 'outside lower center',
+        ncols=1 + len(entries) // 25 if beside else 4,
+        frameon=False,
+        fontsize=9,
+    )

@@ -34,7 +34,8 @@ def record(
     rows = [
         {
             'epoch': float(i), 'update': 10 * i, 'learning_rate': 0.01, 'learning_rate_sum': float(i),
-            'train_loss': 1.0, 'distance': 1.0, 'test_accuracy': test, 'train_seconds': 2.0 * i, 'eval_seconds': 1.0 * i,
+            'train_loss': 1.0, 'distance': 1.0, 'test_accuracy': test,
+            'train_seconds': 2.0 * i, 'eval_seconds': 1.0 * i,
             **{column: values[i] for column, values in columns.items()},
         }
         for i, test in enumerate(tests)
@@ -241,9 +242,7 @@ def test_the_exponent_of_the_best_learning_rate() -> None:
     verdict = judged(records, **best)
     assert verdict.value.mean == pytest.approx(0.5)
     assert verdict.verdict == 'reproduced'
-    records[1].rows[-1]['train_loss'] = (
-        math.nan
-    )  # B = 4, seed 0; of the two others the first, 3 times smaller, is taken
+    records[1].rows[-1]['train_loss'] = math.nan  # B = 4, seed 0: then it is the first, 3 times smaller
     diverged = judged(records, **best)
     assert diverged.value.mean == pytest.approx(0.5 + math.log(3) / math.log(16) / 2)
     assert (diverged.value.n, diverged.note) == (2, '2 seeds; 1 run diverged')
@@ -274,7 +273,13 @@ def test_the_spread_is_read_at_the_largest_common_rate_times_updates() -> None:
     assert verdict.measured == '15.00 ± 63.53 points'
     relative = judged(records, quantity='relative spread test_accuracy', of='bs*', **WIDE)
     assert relative.value.mean == pytest.approx((0.1 / 0.45 + 0.2 / 0.5) / 2)
-    assert relative.measured.endswith(' %')
+    same = {'of': 'bs*', 'relation': 'at most', 'bound': 0.08}
+    assert judged(records, quantity='relative spread distance', **same).measured == '0.00 ± 0.00 %'
+    assert judged(records, quantity='relative spread distance', **same).expected == 'at most 8.00 %'
+    ends = [0, 2 - 4e-9]  # at 2 but for the nine digits of metrics.csv
+    nan = record('bs256', 1, [0, 0.9], learning_rate_sum=ends, diverged=True)
+    third = [*runs('bs256', [0.9], learning_rate_sum=ends), nan]
+    assert judged([*records, *third], quantity='spread test_accuracy', **same).value.n == 1
     alone = judged(records, quantity='spread test_accuracy', of='bs8', **WIDE)
     assert (alone.verdict, alone.note) == ('inconclusive', 'a spread needs two recipes')
     short = [record('bs256', seed, [0, 0.2], learning_rate_sum=[0, 0.5]) for seed in range(2)]
@@ -340,7 +345,9 @@ def test_numbers_are_written_for_people(
     changes: dict[str, Any], finals: Sequence[float], measured: str, expected: str
 ) -> None:
     column = changes.get('quantity', 'test_accuracy')
-    records = [record('a', seed, [0, final], **{column: [0, final]}) for seed, final in enumerate(finals)]
+    records = runs('a', finals)
+    for run, final in zip(records, finals, strict=True):
+        run.rows[-1][column] = final
     verdict = judged([*records, *runs('b', [0.0, 0.0])], **changes)
     assert (verdict.measured, verdict.expected) == (measured, expected)
 

@@ -20,8 +20,10 @@ def architecture(name: str = 'mlp', **fields: Any) -> model.Architecture:
     return model.Architecture(name, (6, 5), (), False, 0, ())._replace(**fields)
 
 
+@functools.cache
 def define(name: str = 'mlp', shape: tuple[int, int, int] = (4, 6, 1), classes: int = 3, **fields: Any) -> model.Model:
-    return model.Model(*map(jax.jit, model.define(architecture(name, **fields), shape, classes, MEAN, STD)))
+    function = model.define(architecture(name, **fields), shape, classes, MEAN, STD)
+    return function._replace(apply=jax.jit(function.apply), predict=jax.jit(function.predict))
 
 
 def pictures(batch: int, shape: tuple[int, int, int] = (4, 6, 1), seed: int = 0) -> np.ndarray:
@@ -59,12 +61,10 @@ def test_logits_are_those_of_the_written_out_network() -> None:
 
 def test_weights_are_xavier_normal_and_biases_zero() -> None:
     """A run's weights are a function of its key that may not change: each takes the next number of its stream."""
-    layers = define(shape=(28, 28, 1), classes=10, hidden=(1024, 1024)).init(KEY)[0]['layers']
-    for n, (layer, (i, o)) in enumerate(
-        zip(layers.values(), ((784, 1024), (1024, 1024), (1024, 10)), strict=True),
-    ):
+    layers = define(shape=(28, 28, 1), classes=10, hidden=(256, 256)).init(KEY)[0]['layers']
+    for n, (layer, (i, o)) in enumerate(zip(layers.values(), ((784, 256), (256, 256), (256, 10)), strict=True)):
         assert layer['kernel'].shape == (i, o)
-        np.testing.assert_allclose(layer['kernel'].std(), (2 / (i + o)) ** 0.5, rtol=0.02)
+        np.testing.assert_allclose(layer['kernel'].std(), (2 / (i + o)) ** 0.5, rtol=0.05)
         assert abs(float(layer['kernel'].mean())) < 5 * (2 / (i + o)) ** 0.5 / (i * o) ** 0.5
         # The odd numbers are the biases'.
         expected = nnx.initializers.glorot_normal()(jax.random.fold_in(KEY, 2 * n), (i, o))
@@ -105,24 +105,23 @@ def test_the_convolutional_network_is_that_written_out() -> None:
 
 
 def test_convolutions_are_he_normal() -> None:
-    params, _ = define('cnn', (28, 28, 1), channels=(64, 128)).init(KEY)
+    params, _ = define('cnn', (28, 28, 1), channels=(32, 64)).init(KEY)
     first, second = (layer['kernel'] for layer in params['convolutions'].values())
-    assert (first.shape, second.shape) == ((3, 3, 1, 64), (3, 3, 64, 128))
+    assert (first.shape, second.shape) == ((3, 3, 1, 32), (3, 3, 32, 64))
     np.testing.assert_allclose(first.std(), (2 / 9) ** 0.5, rtol=0.1)
-    np.testing.assert_allclose(second.std(), (2 / (9 * 64)) ** 0.5, rtol=0.02)
+    np.testing.assert_allclose(second.std(), (2 / (9 * 32)) ** 0.5, rtol=0.03)
 
 
-@pytest.mark.parametrize('batch_norm', [False, True])
-@pytest.mark.parametrize('name', ['mlp', 'cnn'])
+@pytest.mark.parametrize(('name', 'batch_norm'), [('mlp', True), ('cnn', False), ('cnn', True)])
 def test_every_parameter_has_a_gradient(name: str, batch_norm: bool) -> None:
     """None is idle: a bias in front of batch normalization would be."""
-    function = define(name, (8, 8, 1), hidden=(20,), channels=(4, 4), batch_norm=batch_norm)
+    function = define(name, channels=(3,), batch_norm=batch_norm)
     params, state = function.init(KEY)
 
     @jax.jit
     @jax.grad
     def gradients(params: Any) -> jax.Array:
-        logits, _ = function.apply(params, state, pictures(16, (8, 8, 1)), np.ones(16, bool), KEY)
+        logits, _ = function.apply(params, state, pictures(16), np.ones(16, bool), KEY)
         return (logits**2).sum()
 
     for gradient in jax.tree.leaves(gradients(params)):
@@ -214,11 +213,10 @@ def test_hidden_layers_are_normalised_before_the_relu() -> None:
     np.testing.assert_allclose(mlp.apply(params, state, images, mask, KEY)[0], x, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('ghost_batch', [0, 3])
 @pytest.mark.parametrize('name', ['mlp', 'cnn'])
-def test_padding_has_no_influence(name: str, ghost_batch: int) -> None:
+def test_padding_has_no_influence(name: str) -> None:
     """Whatever fills a batch of 7 valid examples, or nothing: the same logits, running statistics and gradients."""
-    function = define(name, channels=(3,), batch_norm=True, ghost_batch=ghost_batch)
+    function = define(name, channels=(3,), batch_norm=True, ghost_batch=3)
     params, state = function.init(KEY)
     images = pictures(12)
 
@@ -238,7 +236,7 @@ def test_padding_has_no_influence(name: str, ghost_batch: int) -> None:
 
 @pytest.mark.parametrize('name', ['mlp', 'cnn'])
 def test_in_evaluation_an_example_does_not_see_the_others(name: str) -> None:
-    function = define(name, channels=(3,), batch_norm=True)
+    function = define(name, channels=(3,), batch_norm=True, ghost_batch=3)
     params, state = function.init(KEY)
     images = pictures(8)
     _, state = function.apply(params, state, images, np.ones(8, bool), KEY)
@@ -360,13 +358,13 @@ def test_a_users_module_is_found_in_a_folder(tmp_path: Path, monkeypatch: pytest
     jax.tree.map(np.testing.assert_array_equal, mine.init(KEY), mlp.init(KEY))
 
 
-@pytest.mark.parametrize('name', ['mlp', 'cnn', own('Own')])
+@pytest.mark.parametrize('name', ['cnn', own('Own')])
 def test_models_can_be_stacked(name: str) -> None:
     """Under `jit` and `vmap` over runs each is what it is alone."""
     function = define(name, channels=(3,), batch_norm=True, ghost_batch=3)
     images, mask = pictures(8), np.arange(8) < 7
     key_R = jax.random.split(KEY, 2)
-    params_R, state_R = jax.jit(jax.vmap(function.init))(key_R)
+    params_R, state_R = jax.vmap(function.init)(key_R)
     together = jax.jit(jax.vmap(function.apply, (0, 0, None, None, 0)))(params_R, state_R, images, mask, key_R)
     for r in range(2):
         params, state = function.init(key_R[r])

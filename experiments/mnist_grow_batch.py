@@ -1,0 +1,117 @@
+"""Growing the batch in place of decaying the learning rate.
+
+Source: Smith, Kindermans, Ying, Le 2018, "Don't decay the learning rate, increase the batch size" (1711.00489), §5.1
+and §5.2, figures 1, 2 and 5: WRN-16-4 on CIFAR-10. Here the origin's MLP on MNIST, with the paper's momentum and factor
+of 5 at three milestones (the paper's are at 30, 60 and 80 % of training). `decay` divides ε, `grow` multiplies B up to
+a tenth of the training set and then divides ε, `hybrid` does the first and then the second, `grow_larger` starts with
+five times the ε and the B. `beyond` starts at a tenth of the training set and grows to all of it; `beyond_decay` is its
+counterpart with ε divided.
+
+    python launch.py --config=experiments/mnist_grow_batch.py          # 30 runs of 30 epochs
+    python launch.py --config=experiments/mnist_grow_batch.py:quick    # 18 runs of 20 epochs, a fifth of MNIST
+    python launch.py --config=experiments/mnist_grow_batch.py:smoke    # seconds; shows that it works
+
+Expected: the first four end equal, with fewer updates and less time the more the batch grows; `beyond` does not. Time
+on 2 CPU cores: about 75 minutes; quick: about 10 minutes. On one GPU: a few minutes.
+"""
+
+from ml_collections import ConfigDict
+
+from bsgap import config
+from bsgap.claims import claim
+from experiments import mnist
+
+SMITH = 'Smith et al. 2018 (1711.00489)'
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    study = mnist.get_config()
+    study.name = 'mnist-grow-batch'
+    study.sweep.batch_size = ()
+    study.batch_size, study.learning_rate, study.momentum = 128, 0.02, 0.9
+    study.epochs, study.milestones, study.factor, study.cap = 30, (9, 18, 24), 5, 6000
+    study.seeds = 5
+    study.recipes = {
+        'decay': {'schedule': 'decay_learning_rate'},
+        'hybrid': {'schedule': 'hybrid'},
+        'grow': {'schedule': 'grow_batch'},
+        'grow_larger': {'schedule': 'grow_batch', 'batch_size': 640, 'learning_rate': 0.1},
+        'beyond': {'schedule': 'grow_batch', 'batch_size': 6000, 'learning_rate': 0.1, 'cap': 60000},
+        'beyond_decay': {'schedule': 'decay_learning_rate', 'batch_size': 6000, 'learning_rate': 0.1},
+    }
+    study.figures = ('curves', 'updates', 'schedule', 'distance')
+    study.claims = {
+        'grow_equals': claim(
+            'growing the batch ends within 0.2 points of decaying ε',
+            *('test_accuracy', 'grow', 'within', (-0.002, 0.002)),
+            *('94.4 against 94.3 % (CIFAR-10)', f'{SMITH}, §5.1', 'S'),
+            minus='decay',
+        ),
+        'hybrid_equals': claim(
+            'the hybrid ends within 0.2 points of decaying ε',
+            *('test_accuracy', 'hybrid', 'within', (-0.002, 0.002)),
+            *('equal curves', f'{SMITH}, fig. 1 and 2', 'S'),
+            minus='decay',
+        ),
+        'larger_equals': claim(
+            'growing from five times the ε and batch ends within 0.2 points of decaying ε',
+            *('test_accuracy', 'grow_larger', 'within', (-0.002, 0.002)),
+            *('94.5 against 94.3 % (CIFAR-10)', f'{SMITH}, §5.2', 'S'),
+            minus='decay',
+        ),
+        'half_the_updates': claim(
+            'growing the batch takes at most half the updates of decaying ε',
+            *('update', 'grow', 'at most', 0.5),
+            *('29k against 80k: 0.36', f'{SMITH}, §5.1', 'S'),
+            over='decay',
+        ),
+        'larger_updates': claim(
+            'from five times the ε and batch it takes at most half the updates again',
+            *('update', 'grow_larger', 'at most', 0.5),
+            *('6.5k against 29k: 0.22', f'{SMITH}, §5.2', 'S'),
+            over='grow',
+        ),
+        'less_time': claim(
+            'growing the batch takes less training time on this machine',
+            *('train_seconds', 'grow', 'at most', 1.0),
+            *('faster on many devices (no figure)', f'{SMITH}, §1', 'S'),
+            over='decay',
+        ),
+        'beyond_fails': claim(
+            'beyond a tenth of the training set growing the batch ends more than 0.2 points below decaying ε',
+            *('test_accuracy', 'beyond', 'at most', -0.002),
+            *('stop growing near N/10 (no figure)', f'{SMITH}, §3', 'S'),
+            minus='beyond_decay',
+        ),
+    }
+    study.finding = (
+        'Growing the batch ended {grow_equals} of test accuracy from decaying the learning rate, the hybrid'
+        ' {hybrid_equals}, and growing from five times the learning rate and batch {larger_equals}. Growing took'
+        ' {half_the_updates} of the updates and {less_time} of the training time of decaying, and from the larger start'
+        ' {larger_updates} of those updates. Grown from a tenth of the training set to all of it, the batch ended'
+        ' {beyond_fails} from its counterpart.'
+    )
+    tenth = {
+        name: {
+            'subset': n,
+            'cap': n // 10,
+            'recipes.beyond.batch_size': n // 10,
+            'recipes.beyond.cap': n,
+            'recipes.beyond_decay.batch_size': n // 10,
+        }
+        for name, n in (('quick', 12000), ('smoke', 600))
+    }
+    return config.with_variant(
+        study,
+        variant,
+        quick={**tenth['quick'], 'epochs': 20.0, 'milestones': (6, 12, 16), 'seeds': 3},
+        smoke={
+            **tenth['smoke'],
+            'epochs': 5.0,
+            'milestones': (1, 2, 3),
+            'batch_size': 8,
+            'recipes.grow_larger.batch_size': 40,
+            'hidden': (32,),
+            'seeds': 2,
+        },
+    )

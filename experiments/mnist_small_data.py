@@ -1,0 +1,104 @@
+"""With few examples or wrong labels there is a best batch size, and it moves with the learning rate and the data.
+
+Source: Smith, Le 2018, "A Bayesian perspective on generalization and SGD" (1710.06451): with a constant number of
+updates test accuracy has an optimum inside the range of batch sizes, at B ∝ εN/(1 − m). Their network: 1000 MNIST
+images, 800 hidden units, momentum 0.9, ε 1, 10,000 updates (unverified). Crossed here with three ε, two N, and
+labels of which a fifth is wrong. The best batch size is chosen on validation data, by each seed alone.
+
+    python launch.py --config=experiments/mnist_small_data.py          # 420 runs of 10,000 updates
+    python launch.py --config=experiments/mnist_small_data.py:quick    # 180 runs of 1500 updates
+    python launch.py --config=experiments/mnist_small_data.py:smoke    # seconds; shows that it works
+
+Expected: an optimum that moves in proportion to ε and N, more so with wrong labels. Time on 2 CPU cores: about 9 hours;
+quick: about 12 minutes. On one GPU: some 15 minutes.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bsgap import config
+from bsgap.claims import claim
+from experiments import mnist
+
+SMITH = 'Smith & Le 2018 (1710.06451)'
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    study = mnist.get_config()
+    study.name = 'mnist-small-data'
+    study.validation = 1 / 12
+    study.hidden = (800,)
+    study.momentum = 0.9
+    study.epochs, study.updates, study.evaluate_updates = 0, 10000, 1000
+    study.sweep.batch_size = (1, 4, 16, 64, 128, 256, 500)
+    study.sweep.learning_rate = (0.01, 0.1, 1.0)
+    study.sweep.subset = (500, 2000)
+    study.sweep.label_noise = (0.0, 0.2)
+    study.seeds = 5
+    study.figures = ('optimum', 'accuracy', 'gap')
+    chosen: Any = {'select': 'validation_accuracy'}
+    many, few, noisy = 'bs*-lr0.1-n2000', 'bs*-lr0.1-n500', 'bs*-lr0.1-n500-noise0.2'
+    largest = {'smoke': 64}.get(variant, 256 if variant == 'quick' else 500)
+    study.claims = {
+        'above_one': claim(
+            'the best batch size (ε 0.1, N = 500, a fifth of the labels wrong) ends at least 0.5 points above batch 1',
+            *('test_accuracy', noisy, 'at least', 0.005),
+            *('an optimum inside the range', f'{SMITH}, fig. 5', 'S'),
+            minus=noisy.replace('*', '1'),
+            **chosen,
+        ),
+        'above_largest': claim(
+            f'it ends at least 0.5 points above batch {largest}',
+            *('test_accuracy', noisy, 'at least', 0.005),
+            *('an optimum inside the range', f'{SMITH}, fig. 5', 'S'),
+            minus=noisy.replace('*', str(largest)),
+            **chosen,
+        ),
+        'moves_with_rate': claim(
+            'the best batch size grows in proportion to ε (exponent 1, give or take ½; N = 2000)',
+            *('exponent batch_size against learning_rate', 'bs*-n2000', 'within', (0.5, 1.5)),
+            *('1', f'{SMITH}, fig. 6', 'S'),
+            group='learning_rate',
+            **chosen,
+        ),
+        'moves_with_rate_noisy': claim(
+            'so it does with a fifth of the labels wrong',
+            *('exponent batch_size against learning_rate', 'bs*-n2000-noise0.2', 'within', (0.5, 1.5)),
+            *('1', f'{SMITH}, fig. 6', 'S'),
+            group='learning_rate',
+            **chosen,
+        ),
+        'moves_with_n': claim(
+            'the best batch size grows in proportion to N (exponent 1, give or take ½; ε 0.1)',
+            *('exponent batch_size against subset', (many, few), 'within', (0.5, 1.5)),
+            *('1', f'{SMITH}, fig. 6', 'S'),
+            group='subset',
+            **chosen,
+        ),
+    }
+    study.finding = (
+        'With 500 examples of which a fifth are labelled wrongly, at learning rate 0.1, the best batch size ended'
+        ' {above_one} of test accuracy above batch size 1 and {above_largest} above the largest. The best batch size'
+        ' grew with the learning rate to the power {moves_with_rate}, with wrong labels {moves_with_rate_noisy}, and'
+        ' with the number of examples to the power {moves_with_n}.'
+    )
+    return config.with_variant(
+        study,
+        variant,
+        quick={
+            'sweep.batch_size': (1, 4, 16, 64, 256),
+            'validation': 0.05,
+            'updates': 1500,
+            'evaluate_updates': 500,
+            'seeds': 3,
+        },
+        smoke={
+            'sweep.batch_size': (1, 64),
+            'validation': 0.01,
+            'updates': 20,
+            'evaluate_updates': 10,
+            'hidden': (16,),
+            'seeds': 2,
+        },
+    )
