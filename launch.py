@@ -20,6 +20,7 @@ def main(_: list[str]) -> None:
         # ml_collections keeps why a file can't be read until it is used.
         fail(f'--config: {getattr(config, "_error", "missing; give an experiment file: experiments/mnist.py")}')
     from bsgap.config import UserError, resolve  # here, so that --help and a mistyped flag are answered at once
+    from bsgap.measure import measure
     from bsgap.report import report
     from bsgap.train import Interrupted, train
 
@@ -27,6 +28,7 @@ def main(_: list[str]) -> None:
     try:
         workdir = WORKDIR.value or f'runs/{resolve(config).name}'
         train(config, workdir)
+        measure(config, workdir)
         report(workdir)
     except UserError as error:
         fail(str(error))

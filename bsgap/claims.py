@@ -22,6 +22,8 @@ Quantities of one run
                          another number among the recipe's fields
   growth Y against X     the exponent p of Y ∝ X^p over the rows of the run in which both columns are above 0
 Quantities of several runs
+  Y until COLUMN VALUE   a column of metrics.csv, such as `update`, where another one first reaches a value, linear
+                         between rows, in the run that needs least; runs that diverged are passed over
   exponent Y against X   the same with one point a run, where Y and X are NAMEs
   spread COLUMN          how far apart the runs are at the largest η·t (column `learning_rate_sum`) that all reached,
                          linear between rows
@@ -32,9 +34,11 @@ study, so what is compared is paired. Mean and 95 % interval are taken over the 
 selected; where just that run is needed the seed is left out, and so it is where a run is not finished.
 """
 
+import contextlib
 import csv
 import fnmatch
 import io
+import itertools
 import math
 import numbers
 import re
@@ -97,9 +101,10 @@ class Verdict(NamedTuple):
 
 
 class _Quantity(NamedTuple):
-    form: Literal['value', 'growth', 'exponent', 'spread', 'relative spread']
+    form: Literal['value', 'growth', 'until', 'exponent', 'spread', 'relative spread']
     y: str
     x: str = ''
+    target: float = math.nan
 
     @property
     def of_one_run(self) -> bool:
@@ -331,6 +336,8 @@ def _by_seed(claim: Mapping[str, Any], quantity: _Quantity, records: Sequence[Re
 def _chosen(claim: Mapping[str, Any], quantity: _Quantity, runs: Sequence[Record]) -> list[Record]:
     """The runs of one seed that the quantity is of; none if one that is needed diverged."""
     done = [run for run in runs if run.status == 'done']
+    if quantity.form == 'until':
+        return done
     select = _select(claim)
     if not select or not (quantity.of_one_run or 'group' in claim):
         return done if len(done) == len(runs) else []
@@ -345,7 +352,9 @@ def _chosen(claim: Mapping[str, Any], quantity: _Quantity, runs: Sequence[Record
 
 def _of_runs(claim: Mapping[str, Any], quantity: _Quantity, runs: Sequence[Record]) -> float:
     """The quantity of some runs of one seed."""
-    form, y, x = quantity
+    form, y, x, target = quantity
+    if form == 'until':
+        return min(_until(run, y, x, target) for run in runs)
     if form == 'exponent':
         return _exponent([(_value(run, x, _row(claim, run)), _value(run, y, _row(claim, run))) for run in runs])
     if not quantity.of_one_run:
@@ -365,6 +374,15 @@ def _exponent(points: Sequence[tuple[float, float]]) -> float:
     log_x_P, log_y_P = np.log(np.asarray(points).T)
     centred_P = log_x_P - log_x_P.mean()
     return float(centred_P @ log_y_P / (centred_P @ centred_P))
+
+
+def _until(run: Record, y: str, x: str, target: float) -> float:
+    """Column `y` where column `x` first reaches the target; infinite if it does not."""
+    for before, row in itertools.pairwise(run.rows):
+        low, high = _cell(before, x), _cell(row, x)
+        if low < target <= high:
+            return _cell(before, y) + (target - low) / (high - low) * (_cell(row, y) - _cell(before, y))
+    return math.inf
 
 
 def _spread(column: str, runs: Sequence[Record], relative: bool) -> float:
@@ -430,11 +448,16 @@ def _parse(text: Any) -> _Quantity:
             return _Quantity('value', name)
         case [('growth' | 'exponent') as form, y, 'against', x]:
             return _Quantity(form, y, x)
+        case [y, 'until', x, target]:
+            with contextlib.suppress(ValueError):
+                return _Quantity('until', y, x, float(target))
         case ['spread', column]:
             return _Quantity('spread', column)
         case ['relative', 'spread', column]:
             return _Quantity('relative spread', column)
-    raise _UnreadableError('NAME, growth Y against X, exponent Y against X, spread COLUMN, or relative spread COLUMN')
+    raise _UnreadableError(
+        'NAME, growth Y against X, Y until COLUMN VALUE, exponent Y against X, spread COLUMN, or relative spread COLUMN'
+    )
 
 
 def _select(claim: Mapping[str, Any]) -> str | None:
@@ -458,7 +481,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _unit(claim: Mapping[str, Any], quantity: _Quantity) -> str:
-    form, name, _ = quantity
+    form, name, *_ = quantity
     fraction = name == 'gap' or name.endswith('accuracy')
     if 'over' in claim or form in ('growth', 'exponent') or not (fraction or form == 'relative spread'):
         return ''

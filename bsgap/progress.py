@@ -41,12 +41,16 @@ class View:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._say('')
+            self._now('')
             self._live.stop()
 
     def warn(self, message: str) -> None:
         """Prints a line that stays."""
         self._print(f'warning: {message}')
+
+    def say(self, message: str) -> None:
+        """Prints a line of progress."""
+        self._print(message)
 
     def start(self, seats: 'Sequence[Seat]') -> None:
         """Says what will be trained, and on what; `seats` are the runs that have updates to make."""
@@ -77,11 +81,11 @@ class View:
     def compiling(self, what: str) -> Iterator[None]:
         """Says that a program is being compiled."""
         began = time.monotonic()
-        self._say(f'compiling: {what} …')
+        self._now(f'compiling: {what} …')
         yield
         seconds = time.monotonic() - began
         self._waited += seconds
-        self._say('')
+        self._now('')
         if not self._live:
             self._print(f'compiled {what} in {seconds:.1f} s')
 
@@ -90,11 +94,11 @@ class View:
         for recipe in {seat.run.recipe.name for seat in seats}:
             share = sum(seat.run.recipe.name == recipe for seat in seats) / len(seats)
             self._speed[recipe] = share * examples / max(seconds, 1e-6)
-        self._say('')
+        self._now('')
 
     def evaluated(self, seats: 'Sequence[Seat]') -> None:
         """Some of a cohort's runs have a new row."""
-        self._say('')
+        self._now('')
         if not self._live:
             clock = _duration(time.monotonic() - self._began)
             for recipe in dict.fromkeys(seat.run.recipe.name for seat in seats):
@@ -104,7 +108,7 @@ class View:
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def _say(self, doing: str) -> None:
+    def _now(self, doing: str) -> None:
         self._doing = doing
         if self._live:
             self._live.refresh()

@@ -1,8 +1,11 @@
 """The figures and the report of a workdir, from its files alone: python -m bsgap.report WORKDIR"""
 
 import base64
+import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from rich.console import Console
@@ -15,7 +18,7 @@ HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accur
 
 
 def report(workdir: str | Path) -> Path:
-    """Writes results.csv, figures/ and report.html, prints the result table, and returns the report's path.
+    """Writes results.csv, claims.csv, figures/ and report.html, prints the tables, and returns the report's path.
 
     Raises:
       UserError: `workdir` holds no study, or can't be written.
@@ -24,22 +27,24 @@ def report(workdir: str | Path) -> Path:
     if not (workdir / 'study.json').exists():
         raise config.UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
     about = study.read_json(workdir / 'study.json', 'config', 'time', 'devices', 'machine')
+    settings = about['config']
     records = metrics.read_runs(workdir)
     groups = analysis.groups(records)
-    settings = about['config']
-    rows = [_cells(group) for group in groups if group.runs]
-    title = f'{settings["name"]}: {settings["dataset"]}'
     verdicts = claims.evaluate(settings['claims'], records)
+    lines = workdir / 'lines.json'
+    path = workdir / 'report.html'
+    rows = [_cells(group) for group in groups if group.runs]
     try:
+        metrics.write_results(workdir, records)
         if verdicts:
             claims.write(workdir / 'claims.csv', verdicts)
-        metrics.write_results(workdir, records)
-        figures = plots.draw(groups, workdir / 'figures', title)
-        path = workdir / 'report.html'
-        study.replace(path, _page(about, groups, rows, figures))
+        drawn = json.loads(lines.read_text()) if lines.exists() else []
+        title = f'{settings["name"]} ({settings["dataset"]})'
+        figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
+        study.replace(path, _page(about, groups, rows, verdicts, figures))
     except OSError as error:
         raise config.UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
-    _show(rows, path)
+    _show(rows, verdicts, path)
     return path
 
 
@@ -61,35 +66,53 @@ def _cells(group: analysis.Group) -> tuple[str, ...]:
     )
 
 
-def _page(about: dict, groups: list[analysis.Group], rows: list[tuple[str, ...]], figures: dict[str, Path]) -> str:
+def _page(
+    about: dict[str, Any],
+    groups: list[analysis.Group],
+    rows: list[tuple[str, ...]],
+    verdicts: list[claims.Verdict],
+    figures: dict[str, Path],
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('bsgap', ''), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    facts = {key: value for key, value in about.items() if key != 'config'}
+    settings = about['config']
+    finding = claims.finding(settings['finding'], verdicts)
     return environment.get_template('report.html.jinja').render(
         question=QUESTION,
-        name=about['config']['name'],
-        answer=analysis.answer(groups),
+        name=settings['name'],
+        answer=[finding] if finding else analysis.answer(groups),
+        claim_headings=claims.HEADINGS,
+        claims=[claims.cells(verdict) for verdict in verdicts],
         headings=HEADINGS,
         rows=rows,
         figures={caption: base64.b64encode(path.read_bytes()).decode() for caption, path in figures.items()},
-        settings={key: value for key, value in about['config'].items() if key != 'recipes'},
-        recipes=about['config']['recipes'],
-        facts=facts,
+        settings={key: value for key, value in settings.items() if key not in ('recipes', 'claims', 'finding')},
+        recipes=settings['recipes'],
+        facts={key: value for key, value in about.items() if key != 'config'},
     )
 
 
-def _show(rows: list[tuple[str, ...]], path: Path) -> None:
-    table = Table(box=None, pad_edge=False, header_style='bold')
-    for heading in HEADINGS:
-        table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
+def _show(rows: list[tuple[str, ...]], verdicts: list[claims.Verdict], path: Path) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps
     console.print()
-    console.print(table)
+    console.print(_table(HEADINGS, rows))
+    if verdicts:
+        shown = ('claim', 'measured', 'bound', 'verdict', 'note')
+        cells = [dict(zip(claims.HEADINGS, claims.cells(verdict), strict=True)) for verdict in verdicts]
+        console.print()
+        console.print(_table(shown, [[row[heading] for heading in shown] for row in cells], wrap=True))
     console.print(f'\nreport   {path}', markup=False, soft_wrap=True)
+
+
+def _table(headings: Iterable[str], rows: Iterable[Sequence[str]], wrap: bool = False) -> Table:
+    table = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 1, wrap, 0))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify='left' if wrap or not i else 'right', no_wrap=not wrap)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def main() -> None:

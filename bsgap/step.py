@@ -160,7 +160,8 @@ def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batc
         correct_B = (logits_BxK.argmax(-1) == labels_B) & jnp.isfinite(loss_B)
         return jnp.where(valid_B, loss_B, 0).sum(), (valid_B & correct_B).sum()
 
-    loss_P, correct_P = jax.lax.map(part, part_size * jnp.arange(parts))
+    # Where it is differentiated, the activations of one part are kept at a time.
+    loss_P, correct_P = jax.lax.map(jax.checkpoint(part), part_size * jnp.arange(parts))
     return Evaluation(loss_P.sum() / n, correct_P.sum())
 
 

@@ -124,6 +124,10 @@ class Programs:
         """The number of examples of each split."""
         return {name: len(split.labels_N) for name, split in self._datasets[run.recipe.variant].splits.items()}
 
+    def splits(self, run: study_lib.Run) -> dict[str, data.Split]:
+        """The splits on the device."""
+        return self._splits[run.recipe.variant]
+
     def model(self, recipe: config.Recipe) -> model.Model:
         """A recipe's model, normalisation included."""
         key = recipe.architecture, recipe.variant

@@ -68,7 +68,7 @@ def get_config(variant: str = '') -> ConfigDict:
             *('95.0 and 95.0 %', 'a re-run of Shen 2018', 'V'),
         ),
         'collapse_distance': claim(
-            'there their distances from the initial weights are at most 8 % apart',
+            'there (equal ε × updates) their distances from the initial weights are at most 8 % apart',
             *('relative spread distance', same, 'at most', 0.08),
             *('equal', 'a re-run of Shen 2018', 'V'),
         ),

@@ -11,13 +11,14 @@ import pytest
 from flax import nnx
 
 from bsgap import model
+from bsgap.config import Architecture
 
 MEAN, STD = np.float32([0.25]), np.float32([0.5])
 KEY = jax.random.key(0)
 
 
-def architecture(name: str = 'mlp', **fields: Any) -> model.Architecture:
-    return model.Architecture(name, (6, 5), (), False, 0, ())._replace(**fields)
+def architecture(name: str = 'mlp', **fields: Any) -> Architecture:
+    return Architecture(name, (6, 5), (), False, 0, ())._replace(**fields)
 
 
 @functools.cache
@@ -246,13 +247,16 @@ def test_in_evaluation_an_example_does_not_see_the_others(name: str) -> None:
 
 
 class Own(nnx.Module):
-    """A user's: its logits are of the mean brightness m of an image (m, m, …), normalised, each half the time 0."""
+    """A user's: its logits are the normalised mean brightness of an image (m, m, …), half of them dropped.
+
+    Made in evaluation mode, as a module may be.
+    """
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rate: float = 0.5, rngs: nnx.Rngs) -> None:
         self.classes = classes
         self.weight = nnx.Param(jnp.ones(()))
-        self.norm = nnx.BatchNorm(1, momentum=0.5, rngs=rngs)
-        self.dropout = nnx.Dropout(rate, rngs=rngs)
+        self.norm = nnx.BatchNorm(1, use_running_average=True, momentum=0.5, rngs=rngs)
+        self.dropout = nnx.Dropout(rate, deterministic=True, rngs=rngs)
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
         m_Bx1 = self.weight * images_BxHxWxC.mean((1, 2))

@@ -1,0 +1,65 @@
+"""How large is a mini-batch's gradient, and how much does it vary, with the batch size?
+
+Source: Shen 2018, "Effect of batch size on training dynamics": at the weights after epoch 2 of batch size 64 the mean
+norm of the last layer's gradient over the same 1024 examples grows with the batch: .14 at 1, .243 at 64, .363 at 1024;
+so does its spread. The source's weights moved during each trial, so that it mixes the path with the batch size:
+measured here both with weights that move (as there) and with frozen ones, at the weights that the main study
+(experiments/mnist.py) has after 2 epochs, the same bits, since a run is decided by its recipe and its seed alone.
+
+    python launch.py --config=experiments/mnist_gradient_norm.py          # 5 runs of 2 epochs (:quick is the same)
+    python launch.py --config=experiments/mnist_gradient_norm.py:smoke    # seconds; shows that it works
+
+Expected: frozen, the mean norm falls with the batch size (a mean of vectors is no longer than they are) and so does its
+spread. Time on 2 CPU cores: about 2 minutes; on one GPU: seconds.
+"""
+
+from ml_collections import ConfigDict
+
+from bsgap import config
+from bsgap.claims import claim
+from experiments import mnist
+
+SHEN = 'Shen 2018, figures and code'
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    study = mnist.get_config()
+    study.name = 'mnist-gradient-norm'
+    study.sweep.batch_size = (64,)
+    study.epochs, study.seeds = 2, 5
+    study.measurements = ('gradient_norm',)
+    study.figures = ('gradient_norm', 'curves')
+    study.claims = {
+        'moving_grows': claim(
+            'with weights that move, the mean norm is larger at batch 1024 than at 1',
+            *('gradient_norm_moving_growth', 'bs64-*', 'at least', 1.0),
+            *('.363 / .14 = 2.6', SHEN, 'V'),
+        ),
+        'moving_spread': claim(
+            'with weights that move, its relative spread is larger at batch 1024 than at 1',
+            *('gradient_norm_moving_spread_growth', 'bs64-*', 'at least', 1.0),
+            *('it grows', SHEN, 'V'),
+        ),
+        'moving_at_64': claim(
+            'with weights that move, it is .243 at batch 64, give or take a fifth',
+            *('gradient_norm_moving_bs64', 'bs64-*', 'within', (0.194, 0.292)),
+            *('.243', SHEN, 'V'),
+        ),
+        'moving_at_1024': claim(
+            'with weights that move, it is .363 at batch 1024, give or take a fifth',
+            *('gradient_norm_moving_bs1024', 'bs64-*', 'within', (0.290, 0.436)),
+            *('.363', SHEN, 'V'),
+        ),
+        'frozen_grows': claim(
+            'with frozen weights too, the mean norm is larger at batch 1024 than at 1',
+            *('gradient_norm_frozen_growth', 'bs64-*', 'at least', 1.0),
+            *('not measured there', SHEN, 'V'),
+        ),
+    }
+    study.finding = (
+        "From batch size 1 to 1024 the mean norm of the last layer's gradient changed by a factor of"
+        ' {moving_grows} where the weights move meanwhile, its relative spread by {moving_spread}; at 64 it was'
+        ' {moving_at_64}, at 1024 {moving_at_1024}. With frozen weights, where only the batch size differs, the'
+        ' factor is {frozen_grows}.'
+    )
+    return config.with_variant(study, variant, quick={}, smoke={'subset': 2000, 'hidden': (32,), 'seeds': 2})
