@@ -148,8 +148,8 @@ def _pool(x_BxHxWxC: jax.Array) -> jax.Array:
     """2×2 max pool.
 
     By selection: the scatter in the gradient of `nnx.max_pool` makes the CNN 3 times slower on a CPU, and the gradients
-    of `max` and `maximum` compare each value with the maximum, which is wrong where XLA computes the value anew with
-    another rounding (it does after batch normalization).
+    of `max` and `maximum` compare each value with the maximum, which goes wrong if XLA computes the value anew with
+    another rounding (seen with `max` after batch normalization).
     """
     height, width = x_BxHxWxC.shape[1] // 2 * 2, x_BxHxWxC.shape[2] // 2 * 2
     upper, lower = x_BxHxWxC[:, 0:height:2, :width], x_BxHxWxC[:, 1:height:2, :width]
