@@ -105,17 +105,26 @@ def paired(first: Group, second: Group, column: str) -> Interval:
     )
 
 
+def at_common_x(curves: Sequence[tuple[Any, Any]]) -> tuple[float, np.ndarray] | None:
+    """The largest x that all curves (x, y) reached, and their y there, linear between points.
+
+    None if a curve has no second point by then.
+    """
+    common = min(x[-1] for x, _ in curves)
+    # metrics.csv has nine digits.
+    if any(len(x) < 2 or (x[1] > common and not math.isclose(x[1], common, rel_tol=1e-8)) for x, _ in curves):
+        return None
+    return common, np.asarray([np.interp(common, x, y) for x, y in curves])
+
+
 def collapse(chosen: Sequence[Group]) -> tuple[float, float] | None:
     """The largest η·t that all recipes reached, and how far apart their mean test accuracies are there.
 
-    Between evaluations accuracies are linear; None if some recipe had not been evaluated once by then.
+    None if some recipe had not been evaluated once by then.
     """
     curves = [curve(group, 'test_accuracy', 'learning_rate_sum') for group in chosen]
-    common = min(c.x_P[-1] for c in curves)
-    if any(len(c.x_P) < 2 or c.x_P[1] > common for c in curves):
-        return None
-    accuracies = [float(np.interp(common, c.x_P, c.mean_P)) for c in curves]
-    return float(common), max(accuracies) - min(accuracies)
+    found = at_common_x([(c.x_P, c.mean_P) for c in curves])
+    return found and (float(found[0]), float(np.ptp(found[1])))
 
 
 def comparable(all_groups: Iterable[Group]) -> list[list[Group]]:

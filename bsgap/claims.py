@@ -49,7 +49,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from bsgap import config, study
-from bsgap.analysis import Interval, interval
+from bsgap.analysis import Interval, at_common_x, interval
 from bsgap.metrics import Record, Row
 
 REQUIRED = ('text', 'quantity', 'of', 'relation', 'bound', 'published', 'source', 'status')
@@ -388,16 +388,14 @@ def _until(run: Record, y: str, x: str, target: float) -> float:
 def _spread(column: str, runs: Sequence[Record], relative: bool) -> float:
     """Maximum − minimum of a column over runs at the largest η·t that all of them reached."""
     curves = [
-        [[_cell(row, name) for row in run.rows] for name in ('learning_rate_sum', column)]  # x, y
+        ([_cell(row, 'learning_rate_sum') for row in run.rows], [_cell(row, column) for row in run.rows])
         for run in runs
     ]
     if len(curves) < 2:
         raise _UnreadableError('a spread needs two recipes')
-    common = min(x[-1] for x, _ in curves)
-    # metrics.csv has nine digits.
-    if any(len(x) < 2 or (x[1] > common and not math.isclose(x[1], common, rel_tol=1e-8)) for x, _ in curves):
+    if (found := at_common_x(curves)) is None:
         raise _UnreadableError('evaluated too seldom to compare at the same learning rate × updates')
-    values_R = np.asarray([np.interp(common, x, y) for x, y in curves])
+    values_R = found[1]
     if not relative:
         return float(np.ptp(values_R))
     return float(np.ptp(values_R) / values_R.mean()) if values_R.mean() else math.nan

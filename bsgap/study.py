@@ -81,10 +81,10 @@ def runs(study: config.Study, n: Mapping[config.Variant, int]) -> tuple[Run, ...
       UserError: a batch size is larger than the number of training examples.
     """
     for recipe in study.recipes:
-        for stage in recipe.stages:
+        for i, stage in enumerate(recipe.stages):
             if stage.batch_size > n[recipe.variant]:
                 raise config.UserError(
-                    f'config.batch_size: {stage.batch_size} is not allowed (recipe {recipe.name});'
+                    f'config.batch_size: {stage.batch_size} is not allowed (recipe {recipe.name}, stage {i + 1});'
                     f' it must be a whole number from 1 to {n[recipe.variant]}, the number of training examples'
                 )
     return tuple(Run(recipe, seed, n[recipe.variant]) for recipe in study.recipes for seed in range(study.seeds))

@@ -262,6 +262,24 @@ def test_growth_within_a_run() -> None:
     assert difference.note == 'an exponent needs two points and all values above 0'
 
 
+def test_until_is_read_between_rows_in_the_run_that_needs_least() -> None:
+    def two(slow: Sequence[float], fast: Sequence[float], **changes: Any) -> list[Record]:
+        return [
+            record(recipe, seed, tests, **changes)
+            for seed in (0, 1)
+            for recipe, tests in (('a-slow', slow), ('a-fast', fast))
+        ]
+
+    until = {'quantity': 'update until test_accuracy 0.5', 'of': 'a-*', **WIDE}
+    slow, fast = [0.1, 0.3, 0.6, 0.8], [0.1, 0.4, 0.4, 0.9]
+    assert judged(two(slow, fast), **until).value.mean == pytest.approx(10 + 10 * 2 / 3)
+    assert judged(two(slow, fast), **until, over='a-fast').value.mean == pytest.approx((10 + 20 / 3) / 22)
+    with_diverged = two(slow, fast) + [record('a-gone', seed, [0.1, 0.9], diverged=True) for seed in (0, 1)]
+    assert judged(with_diverged, **until).value.mean == pytest.approx(10 + 20 / 3)
+    never = judged(two([0.1, 0.2], [0.1, 0.4]), **until)
+    assert (never.verdict, never.note) == ('inconclusive', 'no finite value for seed 0')
+
+
 def test_the_spread_is_read_at_the_largest_common_rate_times_updates() -> None:
     """One ends at 2, where the other, which has 0.2 at 1 and 0.6 at 3, is at 0.4; seed 1 is another 0.1 apart."""
     records = [

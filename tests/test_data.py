@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from conftest import ROOT, tiny
 from bsgap import config, data
 
 
-def settings(dataset: str = 'mnist', **changes: object) -> config.Data:
-    fields = {'subset': None, 'validation': 0.0, **changes}
-    return config.resolve(tiny(dataset=dataset, **fields)).data
+def load(dataset: str = 'mnist', subset: int | None = None, label_noise: float = 0.0, **changes: Any) -> data.Dataset:
+    variant = config.Variant(subset, label_noise)
+    return data.load(config.resolve(tiny(dataset=dataset, **changes)).data, [variant])[variant]
 
 
 def write_idx(path: Path, array: np.ndarray, magic: bytes = b'\x00\x00\x08') -> None:
@@ -40,7 +41,7 @@ def idx_folder(folder: Path, suffix: str = '', shape: tuple[int, ...] = (4, 5), 
 
 
 def test_packaged_mnist() -> None:
-    mnist = data.load(settings())
+    mnist = load()
     assert mnist.train.images_NxHxWxC.shape == (60000, 28, 28, 1)
     assert mnist.splits['test'].images_NxHxWxC.shape == (10000, 28, 28, 1)
     assert mnist.classes == 10
@@ -58,7 +59,7 @@ def test_packaged_mnist_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: 
     labels.write_bytes(gzip.compress(bytes(content)))
     monkeypatch.setattr(data, 'MNIST', tmp_path / 'mnist')
     with pytest.raises(config.UserError, match=r't10k-labels-idx1-ubyte.gz is damaged: its MD5'):
-        data.load(settings())
+        load()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_packaged_mnist_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: 
 )
 def test_idx_folders(tmp_path: Path, suffix: str, shape: tuple[int, ...], prefix: str) -> None:
     train = idx_folder(tmp_path, suffix, shape, prefix)
-    loaded = data.load(settings(f'idx:{tmp_path}'))
+    loaded = load(f'idx:{tmp_path}')
     np.testing.assert_array_equal(loaded.train.images_NxHxWxC, train.images_NxHxWxC.reshape(20, 4, 5, -1))
     np.testing.assert_array_equal(loaded.train.labels_N, train.labels_N)
     pixels = train.images_NxHxWxC.reshape(20 * 4 * 5, -1) / 255
@@ -75,10 +76,10 @@ def test_idx_folders(tmp_path: Path, suffix: str, shape: tuple[int, ...], prefix
 
 
 def test_given_constants_are_used() -> None:
-    mnist = data.load(settings(mean=(0.25,), std=(0.5,)))
+    mnist = load(mean=(0.25,), std=(0.5,))
     assert (mnist.mean_C.tolist(), mnist.std_C.tolist()) == ([0.25], [0.5])
     with pytest.raises(config.UserError, match=r'config.mean: .* the images have 1 channels'):
-        data.load(settings(mean=(0.1, 0.2)))
+        load(mean=(0.1, 0.2))
 
 
 def damage(folder: Path, how: str) -> None:
@@ -129,7 +130,7 @@ def test_wrong_idx_files_are_named(tmp_path: Path, how: str, says: str) -> None:
     idx_folder(tmp_path)
     damage(tmp_path, how)
     with pytest.raises(config.UserError) as error:
-        data.load(settings(f'idx:{tmp_path}'))
+        load(f'idx:{tmp_path}')
     assert str(error.value).startswith('config.dataset: ')
     assert says in str(error.value)
     assert '\n' not in str(error.value)
@@ -138,22 +139,22 @@ def test_wrong_idx_files_are_named(tmp_path: Path, how: str, says: str) -> None:
 @pytest.mark.parametrize('dataset', ['minst', 'idx:', 'tfds:', 'idx:/does/not/exist', 'tfds:no_such_dataset'])
 def test_unknown_datasets_are_named(dataset: str) -> None:
     with pytest.raises(config.UserError, match=f'config.dataset: .*{dataset}'):
-        data.load(settings(dataset))
+        load(dataset)
 
 
 def test_subset_and_validation_are_disjoint_parts_of_one_shuffle() -> None:
-    whole = data.load(settings(validation=0.1))
-    some = data.load(settings(validation=0.1, subset=500))
-    other = data.load(settings(validation=0.1, subset=500, data_seed=1))
+    whole = load(validation=0.1)
+    some = load(validation=0.1, subset=500)
+    other = load(validation=0.1, subset=500, data_seed=1)
     assert [len(split.labels_N) for split in whole.splits.values()] == [54000, 6000, 10000]
     assert list(some.splits) == ['train', 'validation', 'test']
     np.testing.assert_array_equal(some.train.images_NxHxWxC, whole.train.images_NxHxWxC[:500])
     np.testing.assert_array_equal(some.splits['validation'].labels_N, whole.splits['validation'].labels_N)
     assert (some.train.labels_N != other.train.labels_N).any()
     together = [image.tobytes() for split in ('train', 'validation') for image in whole.splits[split].images_NxHxWxC]
-    assert sorted(together) == sorted(image.tobytes() for image in data.load(settings()).train.images_NxHxWxC)
+    assert sorted(together) == sorted(image.tobytes() for image in load().train.images_NxHxWxC)
     with pytest.raises(config.UserError, match=r'config.subset: 54001 is not allowed; it must be at most 54000'):
-        data.load(settings(validation=0.1, subset=54001))
+        load(validation=0.1, subset=54001)
 
 
 BUILDER = """
@@ -184,7 +185,7 @@ class BsgapFarAway(BsgapColours):
 def in_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs code beside a module with TFDS builders, in a process of its own (TFDS keeps a registry)."""
     (folder / 'builders.py').write_text(BUILDER)
-    lines = 'import builders, sys\nfrom bsgap import config, data\nfrom conftest import tiny\n' + code
+    lines = 'import builders, sys\nfrom test_data import config, load\n' + code
     return subprocess.run(
         [sys.executable, '-c', lines],
         capture_output=True,
@@ -197,7 +198,7 @@ def in_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_tfds_set_is_prepared_and_its_decoded_copy_read(tmp_path: Path) -> None:
     code = """
 for _ in range(2):
-    d = data.load(config.resolve(tiny(dataset='tfds:bsgap_colours', subset=None)).data)
+    d = load('tfds:bsgap_colours')
     assert d.train.images_NxHxWxC.shape == (20, 4, 5, 3), d.train.images_NxHxWxC.shape
     assert sorted(d.train.images_NxHxWxC[:, 0, 0, 0].tolist()) == list(range(20))
     assert (d.train.labels_N == d.train.images_NxHxWxC[:, 0, 0, 0] % 3).all()
@@ -211,7 +212,7 @@ for _ in range(2):
 def test_tfds_without_network_fails_in_seconds_and_says_what_to_do(tmp_path: Path) -> None:
     code = """
 try:
-    data.load(config.resolve(tiny(dataset='tfds:bsgap_far_away')).data)
+    load('tfds:bsgap_far_away')
 except config.UserError as error:
     print(error)
 """

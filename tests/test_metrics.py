@@ -49,10 +49,11 @@ def test_status() -> None:
 
 
 def test_results_hold_the_last_row_or_blanks(tmp_path: Path) -> None:
-    about = {'name': 'a', 'seed': 1, 'momentum': 0.9, 'updates': 9, 'stages': [{'batch_size': 7, 'learning_rate': 0.1}]}
-    done = metrics.Record(about, [row(0), row(9, train_seconds=2.0, eval_seconds=0.25)])
-    new = metrics.Record({**about, 'name': 'b'}, [])
+    stage = {'batch_size': 7, 'learning_rate': 0.1, 'momentum': 0.9}
+    about = {'name': 'a-seed1', 'recipe': 'a', 'seed': 1, 'updates': 9, 'stages': [stage]}
+    done = metrics.Record(about, [row(0), row(9, train_seconds=2.0, eval_seconds=0.25)], {})
+    new = metrics.Record({**about, 'name': 'b-seed1', 'recipe': 'b'}, [], {})
     metrics.write_results(tmp_path, [done, new])
     lines = (tmp_path / 'results.csv').read_text().splitlines()
-    assert lines[1] == 'a,10,0.5,0.9,1,0.5,9,90,0.5,0.5,0.5,0.5,0.5,done,2.25'
-    assert lines[2] == 'b,7,0.1,0.9,1,,,,,,,,,running,'
+    assert lines[1] == 'a-seed1,a,10,0.5,0.9,1,0.5,9,90,0.5,0.5,0.5,0.5,0.5,done,2.25'
+    assert lines[2] == 'b-seed1,b,7,0.1,0.9,1,,,,,,,,,running,'

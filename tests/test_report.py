@@ -39,7 +39,7 @@ def test_the_command_rebuilds_all_from_the_files(workdir: Path, tmp_path: Path) 
     for file in (
         'results.csv',
         'report.html',
-        *(f'figures/{f}.png' for f in ('curves', 'gap', 'accuracy', 'rate_times_updates')),
+        *(f'figures/{f}.png' for f in ('curves', 'gap', 'accuracy', 'learning_rate_sum')),
     ):
         assert (tmp_path / 'one' / file).read_bytes() == (tmp_path / 'two' / file).read_bytes(), file
 
@@ -57,7 +57,7 @@ def test_the_page_is_self_contained(workdir: Path) -> None:
 def test_a_study_that_has_not_begun_has_a_report(tmp_path: Path) -> None:
     settings = tiny()
     study = config.resolve(settings)
-    train.study_lib.open_workdir(tmp_path, study, train.study_lib.runs(study, 300))
+    train.study_lib.open_workdir(tmp_path, study, train.study_lib.runs(study, {study.recipes[0].variant: 300}))
     assert '4 runs are not finished' in report.report(tmp_path).read_text()
 
 

@@ -1,0 +1,105 @@
+"""Makes docs/results from the workdirs of studies: python docs/results/make.py WORKDIR …
+
+Each study's verdicts, finding, first figures and results.csv, and one page that lists every claim.
+"""
+
+import collections
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from bsgap import claims, metrics, study
+
+HERE = Path(__file__).parent
+FIGURES = 2  # of each study
+HEAD = """# What the literature claims, and what these runs say of it
+
+Each study is a file in [experiments/](../../experiments); `:quick` variants use part of MNIST so that they take minutes
+on two CPU cores, which the text beside each says. A claim is *reproduced* if the whole 95 % interval (Student's t over
+seeds) of what was measured lies within its bound, *not reproduced* if all of it lies outside, and *inconclusive*
+otherwise. What is compared is paired by seed; what is selected is selected on validation data, by each seed alone.
+Bounds were written down before the runs. Published figures are those of the source's own network and data.
+
+This page is the output of `python docs/results/make.py` on the workdirs of the commands below.
+"""
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table; the first row is the heading."""
+    lines = ['| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows]
+    return '\n'.join([lines[0], '|' + '--|' * len(rows[0]), *lines[1:]])
+
+
+def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
+    """A study's part of the page; copies its figures and results beside it."""
+    about = study.read_json(workdir / 'study.json')
+    settings, records = about['config'], metrics.read_runs(workdir)
+    verdicts = claims.evaluate(settings['claims'], records)
+    folder = HERE / settings['name']
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in ('claims.csv', 'results.csv'):
+        shutil.copy(workdir / name, folder / name)
+    pictures = []
+    for name in settings['figures'][:FIGURES]:
+        if (workdir / 'figures' / f'{name}.png').exists():
+            shutil.copy(workdir / 'figures' / f'{name}.png', folder)
+            pictures.append(f'![{settings["name"]}: {name}]({settings["name"]}/{name}.png)')
+    return (
+        '\n\n'.join(
+            [
+                f'## {settings["name"]}',
+                claims.finding(settings['finding'], verdicts),
+                table([claims.HEADINGS, *map(claims.cells, verdicts)]),
+                *pictures,
+                f'<sub>{provenance(about, records)} Every run: [results.csv]({settings["name"]}/results.csv).</sub>',
+            ]
+        ),
+        verdicts,
+    )
+
+
+def provenance(about: dict[str, Any], records: list[metrics.Record]) -> str:
+    """How the numbers came about."""
+    settings = about['config']
+    seconds = sum(record.rows[-1]['train_seconds'] + record.rows[-1]['eval_seconds'] for record in records)
+    trained = (about['earlier_launches'] or [about])[0]
+    # Where it went is nobody's business and changes nothing.
+    words = ['python', *(word for word in trained['command'].split() if not word.startswith('--workdir'))]
+    command = ' '.join(words)
+    n = ', '.join(f'{n:,}' for n in sorted({record.about['n'] for record in records}))
+    versions = ', '.join(f'{name} {version}' for name, version in trained['versions'].items() if name != 'bsgap')
+    return (
+        f'`{command}` at revision {trained["git"]}: {len(records)} runs,'
+        f' {settings["seeds"]} seeds, {n} training examples; {seconds / 60:.1f} min of training and evaluation'
+        f' (compilation apart) on {trained["machine"]}, {", ".join(set(trained["devices"]))};'
+        f' Python {trained["python"]}, {versions}.'
+    )
+
+
+def main() -> None:
+    sections, every = [], []
+    for workdir in map(Path, sys.argv[1:]):
+        text, verdicts = section(workdir)
+        sections.append(text)
+        every += [(workdir, verdict) for verdict in verdicts]
+    counts = collections.Counter(verdict.verdict for _, verdict in every)
+    summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
+    listing = table(
+        [
+            ('study', 'claim', 'verdict'),
+            *[
+                (f'[{name}](#{name})', verdict.text, f'**{verdict.verdict}**')
+                for workdir, verdict in every
+                if (name := study.read_json(workdir / 'study.json')['config']['name'])
+            ],
+        ]
+    )
+    page = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections]) + '\n'
+    (HERE / 'README.md').write_text(page)
+    print(summary)
+
+
+if __name__ == '__main__':
+    main()
