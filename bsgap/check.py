@@ -33,7 +33,7 @@ def number(allowed: str, ok: Callable[[Any], bool], whole: bool = False) -> Chec
 def one_of(allowed: Iterable[str]) -> Check:
     def check(field: str, value: Any) -> Any:
         if value not in allowed:
-            raise UserError(f'config.{field}: {value!r} is not known; it must be one of {", ".join(allowed)}')
+            raise UserError(f'config.{field}: {value!r} is not known; it must be one of {", ".join(map(str, allowed))}')
         return value
 
     return check

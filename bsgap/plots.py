@@ -4,7 +4,6 @@ import itertools
 import math
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,19 +23,18 @@ from bsgap.schedule import Stage, learning_rate, place
 COLOURS = {64: 'tab:orange', 256: 'tab:green', 1024: 'tab:purple'}
 NAMED = [f'tab:{colour}' for colour in ('blue', 'orange', 'green', 'red', 'purple', 'brown', 'pink', 'olive', 'cyan')]
 LINES: Any = ('-', '--', ':', '-.', (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
-MARKERS = 'os^Dv*'
-SWEPT = re.compile(r'bs(\d+)-lr')  # how the names of a sweep's recipes begin
+MARKERS = 'os^Dv*PX'
+SWEPT = re.compile(r'bs\d+-lr')  # how the names of a sweep's recipes begin
 SHARPNESS = ('sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue')
-NORM = '{}_grad_norm{}_bs{}'
 TEXTS = {
     'epoch': 'epochs',
     'update': 'updates',
     'train_seconds': 'training time (s)',
     'learning_rate_sum': 'learning rate × updates',
-    'distance': 'distance from the initial weights, ‖w − w₀‖',
+    'distance': 'distance ‖w − w₀‖ from the start',
     'gap': 'train − test accuracy (points)',
-    'sharpness_0.001': 'sharpness in a box of 0.001 (%)',
-    'sharpness_0.0005': 'sharpness in a box of 0.0005 (%)',
+    'sharpness_0.001': 'sharpness, box 0.001 (%)',
+    'sharpness_0.0005': 'sharpness, box 0.0005 (%)',
     'top_eigenvalue': 'largest eigenvalue of the Hessian',
     **{f'{split}_accuracy': f'{split} accuracy (%)' for split in ('train', 'test')},
     **{f'{split}_loss': f'{split} loss (cross-entropy, nats)' for split in ('train', 'test')},
@@ -55,9 +53,9 @@ class Data(NamedTuple):
 
     groups: list[Group]  # that have runs
     done: list[Group]  # of these, the finished ones with one batch size
+    swept: list[Group]  # of these, a sweep's
     looks: dict[str, dict[str, Any]]  # colour and line style, by recipe
     keys: list[Line2D]  # what they mean
-    diverged: Counter[int]  # runs, by batch size
     lines: Sequence[Mapping[str, Any]]
 
 
@@ -79,24 +77,20 @@ def draw(
         equal length, `alpha`, `train_loss`, `test_loss` (nats), `train_accuracy` and `test_accuracy` (fractions).
     """
     trained = sorted((group for group in groups if group.runs), key=_order)
-    diverged: Counter[int] = Counter()
-    for group in groups:
-        if swept := SWEPT.match(group.recipe):
-            diverged[int(swept[1])] += group.diverged
     done = [group for group in trained if not group.unfinished and len(set(group.batch_sizes)) == 1]
-    data = Data(trained, done, *_looks(trained), +diverged, lines)
+    data = Data(trained, done, [group for group in done if SWEPT.match(group.recipe)], *_looks(trained), lines)
     n = sorted({len(group.runs) for group in trained})
     note = title + f'; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' * (max(n, default=1) > 1)
-    if left_out := sum(group.diverged for group in groups):
-        note += f'; without {left_out} diverged run' + 's' * (left_out > 1)
+    if diverged := sum(group.diverged for group in groups):
+        note += f'; without {diverged} diverged run' + 's' * (diverged > 1)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     with mpl.rc_context(STYLE):
         for name in figures:
             caption, drawn = FIGURES[name]
             if figure := drawn(data):
-                text = textwrap.fill(note, int(13 * figure.get_figwidth()))
-                figure.suptitle(f'{caption}\n{text}', fontsize=10)
+                text = f'{caption}\n{textwrap.fill(note, 75)}'
+                figure.suptitle(text, x=0.01, horizontalalignment='left', fontsize=10)
                 files[caption] = folder / f'{name}.png'
                 figure.savefig(files[caption], dpi=110)
     return files
@@ -108,15 +102,15 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
     if not groups:
         return None
     panels = list(itertools.product(columns, against))
-    figure, all_axes = _panels(len(panels), rows=1 + (len(panels) > 3))
+    figure, all_axes = _panels(len(panels), 1 + (len(panels) > 3), sharey=len(columns) == 1)
     for axes, (column, x) in zip(all_axes, panels, strict=True):
-        first = 0 if x == 'epoch' and column != 'distance' else 1  # a logarithmic axis has no place for the start
+        first = 0 if x == 'epoch' else 1  # a logarithmic axis has no place for the start
         for group in groups:
             curve = analysis.curve(group, column, x)
-            means_halves = _scale(column) * np.stack([curve.mean_P, curve.half_width_P])
-            _line(axes, curve.x_P[first:], *means_halves[:, first:], **data.looks[group.recipe])
+            means, halves = _scale(column) * np.array([curve.mean_P, curve.half_width_P])
+            _line(axes, curve.x_P[first:], means[first:], halves[first:], **data.looks[group.recipe])
         if x == 'epoch':
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         else:
             _logarithmic(axes, 'x')
         if not column.endswith('accuracy'):
@@ -133,23 +127,18 @@ def _schedule(data: Data) -> Figure | None:
     """Batch size and learning rate of each recipe; later lines are thinner, so that those below can be seen."""
     if not data.groups:
         return None
-    figure, (top, bottom) = _panels(2, rows=2)
-    widths = np.linspace(6, 1.2, len(data.groups)) if len(data.groups) > 1 else [2]
-    for group, width in zip(data.groups, widths, strict=True):
+    figure, (top, bottom) = _panels(2, 2, sharex=True)
+    for i, group in enumerate(data.groups):
         about = group.runs[0].about
-        epochs, sizes, rates = [], [], []
-        for span in place(tuple(Stage(**stage) for stage in about['stages']), about['n']):
-            epochs.append(np.linspace(span.first_example, span.last_example, 100) / about['n'])
-            sizes.append(np.full(100, span.stage.batch_size))
-            rates.append(learning_rate(span.rate, np.linspace(span.first_update, span.last_update - 1, 100)))
-        for axes, values in ((top, sizes), (bottom, rates)):
-            look = {**data.looks[group.recipe], 'linewidth': width, 'alpha': 0.8}
-            axes.plot(np.concatenate(epochs), np.concatenate(values), **look)
+        look = {**data.looks[group.recipe], 'linewidth': 6 - 4.5 * i / len(data.groups), 'alpha': 0.8}
+        spans = place(tuple(Stage(**stage) for stage in about['stages']), about['n'])
+        epochs = [np.linspace(span.first_example, span.last_example, 100) / about['n'] for span in spans]
+        rates = [learning_rate(s.rate, np.linspace(s.first_update, s.last_update - 1, 100)) for s in spans]
+        rates = np.where(np.array(rates) > 1e-6 * np.max(rates), rates, np.nan)  # a logarithmic axis has no 0
+        top.plot(np.ravel(epochs), np.repeat(group.batch_sizes, 100), **look)
+        bottom.plot(np.ravel(epochs), np.ravel(rates), **look)
     _batch_sizes(top, 'y', {size for group in data.groups for size in group.batch_sizes})
-    if all(np.min(line.get_ydata()) > 0 for line in bottom.get_lines()):
-        _logarithmic(bottom, 'y')
-    top.sharex(bottom)
-    top.tick_params(labelbottom=False)
+    _logarithmic(bottom, 'y')
     bottom.set(xlabel='epochs', ylabel='learning rate')
     _legend(figure, data.keys)
     return figure
@@ -160,79 +149,71 @@ def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure |
     columns = [column for column in columns if any(_values(group, column) for group in data.done)]
     if len(columns) < fewest:
         return None
-    figure, all_axes = _panels(len(columns), rows=1 + (len(columns) > 3))
+    figure, all_axes = _panels(
+        len(columns), 1 + (len(columns) > 3), sharey=columns == ['train_accuracy', 'test_accuracy']
+    )
     for axes, column in zip(all_axes, columns, strict=True):
         _against_batch_size(axes, data, data.done, column)
         if column in SHARPNESS:
             _logarithmic(axes, 'y')
-    if 'gap' in columns:
-        all_axes[0].axhline(0, color='grey', linewidth=0.8)
-    if columns == ['train_accuracy', 'test_accuracy']:
-        all_axes[1].sharey(all_axes[0])
-        all_axes[0].autoscale(axis='y')
+        if column == 'gap':
+            axes.axhline(0, color='grey', linewidth=0.8)
     _legend(figure)
     return figure
 
 
 def _learning_rate(data: Data) -> Figure | None:
-    """Each batch size's best learning rate, beside the linear and the square-root rule; recipes that diverged are none."""
-    swept = [group for group in data.done if SWEPT.match(group.recipe)]
-    if len({_rate(group) for group in swept}) < 2:
+    """Each batch size's best learning rate, beside the linear and the square-root rule; one that diverged is none."""
+    if len({_rate(group) for group in data.swept}) < 2:
         return None
     figure, (left, right) = _panels(2)
-    column = _chooser(swept)
-    for i, (rest, alike) in enumerate(_series(swept, 'learning_rate', 'batch_size').items()):
+    column, split = _chooser(data)
+    for i, (rest, alike) in enumerate(_series(data.swept, 'learning_rate', 'batch_size').items()):
         look = {'linestyle': LINES[i % len(LINES)], 'marker': MARKERS[i % len(MARKERS)]}
-        for size, members in itertools.groupby(sorted(alike, key=lambda g: g.batch_sizes), lambda g: g.batch_sizes[0]):
-            by_rate = sorted(members, key=_rate)
+        for members in _series(alike, 'learning_rate').values():
+            (size, *_), rates = members[0].batch_sizes, [_rate(group) for group in members]
             label = f'batch size {size}' + f', {rest}' * bool(rest)
-            _points(
-                left, [_rate(g) for g in by_rate], by_rate, 'test_accuracy', label=label, color=_colour(size), **look
-            )
+            _points(left, rates, members, 'test_accuracy', label=label, color=_colour(size), **look)
         stable = sorted((group for group in alike if not group.diverged), key=lambda group: group.last(column).mean)
-        best = sorted({group.batch_sizes[0]: _rate(group) for group in stable}.items())
-        right.plot(*np.transpose(best), color='black', **look)
-        if i == 0:
-            sizes = np.array([size for size, _ in best])
-            for power, line, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
-                guide = best[0][1] * (sizes / sizes[0]) ** power
-                right.plot(sizes, guide, line, color='tab:red', label=name, zorder=1)
+        best = dict(sorted({group.batch_sizes[0]: _rate(group) for group in stable}.items()))
+        right.plot(list(best), list(best.values()), color='black', **look)
+        if best and not i:
+            for power, style, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
+                guide = [best[min(best)] * (size / min(best)) ** power for size in best]
+                right.plot(list(best), guide, style, color='tab:red', label=name, zorder=1)
     _logarithmic(left, 'x')
     _logarithmic(right, 'y')
-    _batch_sizes(right, 'x', {group.batch_sizes[0] for group in swept})
-    counts = ', '.join(f'{runs} at batch size {size}' for size, runs in sorted(data.diverged.items()))
-    left.set_xlabel('learning rate' + f'\n{textwrap.fill(f"(diverged runs: {counts})", 60)}' * bool(counts))
-    left.set_ylabel(TEXTS['test_accuracy'])
-    right.set_ylabel(f'learning rate of the best {column.replace("_", " ")}')
+    _batch_sizes(right, 'x', {group.batch_sizes[0] for group in data.swept})
+    left.set(xlabel='learning rate', ylabel=TEXTS['test_accuracy'])
+    right.set_ylabel(f'best learning rate, by {split}')
     _legend(figure)
     return figure
 
 
 def _optimum(data: Data) -> Figure | None:
     """Smith & Le 2018 (1710.06451): the best batch size is proportional to learning rate × training examples."""
-    swept = [group for group in data.done if SWEPT.match(group.recipe)]
-    series = {label: alike for label, alike in _series(swept, 'batch_size').items() if len(alike) > 1}
+    series = {label: alike for label, alike in _series(data.swept, 'batch_size').items() if len(alike) > 1}
     if not series:
         return None
     figure, (left, right) = _panels(2)
     _against_batch_size(left, data, [group for alike in series.values() for group in alike], 'test_accuracy')
-    column = _chooser(swept)
+    column, split = _chooser(data)
     points = []
     for look, alike in zip(_shades(series, data), series.values(), strict=True):
         runs = sorted((run.rows[-1][column], run.about['seed'], g.batch_sizes[0]) for g in alike for run in g.runs)
-        best = analysis.interval(math.log(size) for size in {seed: size for _, seed, size in runs}.values())
-        scale, size = _rate(alike[0]) * alike[0].runs[0].about['n'], math.exp(best.mean)
-        ratio = math.exp(np.nan_to_num(best.half_width))
-        right.errorbar(scale, size, [[size - size / ratio], [size * ratio - size]], capsize=3, **look)
-        points.append((scale, size))
+        best = {seed: math.log(size) for _, seed, size in runs}
+        (mean,), (half,) = _intervals([best.values()])
+        scale = _rate(alike[0]) * alike[0].runs[0].about['n']
+        errors = [[math.exp(mean) - math.exp(mean - half)], [math.exp(mean + half) - math.exp(mean)]]
+        right.errorbar(scale, math.exp(mean), errors, capsize=3, markersize=5, **look)
+        points.append((scale, math.exp(mean)))
     scales, sizes = np.transpose(points)
-    ends = np.array([scales.min(), scales.max()])
-    middle = np.exp(np.log(sizes / scales).mean())
-    right.plot(ends, middle * ends, '--', color='tab:red', label='slope 1', zorder=1)
+    if len(set(scales)) > 1:
+        ends = np.array([min(scales), max(scales)])
+        right.plot(ends, np.exp(np.log(sizes / scales).mean()) * ends, '--', color='tab:red', label='slope 1', zorder=1)
     _logarithmic(right, 'x')
-    _batch_sizes(right, 'y', {group.batch_sizes[0] for group in swept})
-    right.set_xlabel('learning rate × training examples')
-    right.set_ylabel(f'batch size of the best {column.replace("_", " ")}\n(geometric mean over seeds)')
+    _batch_sizes(right, 'y', {group.batch_sizes[0] for group in data.swept})
+    right.set(xlabel='learning rate × training examples', ylabel=f'best batch size, by {split}\n(geometric mean)')
     _legend(figure)
     return figure
 
@@ -242,54 +223,46 @@ def _lines(data: Data) -> Figure | None:
     pairs = list(dict.fromkeys((line['first'], line['second']) for line in data.lines))
     if not pairs:
         return None
-    figure, all_axes = _panels(2 * len(pairs), rows=2)
-    for axes, (quantity, (first, second)) in zip(all_axes, itertools.product(('loss', 'accuracy'), pairs), strict=True):
-        chosen = [line for line in data.lines if (line['first'], line['second']) == (first, second)]
-        for split, style in (('train', '-'), ('test', '--')):
-            column = f'{split}_{quantity}'
-            values = [analysis.interval(points) for points in zip(*(line[column] for line in chosen), strict=True)]
-            means_halves = _scale(column) * np.array([(value.mean, value.half_width) for value in values]).T
-            colour = 'tab:blue' if quantity == 'loss' else 'tab:red'
-            _line(axes, chosen[0]['alpha'], *means_halves, color=colour, linestyle=style)
+    figure, all_axes = _panels(2 * len(pairs), 2, sharex=True, sharey='row')
+    for axes, (quantity, pair) in zip(all_axes, itertools.product(('loss', 'accuracy'), pairs), strict=True):
+        chosen = [line for line in data.lines if (line['first'], line['second']) == pair]
+        for split, colour, style in (('train', 'tab:blue', '-'), ('test', 'tab:red', '--')):
+            means, halves = _intervals(zip(*(line[f'{split}_{quantity}'] for line in chosen), strict=True))
+            means, halves = _scale(quantity) * means, _scale(quantity) * halves
+            _line(axes, chosen[0]['alpha'], means, halves, color=colour, linestyle=style, label=split)
         for alpha in (0, 1):
             axes.axvline(alpha, color='grey', linewidth=0.8)
         if quantity == 'loss':
             _logarithmic(axes, 'y')
-            axes.set_title(f'α = 0: {first}\nα = 1: {second}', fontsize=9)
+            axes.set_title(f'α = 0: {pair[0]}\nα = 1: {pair[1]}', fontsize=9)
         else:
             axes.set_xlabel('α')
-        if (first, second) == pairs[0]:
+        if pair == pairs[0]:
             axes.set_ylabel('loss (cross-entropy, nats)' if quantity == 'loss' else 'accuracy (%)')
-    _legend(figure, [Line2D([], [], color='black', linestyle=s, label=t) for s, t in (('-', 'train'), ('--', 'test'))])
+    _legend(figure)
     return figure
 
 
 def _gradient_norm(data: Data) -> Figure | None:
     """Shen 2018's measurement, with the weights frozen and moving."""
-    found = re.compile(NORM.format('(frozen|moving)', '', r'(\d+)'))
-    keys = {m.groups() for g in data.groups for run in g.runs for key in run.measured if (m := found.fullmatch(key))}
+    keys = [key for group in data.groups for run in group.runs for key in run.measured if '_grad_norm_bs' in key]
     if not keys:
         return None
-    weights = sorted({weight for weight, _ in keys})
-    sizes = sorted({int(size) for _, size in keys})
-    figure, all_axes = _panels(2 * len(weights), rows=len(weights))
-    for i, (axes, (weight, relative)) in enumerate(
-        zip(all_axes, itertools.product(weights, (False, True)), strict=True)
-    ):
+    weights = sorted({key.split('_')[0] for key in keys})
+    sizes = sorted({int(key.split('_bs')[1]) for key in keys})
+    figure, all_axes = _panels(2 * len(weights), len(weights), sharex=True, sharey='col')
+    for axes, (weight, relative) in zip(all_axes, itertools.product(weights, (False, True)), strict=True):
         for group in data.groups:
-            values = []
-            for size in sizes:
-                mean, spread = (NORM.format(weight, part, size) for part in ('', '_sd'))
-                having = [run.measured for run in group.runs if mean in run.measured]
-                values.append(analysis.interval(m[spread] / m[mean] if relative else m[mean] for m in having))
-            means_halves = np.array([(value.mean, value.half_width) for value in values]).T
-            _line(axes, sizes, *means_halves, marker='o', markersize=4, **data.looks[group.recipe])
+            found = [run.measured for run in group.runs if f'{weight}_grad_norm_bs{sizes[0]}' in run.measured]
+            mean_SxR = np.array([[m[f'{weight}_grad_norm_bs{size}'] for m in found] for size in sizes])
+            sd_SxR = np.array([[m[f'{weight}_grad_norm_sd_bs{size}'] for m in found] for size in sizes])
+            values_SxR = sd_SxR / mean_SxR if relative else mean_SxR
+            _line(axes, sizes, *_intervals(values_SxR), marker='o', markersize=4, **data.looks[group.recipe])
         _batch_sizes(axes, 'x', sizes)
-        axes.set_ylim(bottom=0)
         axes.set_title(f'{weight} weights', fontsize=10)
-        axes.set_ylabel('standard deviation / mean of the norm' if relative else 'mean norm of the gradient')
-        if i > 1:
-            axes.sharey(all_axes[i - 2])
+        axes.set_ylabel('spread (standard deviation / mean)' if relative else 'mean norm of the gradient')
+    for axes in all_axes:
+        axes.set_ylim(bottom=0)
     _legend(figure, data.keys)
     return figure
 
@@ -310,8 +283,8 @@ FIGURES: dict[str, tuple[str, Callable[[Data], Figure | None]]] = {
         'Test accuracy against epochs, updates and time',
         lambda data: _over_training(data, ('test_accuracy',), ('epoch', 'update', 'train_seconds')),
     ),
-    'learning_rate': ('Learning rate and batch size', _learning_rate),
-    'optimum': ('The best batch size', _optimum),
+    'learning_rate': ('Test accuracy by learning rate, and the best learning rate by batch size', _learning_rate),
+    'optimum': ('Test accuracy by batch size, and the best batch size', _optimum),
     'distance': (
         'Distance from the initial weights over training',
         lambda data: _over_training(data, ('distance',), ('update',)),
@@ -328,28 +301,37 @@ FIGURES: dict[str, tuple[str, Callable[[Data], Figure | None]]] = {
 def _against_batch_size(axes: Axes, data: Data, groups: Sequence[Group], column: str) -> None:
     """A line a setting; where there is but one, its points have the batch sizes' colours."""
     series = _series([group for group in groups if _values(group, column)], 'batch_size')
+    all_sizes = sorted({group.batch_sizes[0] for group in groups})
+    alone = [alike[0] for alike in series.values() if len(alike) == 1]
     for look, (label, alike) in zip(_shades(series, data), series.items(), strict=True):
-        sizes = [group.batch_sizes[0] for group in alike]
-        if label:
-            _points(axes, sizes, alike, column, label=label, **look)
+        sizes = [float(group.batch_sizes[0]) for group in alike]
+        if not label:
+            _points(axes, sizes, alike, column, color='grey', zorder=1)
+            for size, group in zip(sizes, alike, strict=True):
+                _points(axes, [size], [group], column, color=_colour(int(size)), marker='o')
             continue
-        _points(axes, sizes, alike, column, color='grey', zorder=1)
-        for size, group in zip(sizes, alike, strict=True):
-            _points(axes, [size], [group], column, color=_colour(size), marker='o')
-    _batch_sizes(axes, 'x', {group.batch_sizes[0] for group in groups})
+        if len(alike) == 1:  # points of one batch size stand side by side
+            beside = [group.recipe for group in alone if group.batch_sizes == alike[0].batch_sizes]
+            place = (beside.index(alike[0].recipe) + 0.5) / len(beside) - 0.5
+            sizes[0] *= max(2, all_sizes[-1] / all_sizes[0]) ** (0.12 * place)
+        _points(axes, sizes, alike, column, label=label, **look)
+    _batch_sizes(axes, 'x', all_sizes)
     axes.set_ylabel(TEXTS[column])
 
 
 def _points(axes: Axes, x: Sequence[float], groups: Sequence[Group], column: str, **look: Any) -> None:
-    values = [analysis.interval(_values(group, column)) for group in groups]
-    means, halves = _scale(column) * np.array([(value.mean, value.half_width) for value in values]).T
-    axes.errorbar(x, means, np.nan_to_num(halves), capsize=3, markersize=5, **look)
+    means, halves = _intervals(_values(group, column) for group in groups)
+    axes.errorbar(x, _scale(column) * means, _scale(column) * halves, capsize=3, markersize=5, **look)
 
 
-def _line(axes: Axes, x: Any, means: Any, halves: Any, **look: Any) -> None:
+def _line(axes: Axes, x: Any, means: np.ndarray, halves: np.ndarray, **look: Any) -> None:
     axes.plot(x, means, **look)
-    halves = np.nan_to_num(halves)
     axes.fill_between(x, means - halves, means + halves, color=look['color'], alpha=0.2, linewidth=0)
+
+
+def _intervals(samples: Iterable[Iterable[float]]) -> np.ndarray:
+    """Means and half widths, the latter 0 where there is one value."""
+    return np.array([(mean, np.nan_to_num(half)) for mean, half, _ in map(analysis.interval, samples)]).T
 
 
 def _values(group: Group, column: str) -> list[float]:
@@ -367,16 +349,16 @@ def _rate(group: Group) -> float:
     return max(stage['learning_rate'] for stage in group.runs[0].about['stages'])
 
 
-def _chooser(groups: Sequence[Group]) -> str:
-    """The column that selects: of the validation split, if there is one."""
-    validated = all(_values(group, 'validation_accuracy') for group in groups)
-    return 'validation_accuracy' if validated else 'test_accuracy'
+def _chooser(data: Data) -> tuple[str, str]:
+    """The column that selects, and its name: of the validation split, if there is one."""
+    split = 'validation' if all(_values(group, 'validation_accuracy') for group in data.swept) else 'test'
+    return f'{split}_accuracy', f'{split} accuracy'
 
 
 def _order(group: Group) -> tuple[float, ...]:
     """Sweeps by the numbers in their fields, then named recipes as they come."""
-    numbers = (value if isinstance(value, int | float) else 0 for value in group.fields.values())
-    return (0, *numbers) if SWEPT.match(group.recipe) else (1,)
+    values = {**group.fields, 'subset': group.runs[0].about['n']}.values()
+    return (0, *(v if isinstance(v, int | float) else 0 for v in values)) if SWEPT.match(group.recipe) else (1,)
 
 
 def _words(group: Group, among: Sequence[Group], *without: str) -> str:
@@ -389,60 +371,69 @@ def _words(group: Group, among: Sequence[Group], *without: str) -> str:
 
 
 def _series(groups: Sequence[Group], *without: str) -> dict[str, list[Group]]:
-    """The groups that differ in nothing but `without`, by the rest in words; each named recipe for itself."""
+    """The groups that differ in nothing but `without`, by the rest in words.
+
+    A named recipe stands for itself, with those that have the same name but for a batch size at its end.
+    """
     swept = [group for group in groups if SWEPT.match(group.recipe)]
     series: dict[str, list[Group]] = {}
     for group in groups:
-        label = _words(group, swept, *without) if SWEPT.match(group.recipe) else group.recipe
+        name = group.recipe.removesuffix(f'-bs{group.batch_sizes[0]}')
+        label = _words(group, swept, *without) if SWEPT.match(group.recipe) else name
         series.setdefault(label, []).append(group)
     return series
 
 
 def _shades(series: Mapping[str, Sequence[Group]], data: Data) -> list[dict[str, Any]]:
-    """A colour for each series, and a marker for its label noise."""
-    noises = sorted({group.fields['label_noise'] for alike in series.values() for group in alike})
-    colours = iter(mpl.colormaps['viridis'](np.linspace(0, 0.9, len(series))))
-    return [
-        {
-            'color': data.looks[label]['color'] if label in data.looks else next(colours),
-            'marker': MARKERS[noises.index(alike[0].fields['label_noise']) % len(MARKERS)],
-        }
-        for label, alike in series.items()
-    ]
+    """How each series looks; label noise decides the marker and the line, the rest of a sweep the colour."""
+    noises = sorted({group.fields['label_noise'] for group in data.groups})
+    rests = list(_series(data.swept, 'batch_size', 'label_noise'))
+    shades = []
+    for first, *_ in series.values():
+        look = data.looks[first.recipe]
+        i = noises.index(first.fields['label_noise'])
+        if SWEPT.match(first.recipe):
+            rest = rests.index(_words(first, data.swept, 'batch_size', 'label_noise'))
+            look = {'color': _viridis(len(rests))[rest], 'linestyle': LINES[i % len(LINES)]}
+        shades.append({**look, 'marker': MARKERS[i % len(MARKERS)]})
+    return shades
 
 
 def _looks(groups: Sequence[Group]) -> tuple[dict[str, dict[str, Any]], list[Line2D]]:
     """Of a sweep, the colour is the batch size and the line the setting; if all have one size, the colour is that."""
     swept = [group for group in groups if SWEPT.match(group.recipe)]
-    sizes = {group.batch_sizes[0]: _colour(group.batch_sizes[0]) for group in swept}
+    named = [group for group in groups if not SWEPT.match(group.recipe)]
     settings = list(_series(swept, 'batch_size'))
-    one_size = len(sizes) == 1 < len(settings)
-    shades = dict(zip(settings, mpl.colormaps['viridis'](np.linspace(0, 0.9, len(settings))), strict=True))
-    free = [colour for colour in NAMED if colour not in sizes.values()]
-    looks, keys = {}, []
-    for i, (setting, alike) in enumerate(_series(swept, 'batch_size').items()):
-        line = '-' if one_size else LINES[i % len(LINES)]
-        for group in alike:
-            colour = shades[setting] if one_size else sizes[group.batch_sizes[0]]
-            looks[group.recipe] = {'color': colour, 'linestyle': line}
-        if len(settings) > 1:
-            keys.append(Line2D([], [], color=shades[setting] if one_size else 'grey', linestyle=line, label=setting))
-    if not one_size:
-        keys[:0] = [Line2D([], [], color=sizes[size], label=f'batch size {size}') for size in sorted(sizes)]
-    for i, group in enumerate(group for group in groups if not SWEPT.match(group.recipe)):
-        looks[group.recipe] = {'color': free[i % len(free)], 'linestyle': LINES[i // len(free) % len(LINES)]}
-        keys.append(Line2D([], [], label=group.recipe, **looks[group.recipe]))
-    return looks, keys
+    colours = {f'batch size {size}': _colour(size) for size in sorted({group.batch_sizes[0] for group in swept})}
+    lines = dict(zip(settings, itertools.cycle(LINES))) if len(settings) > 1 else {}
+    if len(colours) == 1 < len(settings):
+        colours, lines = dict(zip(settings, _viridis(len(settings)), strict=True)), {}
+    looks: dict[str, dict[str, Any]] = {}
+    for group in swept:
+        size, setting = f'batch size {group.batch_sizes[0]}', _words(group, swept, 'batch_size')
+        looks[group.recipe] = {'color': colours.get(size, colours.get(setting)), 'linestyle': lines.get(setting, '-')}
+    meanings = [(label, {'color': colour, 'linestyle': '-'}) for label, colour in colours.items()]
+    meanings += [(label, {'color': 'grey', 'linestyle': line}) for label, line in lines.items()]
+    free = [colour for colour in NAMED if colour not in colours.values()]
+    for i, alike in enumerate(_series(named).values()):
+        for j, group in enumerate(alike, i // len(free)):
+            looks[group.recipe] = {'color': free[i % len(free)], 'linestyle': LINES[j % len(LINES)]}
+    meanings += [(group.recipe, looks[group.recipe]) for group in named]
+    return looks, [Line2D([], [], label=label, **look) for label, look in meanings]
 
 
 def _colour(size: int) -> Any:
     return COLOURS.get(size) or mpl.colormaps['viridis'](min(1, math.log2(size) / 16))
 
 
-def _panels(count: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def _viridis(count: int) -> list[str]:
+    return [mpl.colors.to_hex(colour) for colour in mpl.colormaps['viridis'](np.linspace(0, 0.9, count))]
+
+
+def _panels(count: int, rows: int = 1, **share: Any) -> tuple[Figure, list[Axes]]:
     columns = count // rows
     figure = Figure(figsize=(max(6.5, 4.2 * columns), 3.4 * rows + 0.8), layout='constrained')
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **share).flat)
 
 
 def _batch_sizes(axes: Axes, which: str, sizes: Iterable[int]) -> None:
@@ -469,20 +460,16 @@ def _logarithmic(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, keys: Sequence[Line2D] = ()) -> None:
-    """Below the panels, or beside them if it is long; without `keys` it holds what has labels in the panels."""
-    labelled = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
-    entries = dict([(str(key.get_label()), key) for key in keys] or [(label, handle) for handle, label in labelled])
-    if not entries:
+def _legend(figure: Figure, keys: Sequence[Any] = ()) -> None:
+    """Below the panels, or beside them if it is long; without `keys`, of all that has a label in the panels."""
+    found = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    handles = {str(key.get_label()): key for key in keys} or {label: handle for handle, label in found}
+    if not handles:
         return
-    beside = len(entries) > 8
-    if beside:
-        figure.set_figwidth(figure.get_figwidth() + 2)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc='outside right upper' if beside else 'outside lower center',
-        ncols=1 + len(entries) // 25 if beside else 4,
-        frameon=False,
-        fontsize=9,
-    )
+    inches = 0.6 + 0.075 * max(map(len, handles))
+    columns = int(figure.get_figwidth() / inches)
+    place = 'outside lower center'
+    if len(handles) > 3 * columns:
+        columns, place = 1 + len(handles) // 30, 'outside right upper'
+        figure.set_figwidth(figure.get_figwidth() + columns * inches)
+    figure.legend(list(handles.values()), list(handles), loc=place, ncols=max(1, columns), frameon=False, fontsize=9)

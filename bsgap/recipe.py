@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from bsgap import schedule
@@ -35,6 +35,9 @@ SHORT = {
     'label_noise': 'noise',
     'hidden': 'h',
 }
+
+
+At = Callable[[str], str]
 
 
 class Architecture(NamedTuple):
@@ -105,12 +108,17 @@ def _plain(value: Any) -> str:
 
 
 def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], table: Any = None) -> Recipe:
-    """Makes a recipe of checked fields; `where` is what to put before a field's name in an error."""
+    """Makes a recipe of checked fields: those of the base, and `changes`, which were given as config.`where`FIELD."""
     fields = {**base, **changes}
+
+    def at(field: str) -> str:
+        """How a field is called in the config."""
+        return where + field if field in changes else field
+
     if any(unit in changes for unit in schedule.UNITS):  # a length of its own replaces the base's
         fields.update({unit: changes.get(unit, 0) for unit in schedule.UNITS})
     if table is None:
-        stages = _scheduled(where, fields)
+        stages = _scheduled(at, fields)
     else:
         if not isinstance(table, tuple | list) or not table:
             raise UserError(f'config.{where}stages: {table!r} is not allowed; it must be a tuple of at least one stage')
@@ -121,11 +129,13 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
     momentum = max(stage.momentum for stage in stages)
     if momentum and fields['optimizer'] not in WITH_MOMENTUM:
         raise UserError(
-            f'config.{where}momentum: {momentum} is not allowed with {fields["optimizer"]}, which has beta1'
+            f'config.{at("momentum")}: {momentum} is not allowed with {fields["optimizer"]}, which has beta1'
         )
+    if fields['nesterov'] and fields['optimizer'] not in WITH_MOMENTUM:
+        raise UserError(f'config.{at("nesterov")}: True is not allowed with {fields["optimizer"]}')
     return Recipe(
         name=label,
-        stages=tuple(dataclasses.replace(stage, **_betas(where, fields, stage.batch_size)) for stage in stages),
+        stages=tuple(dataclasses.replace(stage, **_betas(at, fields, stage.batch_size)) for stage in stages),
         variant=Variant(fields['subset'], fields['label_noise']),
         architecture=Architecture(
             fields['model'],
@@ -145,33 +155,33 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
     )
 
 
-def _base(where: str, fields: dict[str, Any], rule: str) -> int:
+def _base(at: At, fields: dict[str, Any], rule: str) -> int:
     """The batch size that a rule compares with."""
     if not fields['base_batch_size']:
         raise UserError(
-            f'config.{where}base_batch_size: 0 is not allowed with {rule}; give the batch size it scales from'
+            f'config.{at("base_batch_size")}: 0 is not allowed with {rule}; give the batch size it scales from'
         )
     return fields['base_batch_size']
 
 
-def _scheduled(where: str, fields: dict[str, Any]) -> tuple[Stage, ...]:
+def _scheduled(at: At, fields: dict[str, Any]) -> tuple[Stage, ...]:
     """Expands a named schedule."""
     given = [unit for unit in schedule.UNITS if fields[unit]]
     if len(given) != 1:
         raise UserError(
-            f'config.{where}epochs: {len(given)} of {", ".join(schedule.UNITS)} are above 0; exactly one must be'
+            f'config.{at("epochs")}: {len(given)} of {", ".join(schedule.UNITS)} are above 0; exactly one must be'
         )
     (unit,) = given
     size, rate, stretch = fields['batch_size'], fields['learning_rate'], 1.0
     if fields['scaling'] != 'none':
-        ratio = size / _base(where, fields, f'scaling={fields["scaling"]}')
+        ratio = size / _base(at, fields, f'scaling={fields["scaling"]}')
         rate *= ratio if fields['scaling'] == 'linear' else math.sqrt(ratio)
     if fields['adapt_regime']:
         if unit == 'updates':
             raise UserError(
-                f'config.{where}adapt_regime: True is not allowed with updates, which are equal as they are'
+                f'config.{at("adapt_regime")}: True is not allowed with updates, which are equal as they are'
             )
-        stretch = size / _base(where, fields, 'adapt_regime')
+        stretch = size / _base(at, fields, 'adapt_regime')
     plan = Plan(
         size,
         rate,
@@ -189,21 +199,21 @@ def _scheduled(where: str, fields: dict[str, Any]) -> tuple[Stage, ...]:
         edges = (0, *plan.milestones, plan.length)
         if len(edges) < 3 or any(first >= last for first, last in itertools.pairwise(edges)):
             raise UserError(
-                f'config.{where}milestones: {fields["milestones"]} is not allowed; {made} needs ascending ones below'
+                f'config.{at("milestones")}: {fields["milestones"]} is not allowed; {made} needs ascending ones below'
                 f' the length, {fields[unit]:g} {unit}'
             )
     if made == 'switch_batch' and len(plan.switch_to) != len(plan.milestones):
-        raise UserError(f'config.{where}switch_to: {plan.switch_to} is not allowed; give one batch size a milestone')
+        raise UserError(f'config.{at("switch_to")}: {plan.switch_to} is not allowed; give one batch size a milestone')
     if made == 'warm_up' and not 0 < plan.warm_up < plan.length:
         raise UserError(
-            f'config.{where}warm_up: {fields["warm_up"]:g} is not allowed; it must be above 0 and below the length,'
+            f'config.{at("warm_up")}: {fields["warm_up"]:g} is not allowed; it must be above 0 and below the length,'
             f' {fields[unit]:g} {unit}'
         )
     stages = schedule.SCHEDULES[made](plan)
     return tuple(dataclasses.replace(stage, momentum=fields['momentum']) for stage in stages)
 
 
-def _betas(where: str, fields: dict[str, Any], size: int) -> dict[str, Any]:
+def _betas(at: At, fields: dict[str, Any], size: int) -> dict[str, Any]:
     """β₁ and β₂ at a batch size, k times the base.
 
     malladi: β → 1 − k(1 − β), both (Malladi et al. 2022, 2205.10287; its ε rule is `scaling='sqrt'`); half_life:
@@ -212,13 +222,13 @@ def _betas(where: str, fields: dict[str, Any], size: int) -> dict[str, Any]:
     betas = {key: fields[key] for key in ('beta1', 'beta2')}
     if (rule := fields['beta_scaling']) == 'none':
         return betas
-    ratio = size / _base(where, fields, f'beta_scaling={rule}')
+    ratio = size / _base(at, fields, f'beta_scaling={rule}')
     if rule == 'half_life':
         return {**betas, 'beta2': betas['beta2'] ** ratio}
     scaled = {key: 1 - ratio * (1 - beta) for key, beta in betas.items()}
     if min(scaled.values()) < 0:
         raise UserError(
-            f'config.{where}beta_scaling: malladi is not allowed at batch size {size}; {ratio:g} times the base makes'
+            f'config.{at("beta_scaling")}: malladi is not allowed at batch size {size}; {ratio:g} times the base makes'
             f' beta1 or beta2 negative'
         )
     return scaled

@@ -21,20 +21,21 @@ def record(
     **changes: Any,
 ) -> Record:
     """A run of one epoch that is evaluated at equal distances; `tests` are its test accuracies."""
-    stage = {'batch_size': size, 'learning_rate': rate, 'length': 1, 'unit': 'epochs'}
+    fields = {'schedule': 'constant', 'batch_size': size, 'learning_rate': rate, **changes}
     about = {
-        'recipe': f'bs{size}-lr{rate}', 'name': f'bs{size}-lr{rate}-seed{seed}', 'seed': seed, 'stages': [stage],
-        'momentum': 0.0, 'weight_decay': 0.0, 'updates': updates, 'n': size * updates, **changes,
+        'recipe': f'bs{size}-lr{rate}', 'name': f'bs{size}-lr{rate}-seed{seed}', 'seed': seed, 'fields': fields,
+        'stages': [{'batch_size': size}], 'updates': updates,
     }  # fmt: skip
     points = len(tests) - 1
     rows = [
         {
-            'update': round(updates * i / points), 'epoch': i, 'train_accuracy': train, 'test_accuracy': test,
-            'gap': train - test, 'train_loss': 1.0, 'test_loss': 1.0, 'distance': 1.0,
+            'update': round(updates * i / points), 'learning_rate_sum': rate * round(updates * i / points),
+            'epoch': i, 'train_accuracy': train, 'test_accuracy': test, 'gap': train - test, 'train_loss': 1.0,
+            'test_loss': 1.0, 'distance': 1.0,
         }
         for i, test in enumerate(tests)
     ]  # fmt: skip
-    return Record(about, rows)
+    return Record(about, rows, {})
 
 
 def groups(*records: Record) -> list[analysis.Group]:
@@ -75,16 +76,6 @@ def test_paired_differences_are_taken_seed_by_seed() -> None:
     difference = analysis.paired(first, second, 'test_accuracy')
     assert difference.mean == pytest.approx(0.1)
     assert difference.half_width == pytest.approx(0, abs=1e-12)
-
-
-def test_rate_times_updates_adds_up_over_stages() -> None:
-    stages = [
-        {'batch_size': 50, 'learning_rate': 0.5, 'length': 3, 'unit': 'epochs'},  # 6 updates
-        {'batch_size': 100, 'learning_rate': 0.1, 'length': 4, 'unit': 'updates'},
-    ]
-    run = record(50, 0, [0, 1], stages=stages, n=100)
-    for update, expected in ((0, 0.0), (2, 1.0), (6, 3.0), (8, 3.2), (10, 3.4)):
-        assert analysis.rate_times_updates(run, {'update': update}) == pytest.approx(expected)
 
 
 def test_collapse_reads_all_curves_at_the_same_rate_times_updates() -> None:
@@ -136,6 +127,14 @@ def test_the_answer_says_what_the_numbers_say(large: tuple[float, ...], says: st
 
 
 def test_the_answer_compares_only_what_differs_in_the_batch_size() -> None:
-    assert 'nothing to compare' in analysis.answer(groups(record(8, 0, [0, 1]), record(16, 0, [0, 1], rate=0.2)))[0]
+    small = record(8, 0, [0, 1])
+    several = record(16, 0, [0, 1])
+    several.about['stages'].append({'batch_size': 32})
+    table = record(16, 0, [0, 1])
+    del table.about['fields']['schedule']
+    for other in (record(16, 0, [0, 1], rate=0.2), record(16, 0, [0, 1], hidden=[3]), several, table):
+        assert 'nothing to compare' in analysis.answer(groups(small, other))[0]
+    (pair,) = analysis.comparable(groups(record(16, 0, [0, 1]), small))
+    assert [group.batch_sizes for group in pair] == [(8,), (16,)]
     unfinished = record(16, 0, [0, 0.5])._replace(about={**record(16, 0, [0, 1]).about, 'updates': 11})
-    assert analysis.answer(groups(record(8, 0, [0, 1]), unfinished)) == ['1 runs are not finished.']
+    assert analysis.answer(groups(small, unfinished)) == ['1 runs are not finished.']

@@ -16,11 +16,11 @@ from conftest import assert_same, final_leaves, read_json, rows, tiny
 from bsgap import config, metrics, step, train
 
 METRICS = (
-    'epoch,update,examples,batch_size,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy,'
+    'epoch,update,examples,batch_size,learning_rate,learning_rate_sum,train_loss,train_accuracy,test_loss,test_accuracy,'
     'gap,distance,grad_norm,train_seconds,eval_seconds'
 )
 RESULTS = (
-    'run,batch_size,learning_rate,momentum,seed,epochs,updates,examples,'
+    'run,recipe,batch_size,learning_rate,momentum,seed,epochs,updates,examples,'
     'train_loss,train_accuracy,test_loss,test_accuracy,gap,status,seconds'
 )
 
@@ -67,7 +67,8 @@ def test_the_last_row_tells_of_the_last_checkpoint(tmp_path: Path) -> None:
     settings = tiny(batch_size=(32,), seeds=1)
     (record,) = train.train(settings, tmp_path)
     ((_, leaves),) = final_leaves(tmp_path).items()
-    dataset = train.data.load(config.resolve(settings).data)
+    study = config.resolve(settings)
+    (dataset,) = train.data.load(study.data, [study.recipes[0].variant]).values()
     for name, split in dataset.splits.items():
         x = ((split.images_NxHxWxC / 255 - dataset.mean_C) / dataset.std_C).reshape(len(split.labels_N), -1)
         for i in range(2):
@@ -78,7 +79,7 @@ def test_the_last_row_tells_of_the_last_checkpoint(tmp_path: Path) -> None:
 
 def test_validation_is_measured_when_it_is_held_out(tmp_path: Path) -> None:
     records = train.train(tiny(validation=0.1, batch_size=(300,), epochs=1, seeds=1), tmp_path)
-    assert list(records[0].rows[0])[7:9] == ['validation_loss', 'validation_accuracy']
+    assert list(records[0].rows[0])[8:10] == ['validation_loss', 'validation_accuracy']
     assert 0 < records[0].rows[-1]['validation_accuracy'] < 1
 
 
@@ -113,8 +114,8 @@ def test_nothing_crosses_the_bus_but_metrics(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(jax, 'device_get', counted_get)
     with jax.transfer_guard('disallow'):
         train.train(tiny(batch_size=(10,), epochs=3), tmp_path)
-    assert max(there) > 300 * 784  # the dataset, once
-    assert sorted(there)[-2] < 200
+    assert sum(there[:4]) == (300 + 10000) * (784 + 4)  # images and labels of the two splits, once
+    assert max(there[4:]) < 200
     assert max(back) > 784 * 16  # the state, once: at the end, to be saved
     assert sorted(back)[-2] < 200
 
