@@ -268,6 +268,8 @@ def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record]) -> V
         values, notes = [], [str(reason)]
     if (_select(claim) or '').startswith('test_'):
         notes.append('selected on the test split')
+    if quantity.y.endswith('seconds'):
+        notes.append('time is measured for all seeds together: no interval of its own')
     if claim['status'] == 'U':
         notes.append("the source's figure is unverified")
     value, bound = interval(values), claim['bound']

@@ -59,6 +59,13 @@ class Data(NamedTuple):
     lines: Sequence[Mapping[str, Any]]
 
 
+def gather(groups: Sequence[Group], lines: Sequence[Mapping[str, Any]] = ()) -> Data:
+    """Sorts out what there is to draw; the arguments are `draw`'s."""
+    trained = sorted((group for group in groups if group.runs), key=_order)
+    done = [group for group in trained if not group.unfinished and len(set(group.batch_sizes)) == 1]
+    return Data(trained, done, [group for group in done if SWEPT.match(group.recipe)], *_looks(trained), lines)
+
+
 def draw(
     groups: Sequence[Group],
     folder: Path,
@@ -76,24 +83,26 @@ def draw(
       lines: for each pair of solutions and each seed a mapping with `first` and `second` (recipes), `seed`, and, of
         equal length, `alpha`, `train_loss`, `test_loss` (nats), `train_accuracy` and `test_accuracy` (fractions).
     """
-    trained = sorted((group for group in groups if group.runs), key=_order)
-    done = [group for group in trained if not group.unfinished and len(set(group.batch_sizes)) == 1]
-    data = Data(trained, done, [group for group in done if SWEPT.match(group.recipe)], *_looks(trained), lines)
-    n = sorted({len(group.runs) for group in trained})
-    note = title + f'; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' * (max(n, default=1) > 1)
-    if diverged := sum(group.diverged for group in groups):
-        note += f'; without {diverged} diverged run' + 's' * (diverged > 1)
+    data = gather(groups, lines)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     with mpl.rc_context(STYLE):
         for name in figures:
             caption, drawn = FIGURES[name]
             if figure := drawn(data):
-                text = f'{caption}\n{textwrap.fill(note, 75)}'
+                text = f'{caption}\n{textwrap.fill(_note(groups, title), 92)}'
                 figure.suptitle(text, x=0.01, horizontalalignment='left', fontsize=10)
                 files[caption] = folder / f'{name}.png'
-                figure.savefig(files[caption], dpi=110)
+                figure.savefig(files[caption], dpi=100)
     return files
+
+
+def _note(groups: Sequence[Group], title: str) -> str:
+    """The line under the caption."""
+    n = sorted({len(group.runs) for group in groups if group.runs})
+    diverged = sum(group.diverged for group in groups)
+    seeds = f'; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n, default=1) > 1 else ''
+    return title + seeds + (f'; without {diverged} diverged run' + 's' * (diverged > 1) if diverged else '')
 
 
 def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -> Figure | None:
@@ -134,9 +143,9 @@ def _schedule(data: Data) -> Figure | None:
         spans = place(tuple(Stage(**stage) for stage in about['stages']), about['n'])
         epochs = [np.linspace(span.first_example, span.last_example, 100) / about['n'] for span in spans]
         rates = [learning_rate(s.rate, np.linspace(s.first_update, s.last_update - 1, 100)) for s in spans]
-        rates = np.where(np.array(rates) > 1e-6 * np.max(rates), rates, np.nan)  # a logarithmic axis has no 0
+        shown = np.where(np.array(rates) > 1e-6 * np.max(rates), rates, np.nan)  # a logarithmic axis has no 0
         top.plot(np.ravel(epochs), np.repeat(group.batch_sizes, 100), **look)
-        bottom.plot(np.ravel(epochs), np.ravel(rates), **look)
+        bottom.plot(np.ravel(epochs), np.ravel(shown), **look)
     _batch_sizes(top, 'y', {size for group in data.groups for size in group.batch_sizes})
     _logarithmic(bottom, 'y')
     bottom.set(xlabel='epochs', ylabel='learning rate')
@@ -167,16 +176,18 @@ def _learning_rate(data: Data) -> Figure | None:
     if len({_rate(group) for group in data.swept}) < 2:
         return None
     figure, (left, right) = _panels(2)
-    column, split = _chooser(data)
+    split = _chooser(data)
     for i, (rest, alike) in enumerate(_series(data.swept, 'learning_rate', 'batch_size').items()):
         look = {'linestyle': LINES[i % len(LINES)], 'marker': MARKERS[i % len(MARKERS)]}
         for members in _series(alike, 'learning_rate').values():
             (size, *_), rates = members[0].batch_sizes, [_rate(group) for group in members]
             label = f'batch size {size}' + f', {rest}' * bool(rest)
             _points(left, rates, members, 'test_accuracy', label=label, color=_colour(size), **look)
-        stable = sorted((group for group in alike if not group.diverged), key=lambda group: group.last(column).mean)
+        stable = sorted(
+            (group for group in alike if not group.diverged), key=lambda group: group.last(f'{split}_accuracy').mean
+        )
         best = dict(sorted({group.batch_sizes[0]: _rate(group) for group in stable}.items()))
-        right.plot(list(best), list(best.values()), color='black', **look)
+        right.plot(list(best), list(best.values()), color='black', label=f'best, {rest}' if rest else 'best', **look)
         if best and not i:
             for power, style, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
                 guide = [best[min(best)] * (size / min(best)) ** power for size in best]
@@ -185,7 +196,7 @@ def _learning_rate(data: Data) -> Figure | None:
     _logarithmic(right, 'y')
     _batch_sizes(right, 'x', {group.batch_sizes[0] for group in data.swept})
     left.set(xlabel='learning rate', ylabel=TEXTS['test_accuracy'])
-    right.set_ylabel(f'best learning rate, by {split}')
+    right.set_ylabel(f'best learning rate ({split} split)')
     _legend(figure)
     return figure
 
@@ -197,10 +208,12 @@ def _optimum(data: Data) -> Figure | None:
         return None
     figure, (left, right) = _panels(2)
     _against_batch_size(left, data, [group for alike in series.values() for group in alike], 'test_accuracy')
-    column, split = _chooser(data)
+    split = _chooser(data)
     points = []
     for look, alike in zip(_shades(series, data), series.values(), strict=True):
-        runs = sorted((run.rows[-1][column], run.about['seed'], g.batch_sizes[0]) for g in alike for run in g.runs)
+        runs = sorted(
+            (run.rows[-1][f'{split}_accuracy'], run.about['seed'], g.batch_sizes[0]) for g in alike for run in g.runs
+        )
         best = {seed: math.log(size) for _, seed, size in runs}
         (mean,), (half,) = _intervals([best.values()])
         scale = _rate(alike[0]) * alike[0].runs[0].about['n']
@@ -213,7 +226,9 @@ def _optimum(data: Data) -> Figure | None:
         right.plot(ends, np.exp(np.log(sizes / scales).mean()) * ends, '--', color='tab:red', label='slope 1', zorder=1)
     _logarithmic(right, 'x')
     _batch_sizes(right, 'y', {group.batch_sizes[0] for group in data.swept})
-    right.set(xlabel='learning rate × training examples', ylabel=f'best batch size, by {split}\n(geometric mean)')
+    right.set(
+        xlabel='learning rate × training examples', ylabel=f'best batch size ({split} split)\ngeometric mean over seeds'
+    )
     _legend(figure)
     return figure
 
@@ -245,17 +260,18 @@ def _lines(data: Data) -> Figure | None:
 
 def _gradient_norm(data: Data) -> Figure | None:
     """Shen 2018's measurement, with the weights frozen and moving."""
-    keys = [key for group in data.groups for run in group.runs for key in run.measured if '_grad_norm_bs' in key]
+    keys = [key.split('_') for group in data.groups for run in group.runs for key in run.measured]
+    keys = [key for key in keys if key[:2] == ['gradient', 'norm'] and len(key) == 4 and key[3].startswith('bs')]
     if not keys:
         return None
-    weights = sorted({key.split('_')[0] for key in keys})
-    sizes = sorted({int(key.split('_bs')[1]) for key in keys})
+    weights = sorted({key[2] for key in keys})
+    sizes = sorted({int(key[3][2:]) for key in keys})
     figure, all_axes = _panels(2 * len(weights), len(weights), sharex=True, sharey='col')
     for axes, (weight, relative) in zip(all_axes, itertools.product(weights, (False, True)), strict=True):
         for group in data.groups:
-            found = [run.measured for run in group.runs if f'{weight}_grad_norm_bs{sizes[0]}' in run.measured]
-            mean_SxR = np.array([[m[f'{weight}_grad_norm_bs{size}'] for m in found] for size in sizes])
-            sd_SxR = np.array([[m[f'{weight}_grad_norm_sd_bs{size}'] for m in found] for size in sizes])
+            found = [run.measured for run in group.runs if f'gradient_norm_{weight}_bs{sizes[0]}' in run.measured]
+            mean_SxR = np.array([[m[f'gradient_norm_{weight}_bs{size}'] for m in found] for size in sizes])
+            sd_SxR = np.array([[m[f'gradient_norm_{weight}_sd_bs{size}'] for m in found] for size in sizes])
             values_SxR = sd_SxR / mean_SxR if relative else mean_SxR
             _line(axes, sizes, *_intervals(values_SxR), marker='o', markersize=4, **data.looks[group.recipe])
         _batch_sizes(axes, 'x', sizes)
@@ -312,8 +328,8 @@ def _against_batch_size(axes: Axes, data: Data, groups: Sequence[Group], column:
             continue
         if len(alike) == 1:  # points of one batch size stand side by side
             beside = [group.recipe for group in alone if group.batch_sizes == alike[0].batch_sizes]
-            place = (beside.index(alike[0].recipe) + 0.5) / len(beside) - 0.5
-            sizes[0] *= max(2, all_sizes[-1] / all_sizes[0]) ** (0.12 * place)
+            offset = (beside.index(alike[0].recipe) + 0.5) / len(beside) - 0.5
+            sizes[0] *= max(2, all_sizes[-1] / all_sizes[0]) ** (0.12 * offset)
         _points(axes, sizes, alike, column, label=label, **look)
     _batch_sizes(axes, 'x', all_sizes)
     axes.set_ylabel(TEXTS[column])
@@ -326,7 +342,8 @@ def _points(axes: Axes, x: Sequence[float], groups: Sequence[Group], column: str
 
 def _line(axes: Axes, x: Any, means: np.ndarray, halves: np.ndarray, **look: Any) -> None:
     axes.plot(x, means, **look)
-    axes.fill_between(x, means - halves, means + halves, color=look['color'], alpha=0.2, linewidth=0)
+    low = np.maximum(means - halves, means / 10)  # a logarithmic axis has no bottom
+    axes.fill_between(x, low, means + halves, color=look['color'], alpha=0.2, linewidth=0)
 
 
 def _intervals(samples: Iterable[Iterable[float]]) -> np.ndarray:
@@ -349,10 +366,9 @@ def _rate(group: Group) -> float:
     return max(stage['learning_rate'] for stage in group.runs[0].about['stages'])
 
 
-def _chooser(data: Data) -> tuple[str, str]:
-    """The column that selects, and its name: of the validation split, if there is one."""
-    split = 'validation' if all(_values(group, 'validation_accuracy') for group in data.swept) else 'test'
-    return f'{split}_accuracy', f'{split} accuracy'
+def _chooser(data: Data) -> str:
+    """The split whose accuracy selects."""
+    return 'validation' if all(_values(group, 'validation_accuracy') for group in data.swept) else 'test'
 
 
 def _order(group: Group) -> tuple[float, ...]:
@@ -432,7 +448,7 @@ def _viridis(count: int) -> list[str]:
 
 def _panels(count: int, rows: int = 1, **share: Any) -> tuple[Figure, list[Axes]]:
     columns = count // rows
-    figure = Figure(figsize=(max(6.5, 4.2 * columns), 3.4 * rows + 0.8), layout='constrained')
+    figure = Figure(figsize=(max(6.5, 4 * columns), 3 * rows + 1.3), layout='constrained')
     return figure, list(figure.subplots(rows, columns, squeeze=False, **share).flat)
 
 
@@ -450,8 +466,10 @@ def _batch_sizes(axes: Axes, which: str, sizes: Iterable[int]) -> None:
 
 def _logarithmic(axes: Axes, which: str) -> None:
     """A logarithmic axis that says 0.2 and 1, not powers of ten; to be called when all is drawn."""
-    axes.set(**{f'{which}scale': 'log'})
     axis = getattr(axes, f'{which}axis')
+    if not math.isfinite(axis.get_minpos()):  # nothing is above 0
+        return
+    axes.set(**{f'{which}scale': 'log'})
     low, high = axis.get_view_interval()
     axis.set_major_locator(
         LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5)) if high / low > 6 else MaxNLocator(6)
@@ -467,9 +485,11 @@ def _legend(figure: Figure, keys: Sequence[Any] = ()) -> None:
     if not handles:
         return
     inches = 0.6 + 0.075 * max(map(len, handles))
-    columns = int(figure.get_figwidth() / inches)
-    place = 'outside lower center'
-    if len(handles) > 3 * columns:
-        columns, place = 1 + len(handles) // 30, 'outside right upper'
+    rows = math.ceil(len(handles) / max(1, int(figure.get_figwidth() / inches)))
+    where: Any = 'outside lower center'
+    if rows > 3:
+        rows, where = min(30, len(handles)), 'outside right upper'
+    columns = math.ceil(len(handles) / rows)
+    if rows > 3:
         figure.set_figwidth(figure.get_figwidth() + columns * inches)
-    figure.legend(list(handles.values()), list(handles), loc=place, ncols=max(1, columns), frameon=False, fontsize=9)
+    figure.legend(list(handles.values()), list(handles), loc=where, ncols=columns, frameon=False, fontsize=9)
