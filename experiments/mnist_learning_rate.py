@@ -35,7 +35,9 @@ def get_config(variant: str = '') -> ConfigDict:
     study.figures = ('learning_rate', 'learning_rate_sum', 'accuracy', 'gap')
     exponent = 'exponent learning_rate against batch_size'
     by_batch: Any = {'group': 'batch_size', 'select': 'validation_accuracy'}
-    same = ('bs64-lr0.01', 'bs256-lr0.01', 'bs1024-lr0.01')
+    # A part of MNIST leaves batch 1024 too few updates at ε 0.01 to meet the others' first evaluation.
+    rates = (0.01, 0.03, 0.1) if variant == 'quick' else (0.01, 0.01, 0.01)
+    same = tuple(f'bs{size}-lr{rate}' for size, rate in zip((64, 256, 1024), rates, strict=True))
     study.claims = {
         'recovers': claim(
             'batch 1024 at ε 0.1 ends within 0.3 points of batch 64 at 0.01',
@@ -63,12 +65,12 @@ def get_config(variant: str = '') -> ConfigDict:
             **by_batch,
         ),
         'collapse': claim(
-            'where ε × updates is the same, 64, 256 and 1024 at ε 0.01 are at most 0.3 points of test accuracy apart',
+            f'where ε × updates is the same, {", ".join(same)} are at most 0.3 points of test accuracy apart',
             *('spread test_accuracy', same, 'at most', 0.003),
             *('95.0 and 95.0 %', 'a re-run of Shen 2018', 'V'),
         ),
         'collapse_distance': claim(
-            'there (equal ε × updates) their distances from the initial weights are at most 8 % apart',
+            f'where ε × updates is the same, the distances of {", ".join(same)} from the start are at most 8 % apart',
             *('relative spread distance', same, 'at most', 0.08),
             *('equal', 'a re-run of Shen 2018', 'V'),
         ),
