@@ -1,7 +1,6 @@
 """Trains a study and reports on it: python launch.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE …]
 
-Exit codes: 0, all is trained; 2, bad input; 128 + the signal's number, stopped by a signal with all runs saved.
-"""
+Exit codes: 0, all is trained; 2, bad input; 128 + the signal's number, stopped by a signal with all runs saved."""
 
 import re
 import shlex
@@ -16,8 +15,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs and the report go
 
 def main(_: list[str]) -> None:
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
-    if not isinstance(config := CONFIG.value, ConfigDict):
-        # ml_collections keeps why a file can't be read until it is used.
+    if not isinstance(config := CONFIG.value, ConfigDict):  # ml_collections keeps why it can't be read
         fail(f'--config: {getattr(config, "_error", "missing; give an experiment file: experiments/mnist.py")}')
     from bsgap.config import UserError, resolve  # here, so that --help and a mistyped flag are answered at once
     from bsgap.measure import measure
@@ -54,7 +52,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         near = re.findall(r'Did you mean ("\w+")', str(error)) or ['one of those in bsgap/config.py']
         fail(f'{flag}: unknown field {field!r}; did you mean {near[0]}?')
     except (flags.Error, TypeError, ValueError) as error:
-        fail(str(error).strip().splitlines()[-1].removeprefix('bsgap.config.UserError: '))
+        fail(str(error).strip().splitlines()[-1].rpartition('UserError: ')[2])
     return argv[:1]
 
 

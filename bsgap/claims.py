@@ -215,9 +215,8 @@ def evaluate(claims: Mapping[str, Any], records: Sequence[Record]) -> list[Verdi
 
 def cells(verdict: Verdict) -> tuple[str, ...]:
     """A verdict's row under HEADINGS."""
-    published = verdict.published + (' (unverified)' if verdict.status == 'U' else '')
     return (
-        *(verdict.text, verdict.measured, verdict.expected, published),
+        *(verdict.text, verdict.measured, verdict.expected, verdict.published),
         *(verdict.verdict, verdict.source, verdict.note),
     )
 

@@ -184,8 +184,9 @@ def resolve(config: ConfigDict) -> Study:
     same_fields('sweep.', config.sweep, known.sweep)
     checked = {key: field.check(key, config[key]) for key, field in STUDY_FIELDS.items()}
     recipes = _recipes(config)
+    names = [made.name for made in recipes]
     for claim in checked['claims']:
-        claims.check(claim, checked['claims'][claim], [made.name for made in recipes])
+        claims.check(claim, checked['claims'][claim], names)
     claims.check_finding(checked['finding'], checked['claims'])
     for made in recipes:
         whole = made.architecture.batch_norm and not made.architecture.ghost_batch
@@ -195,6 +196,9 @@ def resolve(config: ConfigDict) -> Study:
                 f'config.max_physical_batch: {checked["max_physical_batch"]} is not allowed (recipe {made.name}); it'
                 f' must be at least {largest} for batch normalization over a whole batch, or set ghost_batch'
             )
+    for line in checked['lines']:
+        for end in line:
+            one_of(names)('lines', end)
     data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
     return Study(data=data, recipes=recipes, **checked)
 

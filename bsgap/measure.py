@@ -45,7 +45,7 @@ def measure(settings: ConfigDict, workdir: str | Path) -> None:
     datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
     runs = study_lib.runs(study, {variant: dataset.n for variant, dataset in datasets.items()})
     records = {record.about['name']: record for record in metrics.read_runs(workdir)}
-    done = [run for run in runs if records[run.name].status == 'done']
+    done = [run for run in runs if run.name in records and records[run.name].status == 'done']
     with jax.default_matmul_precision(study.precision), progress.View(study, datasets, workdir) as view:
         measuring = _Measuring(Programs(study, datasets, view), workdir, view)
         for run in done:

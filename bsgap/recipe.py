@@ -113,7 +113,7 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
 
     def at(field: str) -> str:
         """How a field is called in the config."""
-        return where + field if field in changes else field
+        return where + field if field in changes else f'{field} (recipe {label})' if changes else field
 
     if any(unit in changes for unit in schedule.UNITS):  # a length of its own replaces the base's
         fields.update({unit: changes.get(unit, 0) for unit in schedule.UNITS})
@@ -202,6 +202,10 @@ def _scheduled(at: At, fields: dict[str, Any]) -> tuple[Stage, ...]:
                 f'config.{at("milestones")}: {fields["milestones"]} is not allowed; {made} needs ascending ones below'
                 f' the length, {fields[unit]:g} {unit}'
             )
+    if made in ('grow_batch', 'hybrid') and fields['cap'] and fields['cap'] < size:
+        raise UserError(
+            f'config.{at("cap")}: {fields["cap"]} is not allowed; it must be 0 or at least the batch size, {size}'
+        )
     if made == 'switch_batch' and len(plan.switch_to) != len(plan.milestones):
         raise UserError(f'config.{at("switch_to")}: {plan.switch_to} is not allowed; give one batch size a milestone')
     if made == 'warm_up' and not 0 < plan.warm_up < plan.length:

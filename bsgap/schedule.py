@@ -99,11 +99,14 @@ def place(stages: tuple[Stage, ...], n: int) -> tuple[Span, ...]:
     """Puts a recipe's stages one behind the other."""
     spans: list[Span] = []
     update = example = 0
+    exact = 0.0  # where a stage ends, before it is rounded to a whole example
     for stage in stages:
         if stage.unit == 'updates':
             last_example = example_after(int(stage.length), example, stage.batch_size, n)
+            exact = float(last_example)
         else:
-            last_example = example + round(stage.length * (n if stage.unit == 'epochs' else 1))
+            exact += stage.length * (n if stage.unit == 'epochs' else 1)
+            last_example = round(exact)
         last_update = update + updates_between(example, last_example, stage.batch_size, n)
         spans.append(Span(stage, update, last_update, example, last_example))
         update, example = last_update, last_example

@@ -75,9 +75,11 @@ def update_key(seed: jax.Array, update: jax.Array) -> jax.Array:
 
 def parts(batch_size: int, max_physical_batch: int, ghost_batch: int) -> tuple[int, int]:
     """In how many parts of which size a batch is computed; whole ghost batches if there are some."""
-    number = -(-batch_size // max_physical_batch)
-    size = -(-batch_size // number)
-    return number, -(-size // ghost_batch) * ghost_batch if ghost_batch and number > 1 else size
+    if batch_size <= max_physical_batch:
+        return 1, batch_size
+    whole = ghost_batch or 1
+    number = -(-batch_size // max(whole, max_physical_batch // whole * whole))
+    return number, -(-batch_size // (number * whole)) * whole
 
 
 def segment(

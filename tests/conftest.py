@@ -45,11 +45,12 @@ def rows(workdir: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def final_leaves(workdir: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Every leaf of each run's last checkpoint, as Orbax reads it."""
+    """Every leaf of each run's last checkpoint, as Orbax reads it; a run that diverged at once has none."""
     leaves = {}
     for folder in sorted(workdir.glob('runs/*/checkpoints')):
         checkpoints = checkpoint.Checkpoints(folder)
-        leaves[folder.parent.name] = checkpoints._checkpointer.load(checkpoints.updates()[-1])
+        if updates := checkpoints.updates():
+            leaves[folder.parent.name] = checkpoints._checkpointer.load(updates[-1])
         checkpoints.close()
     return leaves
 

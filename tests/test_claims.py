@@ -392,7 +392,7 @@ def test_the_table_names_what_is_unverified() -> None:
     cells = dict(zip(claims.HEADINGS, claims.cells(judged(runs('a', [0.9, 0.9]), status='U')), strict=True))
     assert cells == {
         'claim': 'what is claimed', 'measured': '90.00 ± 0.00 %', 'bound': 'at least 50.00 %',
-        'published': '50 % (unverified)', 'verdict': 'reproduced', 'source': 'A. Author 2018, table 1',
+        'published': '50 %', 'verdict': 'reproduced', 'source': 'A. Author 2018, table 1',
         'note': "2 seeds; the source's figure is unverified",
     }  # fmt: skip
 

@@ -99,15 +99,19 @@ def changed(changes: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ('changes', 'says'),
     [
-        ({'epochs': 0}, '0 of epochs, updates, examples are above 0; exactly one must be'),
-        ({'updates': 5}, '2 of epochs, updates, examples are above 0; exactly one must be'),
+        ({'epochs': 0}, 'epochs: 0 of epochs, updates, examples are above 0; exactly one must be'),
+        ({'updates': 5, 'epochs': 2}, 'epochs: 2 of epochs, updates, examples are above 0; exactly one must be'),
         ({'schedule': 'grow_batch'}, 'milestones: () is not allowed; grow_batch needs ascending ones below the length'),
         ({'schedule': 'hybrid', 'milestones': (1, 1)}, 'milestones: (1.0, 1.0) is not allowed; hybrid needs ascending'),
-        ({'schedule': 'switch_batch', 'milestones': (2,), 'switch_to': (8,)}, 'below the length, 2 epochs'),
+        (
+            {'schedule': 'switch_batch', 'milestones': (2,), 'switch_to': (8,)},
+            'milestones: (2.0,) is not allowed; switch',
+        ),
         ({'schedule': 'decay_learning_rate', 'milestones': (1.5, 0.5)}, 'milestones: (1.5, 0.5) is not allowed'),
         ({'schedule': 'switch_batch', 'milestones': (1,)}, 'switch_to: () is not allowed; give one batch size a mile'),
         ({'schedule': 'warm_up'}, 'warm_up: 0 is not allowed; it must be above 0 and below the length, 2 epochs'),
         ({'schedule': 'warm_up', 'warm_up': 2}, 'warm_up: 2 is not allowed'),
+        ({'schedule': 'hybrid', 'milestones': (1,), 'cap': 8}, 'cap: 8 is not allowed; it must be 0 or at least'),
         ({'scaling': 'linear'}, 'base_batch_size: 0 is not allowed with scaling=linear; give the batch size'),
         ({'beta_scaling': 'half_life'}, 'base_batch_size: 0 is not allowed with beta_scaling=half_life'),
         ({'adapt_regime': True}, 'base_batch_size: 0 is not allowed with adapt_regime'),
@@ -117,26 +121,44 @@ def changed(changes: dict[str, Any]) -> Any:
             'beta_scaling: malladi is not allowed at batch size 41; 10.25 times the base makes beta1 or beta2 negative',
         ),
         ({'momentum': 0.9, 'optimizer': 'adam'}, 'momentum: 0.9 is not allowed with adam, which has beta1'),
+        ({'nesterov': True, 'optimizer': 'adam'}, 'nesterov: True is not allowed with adam'),
     ],
 )
 @pytest.mark.parametrize('where', ['base', 'recipe', 'sweep'])
 def test_fields_that_do_not_go_together_are_named(changes: dict[str, Any], says: str, where: str) -> None:
-    """Wherever they are given."""
+    """As they were given: the base's fields by their names, a recipe's and the sweep's with where they stand."""
     settings = tiny(batch_size=())
     match where:
         case 'base':
-            settings = tiny(**{'batch_size': 32, **changes})
-            settings.sweep.batch_size = ()
+            settings = changed({'sweep.batch_size': (), **changes})
         case 'recipe':
-            settings.recipes = {'mine': {'epochs': 2, **changes}}
+            settings.recipes = {'mine': changes}
         case 'sweep':
-            for field, value in {'epochs': 2, **changes}.items():
-                settings.sweep[field] = (value,)
+            settings = changed({f'sweep.{field}': (value,) for field, value in {'batch_size': 64, **changes}.items()})
     with pytest.raises(config.UserError) as error:
         config.resolve(settings)
-    assert str(error.value).startswith('config.recipes.mine.' if where == 'recipe' else 'config.')
-    assert says in str(error.value)
+    field, _, why = says.partition(':')
+    if where == 'base':
+        named = field
+    elif field in changes:
+        named = {'recipe': 'recipes.mine.', 'sweep': 'sweep.'}[where] + field
+    else:
+        named = f'{field} (recipe {"mine" if where == "recipe" else "bs"}'
+    assert str(error.value).startswith(f'config.{named}')
+    assert why in str(error.value)
     assert '\n' not in str(error.value)
+
+
+def test_momentum_in_a_table_that_its_optimizer_does_not_have_is_named() -> None:
+    with pytest.raises(config.UserError, match=r'momentum \(recipe mine\): 0.5 is not allowed with lamb'):
+        only(stages=({**ROW, 'momentum': 0.5},), optimizer='lamb')
+
+
+def test_a_line_between_unknown_recipes_is_named() -> None:
+    with pytest.raises(
+        config.UserError, match=r"config.lines: 'bs9' is not known; it must be one of bs32-lr0.1, bs100"
+    ):
+        config.resolve(tiny(lines=(('bs32-lr0.1', 'bs9'),)))
 
 
 def test_fields_that_are_unknown_or_missing_are_named() -> None:
@@ -165,7 +187,12 @@ def test_a_batch_larger_than_the_data_is_named() -> None:
 
 
 def test_the_sweep_crosses_its_axes_with_the_seeds() -> None:
-    axes = {'batch_size': (1, 300), 'learning_rate': (0.1, 1.0), 'momentum': (0.0, 0.9), 'weight_decay': (0.0,)}
+    axes: dict[str, Any] = {
+        'batch_size': (1, 300),
+        'learning_rate': (0.1, 1.0),
+        'momentum': (0.0, 0.9),
+        'weight_decay': (0.0,),
+    }
     crossed = runs(**axes, seeds=3)
     assert len({run.name for run in crossed}) == len(crossed) == 2 * 2 * 2 * 3
     assert crossed[0].name == 'bs1-lr0.1-seed0'
@@ -252,7 +279,6 @@ ROW = {'epochs': 1, 'batch_size': 8, 'learning_rate': 0.5}
         ({'stages': ({'epochs': 1, 'batch_size': 8, 'multiplier': 1},)}, 'multiplier: is not allowed in the first'),
         ({'stages': (ROW,), 'mometum': 0.9}, 'mometum: unknown field; did you mean config.recipes.grow.momentum?'),
         ({'stages': (ROW,), 'epochs': 3}, 'epochs: is not used beside stages; leave it out'),
-        ({'stages': ({**ROW, 'momentum': 0.5},), 'optimizer': 'lamb'}, 'momentum: 0.5 is not allowed with lamb'),
         ({'momentum': 1.0}, 'grow.momentum: 1.0 is not allowed'),
     ],
 )
@@ -357,7 +383,7 @@ def test_every_field_is_read_somewhere() -> None:
         'learning_rate': 9.0, 'momentum': 0.5, 'weight_decay': 9.0, 'label_noise': 0.5, 'label_smoothing': 0.5,
         'model': 'cnn', 'channels': (3,), 'batch_norm': True, 'ghost_batch': 9, 'model_arguments': {'a': 1},
         'optimizer': 'adam', 'nesterov': True, 'beta1': 0.5, 'beta2': 0.5, 'clip': 9.0, 'evaluate_epochs': 0.5,
-        'evaluate_updates': 9, 'figures': ('gap',), 'measurements': ('sharpness',), 'lines': (('a', 'b'),),
+        'evaluate_updates': 9, 'figures': ('gap',), 'measurements': ('sharpness',), 'lines': (('bs64-lr0.01',) * 2,),
         'recipes': {'x': {'stages': ({'epochs': 1, 'batch_size': 1, 'learning_rate': 1.0},)}}, 'finding': 'x',
         'claims': {'c': {**line, 'published': 'x', 'source': 'x', 'status': 'U'}}, 'sweep.batch_size': (9,),
     }  # fmt: skip
@@ -365,7 +391,7 @@ def test_every_field_is_read_somewhere() -> None:
     switch = {'schedule': 'switch_batch', 'milestones': (1,), 'switch_to': (9,)}
     warm_up = {'schedule': 'warm_up', 'warm_up': 0.5}
     # These need others beside them to change anything.
-    beside = {
+    beside: dict[str, Any] = {
         'schedule': ({}, {'schedule': 'cosine'}),
         'updates': ({}, {'epochs': 0, 'updates': 9}),
         'examples': ({}, {'epochs': 0, 'examples': 9}),

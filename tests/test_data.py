@@ -157,6 +157,58 @@ def test_subset_and_validation_are_disjoint_parts_of_one_shuffle() -> None:
         load(validation=0.1, subset=54001)
 
 
+def wrong(changed: data.Dataset, clean: data.Dataset) -> np.ndarray:
+    """The training examples whose labels differ."""
+    return np.flatnonzero(changed.train.labels_N != clean.train.labels_N)
+
+
+def test_label_noise_changes_a_share_of_the_training_labels_alone() -> None:
+    clean = load(subset=333, validation=0.1)
+    before: set[int] = set()
+    for share in (0.1, 0.25, 1.0):
+        noisy = load(subset=333, validation=0.1, label_noise=share)
+        found = wrong(noisy, clean)
+        assert len(found) == round(share * clean.n)
+        assert before < set(found)  # more noise changes the same examples and more
+        before = set(found)
+        assert noisy.train.labels_N.dtype == np.int32
+        assert set(noisy.train.labels_N) == set(range(10))
+        np.testing.assert_array_equal(noisy.train.images_NxHxWxC, clean.train.images_NxHxWxC)
+        for split in ('validation', 'test'):
+            np.testing.assert_array_equal(noisy.splits[split].labels_N, clean.splits[split].labels_N)
+
+
+def test_label_noise_is_symmetric_and_seeded() -> None:
+    clean, noisy = load(), load(label_noise=0.5)
+    found = wrong(noisy, clean)
+    assert len(found) == 30000
+    shift = np.bincount((noisy.train.labels_N - clean.train.labels_N)[found] % 10, minlength=10)
+    # Each of the 9 other classes as likely: 5 standard deviations of a binomial.
+    np.testing.assert_allclose(shift[1:], 30000 / 9, atol=5 * (30000 / 9 * 8 / 9) ** 0.5)
+    np.testing.assert_array_equal(load(label_noise=0.5).train.labels_N, noisy.train.labels_N)
+    other = load(label_noise=0.5, data_seed=1)  # neither subset nor validation, so the order is the same
+    assert len(wrong(other, clean)) == 30000
+    assert len(np.intersect1d(wrong(other, clean), found)) < 16000
+
+
+def test_variants_share_what_they_have_in_common() -> None:
+    variants = [
+        config.Variant(None, 0.0),
+        config.Variant(None, 0.5),
+        config.Variant(300, 0.0),
+        config.Variant(300, 0.0),
+    ]
+    loaded = data.load(config.resolve(tiny()).data, variants)
+    assert set(loaded) == set(variants)
+    whole, noisy, some, _ = (loaded[variant] for variant in variants)
+    assert (whole.n, noisy.n, some.n) == (60000, 60000, 300)
+    for other in (noisy, some):
+        assert other.splits['test'].images_NxHxWxC is whole.splits['test'].images_NxHxWxC
+        assert other.splits['test'].labels_N is whole.splits['test'].labels_N
+    assert noisy.train.images_NxHxWxC is whole.train.images_NxHxWxC
+    assert whole.mean_C != some.mean_C  # each is scaled by its own training images
+
+
 BUILDER = """
 import numpy as np
 import tensorflow_datasets as tfds

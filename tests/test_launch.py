@@ -31,6 +31,7 @@ def test_the_smoke_command_of_the_readme(tmp_path: Path) -> None:
     # 282, 72 and 18 updates at one learning rate: far apart.
     assert min(accuracy['64']) > 0.88 > max(accuracy['256']) > min(accuracy['256']) > 0.82 > max(accuracy['1024']) > 0.6
     assert len(list((tmp_path / 'figures').iterdir())) == 4
+    assert len((tmp_path / 'claims.csv').read_text().splitlines()) == 1 + 3
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_the_smoke_command_of_the_readme(tmp_path: Path) -> None:
     [
         ([], '--config: missing; give an experiment file'),
         (['--config=nope.py'], 'nope.py'),
-        (['--config=experiments/mnist.py:big'], "--config: variant 'big' is not known; it must be smoke, or none"),
+        (['--config=experiments/mnist.py:big'], "error: config.variant: 'big' is not known; it must be one of smoke"),
         (
             ['--config=experiments/mnist.py', '--config.epoch=3'],
             '--config.epoch=3: unknown field \'epoch\'; did you mean "epochs"?',

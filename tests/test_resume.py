@@ -1,5 +1,6 @@
 """Interrupted and resumed equals uninterrupted, leaf for leaf and row for row; damage costs time, never results."""
 
+import math
 import os
 import random
 import shutil
@@ -10,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from conftest import assert_same, final_leaves, rows, tiny
+from flax import nnx
 
 from bsgap import checkpoint, metrics, train
 from bsgap import study as study_lib
@@ -67,6 +70,62 @@ def test_stopped_by_a_signal(
     assert made
     train.train(settings(), tmp_path)
     assert_same(tmp_path, uninterrupted)
+
+
+class Net(nnx.Module):
+    """A model of the user's own, with dropout."""
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, width: int, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Linear(math.prod(image_shape), width, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.last = nnx.Linear(width, classes, rngs=rngs)
+
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        x_BxI = nnx.relu(self.first(images_BxHxWxC.reshape(len(images_BxHxWxC), -1)))
+        return self.last(self.dropout(x_BxI))
+
+
+def various() -> Any:
+    """Batch normalization, dropout, a batch that grows, Adam under a cosine: all that has a state, a key or a place."""
+    recipes: dict[str, Any] = {
+        'norm': {'batch_norm': True},
+        'ghost': {
+            'batch_norm': True,
+            'ghost_batch': 16,
+            'optimizer': 'adam',
+            'learning_rate': 0.01,
+            'schedule': 'cosine',
+        },
+        'grow': {'schedule': 'grow_batch', 'milestones': (1,), 'factor': 3.0, 'momentum': 0.9},
+        'own': {'model': 'test_resume:Net', 'model_arguments': {'width': 16}, 'clip': 1.0},
+    }
+    return tiny(batch_size=(), recipes={k: {'batch_size': 40, **v} for k, v in recipes.items()}, segment_seconds=1e-6)
+
+
+@pytest.fixture(scope='module')
+def various_uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp('various')
+    train.train(various(), workdir)
+    return workdir
+
+
+@pytest.mark.parametrize(('segments', 'saved'), [(14, 7), (38, 10)])
+def test_models_and_schedules_with_a_state_go_on(
+    tmp_path: Path, various_uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, segments: int, saved: int
+) -> None:
+    """Stopped in the first epoch, and in the second, where the growing recipe is in its second stage."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, segments)
+        with pytest.raises(train.Interrupted):
+            train.train(various(), tmp_path)
+    assert checkpoint.Checkpoints(tmp_path / 'runs' / 'grow-seed0' / 'checkpoints').updates()[-1] == saved
+    train.train(various(), tmp_path)
+    assert_same(tmp_path, various_uninterrupted)
+    ends = final_leaves(tmp_path)
+    assert all(leaf.any() for name, leaf in ends['norm-seed0'].items() if name.startswith('model_state'))
+    kinds = {run: {name.split('.')[0] for name in leaves} for run, leaves in ends.items()}
+    assert 'model_state' in kinds['norm-seed0'] & kinds['ghost-seed1']
+    assert 'model_state' not in kinds['own-seed0']  # dropout has no state: its key is a function of seed and update
 
 
 @pytest.fixture(scope='module')
@@ -273,7 +332,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 
 def test_where_runs_go_on() -> None:
     """By hand: runs of one cohort, saved every 10 updates, some killed before they were saved with the others."""
-    zero, one, two = study_lib.runs(train.config.resolve(tiny(batch_size=(10,), seeds=3)), 300)
+    study = train.config.resolve(tiny(batch_size=(10,), seeds=3))
+    zero, one, two = study_lib.runs(study, {study.recipes[0].variant: 300})
 
     def starts(*saved: list[int], mates: tuple[study_lib.Run, ...] = (zero, one, two)) -> list[int]:
         runs = (zero, one, two)[: len(saved)]

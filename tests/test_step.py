@@ -31,7 +31,9 @@ def counter() -> tuple[model.Model, Split]:
     def apply(w_N: jax.Array, seen_N: jax.Array, images_BxHxWxC: jax.Array, mask_B: jax.Array, _: Any) -> Any:
         return predict(w_N, None, images_BxHxWxC), seen_N.at[images_BxHxWxC[:, 0, 0, 0]].add(mask_B)
 
-    return model.Model(lambda _: (jnp.zeros(N), jnp.zeros(N, jnp.int32)), apply, predict), jax.device_put(Split(images_NxHxWxC, np.ones(N, np.int32)))
+    return model.Model(lambda _: (jnp.zeros(N), jnp.zeros(N, jnp.int32)), apply, predict), jax.device_put(
+        Split(images_NxHxWxC, np.ones(N, np.int32))
+    )
 
 
 def mlp() -> tuple[model.Model, Split]:
@@ -187,3 +189,14 @@ def test_a_run_does_not_see_its_cohort(how: Literal['vmap', 'map']) -> None:
     for r in (0, 2):
         (alone,) = [cohort('map', [legs[r]], [r])()]
         jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b[0], rtol=1e-5, atol=1e-6), together, alone)
+
+
+@pytest.mark.parametrize(
+    ('batch_size', 'physical', 'ghost', 'expected'),
+    [(7, 7, 0, (1, 7)), (60000, 4096, 0, (15, 4000)), (100, 30, 16, (7, 16)), (64, 48, 16, (2, 32)), (9, 4, 8, (2, 8))],
+)
+def test_parts_hold_the_batch_in_whole_ghost_batches(
+    batch_size: int, physical: int, ghost: int, expected: tuple[int, int]
+) -> None:
+    """The last case has a ghost batch that is larger than what may be computed at once; it is not divided."""
+    assert step.parts(batch_size, physical, ghost) == expected

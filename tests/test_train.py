@@ -1,6 +1,7 @@
 """The loop on real data: what it writes, what it compiles, what it moves, and how runs share a cohort."""
 
 import csv
+import itertools
 import logging
 import re
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import assert_same, final_leaves, read_json, rows, tiny
 
-from bsgap import config, metrics, step, train
+from bsgap import config, metrics, model, step, train
 
 METRICS = (
     'epoch,update,examples,batch_size,learning_rate,learning_rate_sum,train_loss,train_accuracy,test_loss,test_accuracy,'
@@ -57,7 +58,7 @@ def test_what_a_study_leaves(tmp_path: Path) -> None:
         assert leaves['update'] == updates
         assert any('opt_state' in leaf for leaf in leaves) == (float(row['momentum']) > 0)
     study = read_json(tmp_path / 'study.json')
-    assert study['config']['hidden'] == [16]
+    assert study['config']['recipes']['bs32-lr0.1']['fields']['hidden'] == [16]
     assert study['versions']['jax'] == jax.__version__
     assert study['devices']
 
@@ -94,6 +95,29 @@ def test_numbers_are_traced_and_shapes_are_compiled(tmp_path: Path, caplog: pyte
     assert compiled.count('segment') == 2
     assert compiled.count('evaluate') == 1
     assert compiled.count('order') == 1
+
+
+def test_schedules_and_optimizers_numbers_are_traced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same for clipping, smoothing, β and the rule of the learning rate: all of them are one cohort."""
+    recipes: dict[str, Any] = {
+        'plain': {},
+        'clipped': {'clip': 0.1},
+        'smooth': {'label_smoothing': 0.2},
+        'betas': {'beta1': 0.5, 'beta2': 0.9},
+        'scaled': {'beta_scaling': 'malladi', 'base_batch_size': 50, 'scaling': 'sqrt'},
+        'cosine': {'schedule': 'cosine'},
+        'warm_up': {'schedule': 'warm_up', 'warm_up': 1},
+        'decay': {'schedule': 'decay_learning_rate', 'milestones': (1,), 'weight_decay': 0.1},
+    }
+    base = {'optimizer': 'adam', 'learning_rate': 0.01, 'clip': 1.0, 'seeds': 1}
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, 'jax'):
+        train.train(
+            tiny(batch_size=(), recipes={k: {'batch_size': 100, **v} for k, v in recipes.items()}, **base), tmp_path
+        )
+    compiled = [m[1] for r in caplog.records if (m := re.match(r'Finished XLA compilation of jit\((\w+)\)', r.message))]
+    assert [compiled.count(what) for what in ('segment', 'evaluate', 'order')] == [1, 1, 1]
+    ends = {name: leaves['params.layers.0.kernel'].tobytes() for name, leaves in final_leaves(tmp_path).items()}
+    assert len(set(ends.values())) == len(recipes)
 
 
 def test_nothing_crosses_the_bus_but_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +223,85 @@ def test_runs_are_regrouped_at_stage_boundaries(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(value, leaves_together[run][leaf])
 
 
+def test_variants_of_the_data_train_as_each_alone(tmp_path: Path) -> None:
+    variants = {'few': {'subset': 100}, 'all': {}, 'noisy': {'label_noise': 0.3}}
+    train.train(tiny(batch_size=(), recipes=variants, seeds=1), tmp_path / 'together')
+    together, leaves_together = rows(tmp_path / 'together'), final_leaves(tmp_path / 'together')
+    assert [together[f'{name}-seed0'][-1]['examples'] for name in variants] == ['200', '600', '600']
+    for name in variants:
+        train.train(tiny(batch_size=(), recipes={name: variants[name]}, seeds=1), tmp_path / name)
+        alone = rows(tmp_path / name)
+        assert {run: together[run] for run in alone} == alone
+        for run, leaves in final_leaves(tmp_path / name).items():
+            for leaf, value in leaves.items():
+                np.testing.assert_array_equal(value, leaves_together[run][leaf])
+
+
+def test_rows_come_after_so_many_updates_or_parts_of_an_epoch(tmp_path: Path) -> None:
+    """Batches of 100 in epochs of 300."""
+    recipes: dict[str, Any] = {
+        'updates': {'evaluate_updates': 4},
+        'halves': {'evaluate_epochs': 0.5},
+        'ends': {'evaluate_epochs': 2.0},
+    }
+    train.train(
+        tiny(batch_size=(), recipes={k: {'batch_size': 100, **v} for k, v in recipes.items()}, seeds=1), tmp_path
+    )
+    points = {name: metrics.read(tmp_path / 'runs' / f'{name}-seed0' / 'metrics.csv') for name in recipes}
+    assert {name: [row['update'] for row in found] for name, found in points.items()} == {
+        'updates': [0, 4, 6],
+        'halves': [0, 2, 3, 5, 6],
+        'ends': [0, 6],
+    }
+    assert [row['examples'] for row in points['halves']] == [0, 200, 300, 500, 600]
+    assert points['updates'][-1]['learning_rate_sum'] == pytest.approx(0.6)
+    # The mean gradient norm is over the updates since the row before, whichever those are.
+    sums = [
+        sum(later['grad_norm'] * (later['update'] - row['update']) for row, later in itertools.pairwise(found))
+        for found in points.values()
+    ]
+    assert sums[0] == pytest.approx(sums[1]) == pytest.approx(sums[2])
+
+
+def test_label_smoothing_in_closed_form() -> None:
+    """A model whose logits are its three weights: ∂loss/∂w = softmax(w) − ((1 − α) · shares of the labels + α/3)."""
+    start_K, labels_N = np.asarray([0.3, -0.2, 0.5], np.float32), np.asarray([0, 0, 2, 0], np.int32)
+    smoothing, rate = 0.3, 0.2
+
+    def predict(w_K: Any, _: Any, images_BxHxWxC: Any) -> Any:
+        return jax.numpy.tile(w_K, (len(images_BxHxWxC), 1))
+
+    of_run = model.Model(
+        lambda _: (start_K, {}), lambda w_K, state, images, *_: (predict(w_K, state, images), {}), predict
+    )
+    settings = tiny(
+        batch_size=(), recipes={'smooth': {'label_smoothing': smoothing, 'batch_size': 4, 'learning_rate': rate}}
+    )
+    recipe = config.resolve(settings).recipes[0]
+    run = train.study_lib.Run(recipe, seed=0, n=4)
+    split = train.data.Split(np.zeros((4, 1, 1, 1), np.uint8), labels_N)
+    state = step.init(of_run, recipe.kind, jax.numpy.int32(0))
+    stretch = step.Stretch(np.int32(0), np.int32(1))
+    state = step.segment(
+        of_run, recipe.kind, 4, (1, 4), jax.device_put(split), stretch, jax.numpy.arange(4), train.leg(run, 0), state
+    )
+    probability_K = np.exp(start_K) / np.exp(start_K).sum()
+    target_K = (1 - smoothing) * np.bincount(labels_N) / 4 + smoothing / 3
+    np.testing.assert_allclose(state.params, start_K - rate * (probability_K - target_K), rtol=1e-6)
+
+
+def test_accumulated_ghost_batch_norm_equals_the_whole_batch(tmp_path: Path) -> None:
+    """To rounding, running statistics included: 60 + 36 examples in groups of 20; an epoch ends with a batch of 12."""
+    fields = {'batch_size': (96,), 'batch_norm': True, 'ghost_batch': 20, 'seeds': 1}
+    train.train(tiny(**fields), tmp_path / 'whole')
+    train.train(tiny(**fields, max_physical_batch=60), tmp_path / 'parts')
+    whole, parts = final_leaves(tmp_path / 'whole'), final_leaves(tmp_path / 'parts')
+    assert any(name.startswith('model_state') for name in whole['bs96-lr0.1-seed0'])
+    for run, leaves in whole.items():
+        for name, leaf in leaves.items():
+            np.testing.assert_allclose(leaf, parts[run][name], rtol=1e-3, atol=1e-5, err_msg=f'{run} {name}')
+
+
 def test_more_seeds_and_batch_sizes_train_only_what_is_new(tmp_path: Path) -> None:
     train.train(tiny(batch_size=(32,), seeds=1), tmp_path / 'grown')
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.glob('grown/runs/*/*') if p.is_file()}
@@ -214,11 +317,20 @@ def test_more_seeds_and_batch_sizes_train_only_what_is_new(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ('field', 'value', 'says'),
     [
-        ('epochs', 3, 'config.epochs: 3 contradicts 2'),
+        (
+            'epochs',
+            3,
+            r'config.epochs: 3.0 contradicts 2.0 in .*bs300-lr0.1-seed0/run.json; use the same, another name',
+        ),
         ('hidden', (17,), r'config.hidden: \[17\] contradicts \[16\]'),
         ('subset', 400, 'config.subset: 400 contradicts 300'),
+        ('optimizer', 'adam', 'config.optimizer: adam contradicts sgd'),
         ('precision', 'bfloat16', 'config.precision: bfloat16 contradicts float32'),
-        ('recipes', {'grow': stages(('epochs', 1, 50))}, r'config.recipes.grow: its stages contradict'),
+        (
+            'recipes',
+            {'grow': stages(('epochs', 1, 50))},
+            r'config.recipes.grow: its stages, or the number of examples, contradict',
+        ),
     ],
 )
 def test_a_setting_that_contradicts_the_workdir_is_named_and_changes_nothing(
