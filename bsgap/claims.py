@@ -268,7 +268,7 @@ def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record]) -> V
     if (_select(claim) or '').startswith('test_'):
         notes.append('selected on the test split')
     if quantity.y.endswith('seconds'):
-        notes.append('time is measured for all seeds together: no interval of its own')
+        notes.append('time is measured once for all seeds')
     if claim['status'] == 'U':
         notes.append("the source's figure is unverified")
     value, bound = interval(values), claim['bound']

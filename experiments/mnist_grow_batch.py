@@ -66,7 +66,7 @@ def get_config(variant: str = '') -> ConfigDict:
             over='decay',
         ),
         'larger_updates': claim(
-            'from five times the ε and batch it takes at most half the updates again',
+            'growing from five times the ε and batch takes at most half the updates of growing',
             *('update', 'grow_larger', 'at most', 0.5),
             *('6.5k against 29k: 0.22', f'{SMITH}, §5.2', 'S'),
             over='grow',

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bsgap import claims, metrics, study
+from bsgap import analysis, claims, metrics, study
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
@@ -50,7 +50,7 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
         '\n\n'.join(
             [
                 f'## {settings["name"]}',
-                claims.finding(settings['finding'], verdicts),
+                claims.finding(settings['finding'], verdicts) or ' '.join(analysis.answer(analysis.groups(records))),
                 table([claims.HEADINGS, *map(claims.cells, verdicts)]),
                 *pictures,
                 f'<sub>{provenance(about, records)} Every run: [results.csv]({settings["name"]}/results.csv).</sub>',
