@@ -71,6 +71,17 @@ def name(field: str, value: Any) -> str:
     return value
 
 
+def hashable(field: str, value: Any) -> Any:
+    """Lists become tuples, as they can't be part of what a compiled program is known by."""
+    if isinstance(value, tuple | list):
+        return tuple(hashable(field, item) for item in value)
+    try:
+        hash(value)
+    except TypeError:
+        raise UserError(f'config.{field}: {value!r} is not allowed; it must be a number, a text, or a tuple') from None
+    return value
+
+
 def mapping(field: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping | ConfigDict):
         raise UserError(f'config.{field}: {value!r} is not allowed; it must map names to values')

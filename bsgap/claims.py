@@ -36,6 +36,7 @@ selected; where just that run is needed the seed is left out, and so it is where
 
 import contextlib
 import csv
+import difflib
 import fnmatch
 import io
 import itertools
@@ -131,8 +132,11 @@ def claim(
     return {**required, **optional}
 
 
-def check(id: str, claim: Any, recipes: Sequence[str] = ()) -> None:
-    """Checks a claim as it was typed; `recipes` are the names in the study, if they are known.
+def check(id: str, claim: Any, recipes: Sequence[str] = (), known: Sequence[str] = ()) -> None:
+    """Checks a claim as it was typed.
+
+    `recipes` are the names in the study, and `known` the names, or patterns of them, of the numbers that its runs have;
+    empty where that is not known.
 
     Raises:
       UserError: it has a missing or unknown field, or a value that is not allowed.
@@ -148,8 +152,8 @@ def check(id: str, claim: Any, recipes: Sequence[str] = ()) -> None:
         raise config.UserError(f'config.claims.{id}: {claim!r} is not allowed; it must map {", ".join(REQUIRED)}')
     for field in claim:
         if field not in REQUIRED + OPTIONAL:
-            known = ', '.join(REQUIRED + OPTIONAL)
-            raise config.UserError(f'config.claims.{id}.{field}: unknown field; known: {known}')
+            fields = ', '.join(REQUIRED + OPTIONAL)
+            raise config.UserError(f'config.claims.{id}.{field}: unknown field; known: {fields}')
     for field in REQUIRED:
         if field not in claim:
             raise config.UserError(f'config.claims.{id}.{field}: missing; a claim has {", ".join(REQUIRED)}')
@@ -177,6 +181,16 @@ def check(id: str, claim: Any, recipes: Sequence[str] = ()) -> None:
         quantity = _parse(claim['quantity'])
     except _UnreadableError as forms:
         raise refuse('quantity', str(forms)) from None
+    named = [
+        ('quantity', quantity.y),
+        ('quantity', quantity.x),
+        ('select', _select(claim)),
+        ('group', claim.get('group')),
+    ]
+    for field, number in named:
+        if number and known and not any(fnmatch.fnmatchcase(number, pattern) for pattern in known):
+            near = difflib.get_close_matches(number, known, n=1) or known
+            raise refuse(field, f'of what runs have, such as {near[0]}; they have no {number}')
     if 'at' in claim:
         if quantity.form not in ('value', 'exponent'):
             raise refuse('at', f'left out, as a {quantity.form} is of many rows')
@@ -267,11 +281,16 @@ def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record]) -> V
         values, notes = [], [str(reason)]
     if (_select(claim) or '').startswith('test_'):
         notes.append('selected on the test split')
-    if quantity.y.endswith('seconds'):
-        notes.append('time is measured once for all seeds')
     if claim['status'] == 'U':
         notes.append("the source's figure is unverified")
-    value, bound = interval(values), claim['bound']
+    finite = [value for value in values if math.isfinite(value)]
+    value, bound = interval(finite), claim['bound']
+    if len(finite) < len(values):
+        notes.append(f'no finite value for {len(values) - len(finite)} of them, which no mean includes')
+        value = value._replace(half_width=math.nan)  # what is left is not the whole
+    if quantity.y.endswith('seconds'):
+        notes.append('time is measured once for all seeds')
+        value = value._replace(half_width=math.nan)
     low, high = {'within': bound, 'at least': (bound, math.inf), 'at most': (-math.inf, bound)}[claim['relation']]
     return Verdict(
         id=id,
@@ -308,8 +327,8 @@ def _by_seed(claim: Mapping[str, Any], quantity: _Quantity, records: Sequence[Re
     by_seed: dict[int, list[Record]] = {}
     for record in needed:
         by_seed.setdefault(record.about['seed'], []).append(record)
-    values = []
-    for seed, runs in by_seed.items():
+    values, at_an_end = [], []
+    for runs in by_seed.values():
         if len(runs) < len({record.about['recipe'] for record in needed}) or any(r.status == 'running' for r in runs):
             continue
         chosen = [
@@ -318,20 +337,33 @@ def _by_seed(claim: Mapping[str, Any], quantity: _Quantity, records: Sequence[Re
         ]
         if not all(chosen):
             continue
+        if 'group' in claim:
+            at_an_end += [_at_an_end(claim, quantity.y, run, runs) for side in chosen for run in side]
         value, *other = (_of_runs(claim, quantity, side) for side in chosen)
         if 'minus' in claim:
             value -= other[0]
         elif 'over' in claim:
             value = value / other[0] if other[0] else math.nan
-        if not math.isfinite(value):
-            raise _UnreadableError(f'no finite value for seed {seed}')
         values.append(value)
     left_out = '' if len(values) == len(by_seed) else f' of {len(by_seed)}'
     notes = [f'{len(values)}{left_out} seed{"s" * (len(by_seed) != 1)}']
+    if any(at_an_end):
+        notes.append(f'the best is at an end of the range in {sum(at_an_end)} of {len(at_an_end)} choices')
     for status, word in (('diverged', 'diverged'), ('running', 'unfinished')):
         if count := sum(record.status == status for record in needed):
             notes.append(f'{count} run{"s" * (count != 1)} {word}')
     return values, notes
+
+
+def _at_an_end(claim: Mapping[str, Any], name: str, chosen: Record, runs: Sequence[Record]) -> bool:
+    """Whether a choice has the lowest or the highest value that was tried, so that a better one may lie beyond."""
+
+    def value(run: Record, number: str) -> float:
+        return _value(run, number, run.rows[-1])
+
+    group = claim['group']
+    tried = [value(run, name) for run in runs if value(run, group) == value(chosen, group)]
+    return value(chosen, name) in (min(tried), max(tried))
 
 
 def _chosen(claim: Mapping[str, Any], quantity: _Quantity, runs: Sequence[Record]) -> list[Record]:

@@ -22,6 +22,7 @@ from bsgap.check import (
     boolean,
     count,
     count_or_0,
+    hashable,
     mapping,
     name,
     number,
@@ -68,7 +69,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'batch_norm': Field(False, boolean),  # before each ReLU (mlp, cnn)
     'ghost_batch': Field(0, count_or_0),  # take its statistics over parts of this many examples; 0: the whole batch
     'model_arguments': Field(  # keyword arguments of your own module
-        {}, lambda field, value: tuple(sorted(mapping(field, value).items()))
+        {}, lambda field, value: hashable(field, sorted(mapping(field, value).items()))
     ),
     # The optimizer again.
     'optimizer': Field('sgd', one_of(('sgd', 'adam', 'adamw', 'lars', 'lamb'))),
@@ -178,6 +179,7 @@ def resolve(config: ConfigDict) -> Study:
       UserError: a field is missing, unknown, or has a value that is not allowed.
     """
     from bsgap import claims  # which raises UserErrors itself
+    from bsgap.metrics import columns
 
     known = default()
     same_fields('', config, known)
@@ -185,8 +187,10 @@ def resolve(config: ConfigDict) -> Study:
     checked = {key: field.check(key, config[key]) for key, field in STUDY_FIELDS.items()}
     recipes = _recipes(config)
     names = [made.name for made in recipes]
+    splits = ('train', 'validation', 'test') if checked['validation'] else ('train', 'test')
+    numbers = [*columns(splits), *RECIPE_FIELDS, 'seconds', *(f'{measured}*' for measured in checked['measurements'])]
     for claim in checked['claims']:
-        claims.check(claim, checked['claims'][claim], names)
+        claims.check(claim, checked['claims'][claim], names, numbers)
     claims.check_finding(checked['finding'], checked['claims'])
     for made in recipes:
         whole = made.architecture.batch_norm and not made.architecture.ghost_batch
@@ -197,8 +201,9 @@ def resolve(config: ConfigDict) -> Study:
                 f' must be at least {largest} for batch normalization over a whole batch, or set ghost_batch'
             )
     for line in checked['lines']:
-        for end in line:
-            one_of(names)('lines', end)
+        first, second = (recipes[names.index(one_of(names)('lines', end))] for end in line)
+        if (first.architecture, first.variant) != (second.architecture, second.variant):
+            raise UserError(f'config.lines: {line} is not allowed; the two must have the same model and examples')
     data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
     return Study(data=data, recipes=recipes, **checked)
 

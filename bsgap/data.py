@@ -79,8 +79,11 @@ def load(settings: config.Data, variants: Iterable[config.Variant]) -> dict[conf
         )
     classes = int(max(train.labels_N.max(), test.labels_N.max())) + 1
     datasets = {}
+    divided: dict[int | None, dict[str, Split]] = {}
     for variant in dict.fromkeys(variants):
-        splits = {**_divide(train, settings, variant.subset), 'test': test}
+        if variant.subset not in divided:
+            divided[variant.subset] = _divide(train, settings, variant.subset)
+        splits = {**divided[variant.subset], 'test': test}
         splits['train'] = _noisy(splits['train'], classes, variant.label_noise, settings.data_seed)
         datasets[variant] = Dataset(splits, classes, *_constants(splits['train'].images_NxHxWxC, settings))
     return datasets

@@ -1,10 +1,9 @@
 """What a study wants measured at the weights that its runs ended with: `config.measurements` and `config.lines`.
 
 workdir/runs/<run>/measurements.json   numbers by name, some for each measurement
-workdir/lines.json                     a list, one entry for each pair of runs
+workdir/lines.json                     under `lines` a list, one entry for each pair of runs
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,7 +72,7 @@ class _Measuring:
     def lines(self, pairs: Sequence[tuple[str, str]], runs: Sequence[study_lib.Run]) -> None:
         """Measures the lines between runs of the same seed."""
         path = self.workdir / 'lines.json'
-        known = json.loads(path.read_text()) if path.exists() else []
+        known = study_lib.read_json(path, 'lines')['lines'] if path.exists() else []
         have = {(line['first'], line['second'], line['seed']) for line in known}
         by_name = {(run.recipe.name, run.seed): run for run in runs}
         for first, second in pairs:
@@ -85,7 +84,7 @@ class _Measuring:
                 if len(states) == 2:
                     line = self._line(ends[0], *states)
                     known.append({'first': first, 'second': second, 'seed': seed, **line})
-                    study_lib.write_json(path, known)
+                    study_lib.write_json(path, {'lines': known})
                     self.view.say(f'measured the line from {first} to {second}, seed {seed}')
 
     def _line(self, run: Any, first: Ended, second: Ended) -> dict[str, list[float]]:

@@ -195,6 +195,10 @@ def _scheduled(at: At, fields: dict[str, Any]) -> tuple[Stage, ...]:
         warm_up_start=fields['warm_up_start'],
     )
     made = fields['schedule']
+    for field in ('milestones', 'warm_up'):
+        lengths = fields[field] if field == 'milestones' else (fields[field],)
+        if unit != 'epochs' and any(length % 1 for length in lengths):
+            raise UserError(f'config.{at(field)}: {fields[field]} is not allowed; {unit} are whole numbers')
     if made in ('decay_learning_rate', 'grow_batch', 'hybrid', 'switch_batch'):
         edges = (0, *plan.milestones, plan.length)
         if len(edges) < 3 or any(first >= last for first, last in itertools.pairwise(edges)):

@@ -1,7 +1,6 @@
 """The figures and the report of a workdir, from its files alone: python -m bsgap.report WORKDIR"""
 
 import base64
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,7 +37,7 @@ def report(workdir: str | Path) -> Path:
         metrics.write_results(workdir, records)
         if verdicts:
             claims.write(workdir / 'claims.csv', verdicts)
-        drawn = json.loads(lines.read_text()) if lines.exists() else []
+        drawn = study.read_json(lines, 'lines')['lines'] if lines.exists() else []
         title = f'{settings["name"]} ({settings["dataset"]})'
         figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
         study.replace(path, _page(about, groups, rows, verdicts, figures))

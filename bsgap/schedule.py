@@ -30,9 +30,7 @@ class Stage:
     length: float  # epochs may be a fraction, updates and examples are whole
     unit: Unit
     rule: Rule = 'constant'
-    final_learning_rate: float = (
-        0.0  # that a linear or a cosine rule goes towards, and would reach with its last update
-    )
+    final_learning_rate: float = 0.0  # that a linear or a cosine rule would reach with the update after its last
     momentum: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999

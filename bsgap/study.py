@@ -134,14 +134,13 @@ def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -
             earlier = [*before.pop('earlier_launches'), before]
         elif any(workdir.glob('runs/*/metrics.csv')):
             raise config.UserError(f'--workdir: {workdir} has runs but no study.json, which says how; use another')
-        for run in planned:
-            folder = run_folder(workdir, run.name)
-            described = describe(run)
-            if (folder / 'run.json').exists():
-                _same_run(folder / 'run.json', described)
-            else:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_json(folder / 'run.json', described)
+        files = {run_folder(workdir, run.name) / 'run.json': describe(run) for run in planned}
+        there = [file for file in files if file.exists()]
+        for file in there:  # before anything is written
+            _same_run(file, files[file])
+        for file in files.keys() - there:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, files[file])
         write_json(path, {'config': settings(study), **environment(), 'earlier_launches': earlier})
     except OSError as error:
         raise config.UserError(f'--workdir: {workdir} cannot be used: {error.strerror or error}') from error

@@ -118,7 +118,9 @@ class Programs:
 
     def _put(self, array: np.ndarray) -> jax.Array:
         """Puts an array on the device once, however many variants of the dataset share it."""
-        return self._on_device.setdefault(id(array), jax.device_put(array))
+        if id(array) not in self._on_device:
+            self._on_device[id(array)] = jax.device_put(array)
+        return self._on_device[id(array)]
 
     def sizes(self, run: study_lib.Run) -> dict[str, int]:
         """The number of examples of each split."""
@@ -281,7 +283,6 @@ class _Training:
                     while behind := [cohort for cohort in cohorts if cohort.example < target and not cohort.over]:
                         self._turn(min(behind, key=lambda cohort: cohort.example), target)
                     for cohort in cohorts:
-                        self._evaluate(cohort)
                         self._save(cohort)
                 metrics.write_results(self.workdir, self.records.values())
         except Interrupted:
@@ -347,9 +348,11 @@ class _Training:
     def _usable(self, seat: Seat) -> list[int]:
         """The updates from which a run can go on: saved, with all rows that were due before."""
         have = {row['update'] for row in seat.rows}
-        missing = (update for update in seat.run.evaluations if update not in have)
-        first_missing = next(missing, seat.run.updates)
-        return [update for update in seat.checkpoints.updates() if update <= first_missing]
+        first_missing = next((update for update in seat.run.evaluations if update not in have), None)
+        saved = seat.checkpoints.updates()
+        if first_missing is None:
+            return saved
+        return [update for update in saved if update <= first_missing and update < seat.run.updates]
 
     def _group(self, seats: Sequence[Seat], cohorts: Sequence[Cohort]) -> list[Cohort]:
         """Groups the runs that have updates to make by what a cohort has in common; so far they were in `cohorts`."""
@@ -405,6 +408,7 @@ class _Training:
         fitting = round(updates * self.study.segment_seconds / max(seconds, 1e-6))
         cohort.segment_updates = max(1, min(fitting, 8 * updates))
         self.view.trained(cohort.seats, len(cohort.seats) * (cohort.example - example), seconds)
+        self._evaluate(cohort)  # at once, so that no run is saved at its end without its last row
 
     def _evaluate(self, cohort: Cohort) -> None:
         """Evaluates the runs that are due and writes their rows."""

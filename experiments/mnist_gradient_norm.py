@@ -4,13 +4,13 @@ Source: Shen 2018, "Effect of batch size on training dynamics": at the weights a
 norm of the last layer's gradient over the same 1024 examples grows with the batch: .14 at 1, .243 at 64, .363 at 1024;
 so does its spread. The source's weights moved during each trial, so that it mixes the path with the batch size:
 measured here both with weights that move (as there) and with frozen ones, at the weights that the main study
-(experiments/mnist.py) has after 2 epochs, the same bits, since a run is decided by its recipe and its seed alone.
+(experiments/mnist.py) has after 2 epochs, to rounding: a run is decided by its recipe and its seed.
 
     python launch.py --config=experiments/mnist_gradient_norm.py          # 5 runs of 2 epochs (:quick is the same)
     python launch.py --config=experiments/mnist_gradient_norm.py:smoke    # seconds; shows that it works
 
 Expected: frozen, the mean norm falls with the batch size (a mean of vectors is no longer than they are) and so does its
-spread. Time on 2 CPU cores: about 2 minutes; on one GPU: seconds.
+spread. Time on 2 CPU cores: about 2 minutes; on one GPU (estimated): seconds.
 """
 
 from ml_collections import ConfigDict
@@ -53,7 +53,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'frozen_grows': claim(
             'with frozen weights too, the mean norm is larger at batch 1024 than at 1',
             *('gradient_norm_frozen_growth', 'bs64-*', 'at least', 1.0),
-            *('not measured there', SHEN, 'V'),
+            *('(not measured there)', 'control of Shen 2018', 'S'),
         ),
     }
     study.finding = (

@@ -1,18 +1,18 @@
 """Growing the batch in place of decaying the learning rate.
 
 Source: Smith, Kindermans, Ying, Le 2018, "Don't decay the learning rate, increase the batch size" (1711.00489), §5.1
-and §5.2, figures 1, 2 and 5: WRN-16-4 on CIFAR-10. Here the origin's MLP on MNIST, with the paper's momentum and factor
-of 5 at three milestones (the paper's are at 30, 60 and 80 % of training). `decay` divides ε, `grow` multiplies B up to
-a tenth of the training set and then divides ε, `hybrid` does the first and then the second, `grow_larger` starts with
-five times the ε and the B. `beyond` starts at a tenth of the training set and grows to all of it; `beyond_decay` is its
-counterpart with ε divided.
+and §5.2, figures 1, 2 and 5: WRN-16-4 on CIFAR-10. Here the origin's MLP on MNIST, momentum 0.9, and the paper's factor
+of 5 at three milestones (at 30, 60 and 80 % of training; the paper's are unverified). `decay` divides ε, `grow`
+multiplies B up to a tenth of the training set and then divides ε, `hybrid` does the first and then the second,
+`grow_larger` starts with five times the ε and the B. `beyond` starts at a tenth of the training set and grows to all of
+it; `beyond_decay` is its counterpart with ε divided.
 
     python launch.py --config=experiments/mnist_grow_batch.py          # 30 runs of 30 epochs
     python launch.py --config=experiments/mnist_grow_batch.py:quick    # 18 runs of 20 epochs, a fifth of MNIST
     python launch.py --config=experiments/mnist_grow_batch.py:smoke    # seconds; shows that it works
 
 Expected: the first four end equal, with fewer updates and less time the more the batch grows; `beyond` does not. Time
-on 2 CPU cores: about 75 minutes; quick: about 10 minutes. On one GPU: a few minutes.
+on 2 CPU cores: about 75 minutes; quick: about 10 minutes. On one GPU (estimated): a few minutes.
 """
 
 from ml_collections import ConfigDict
@@ -60,13 +60,13 @@ def get_config(variant: str = '') -> ConfigDict:
             minus='decay',
         ),
         'half_the_updates': claim(
-            'growing the batch takes at most half the updates of decaying ε',
+            'growing the batch takes at most half the updates of decaying ε (the schedule fixes them)',
             *('update', 'grow', 'at most', 0.5),
             *('29k against 80k: 0.36', f'{SMITH}, §5.1', 'S'),
             over='decay',
         ),
         'larger_updates': claim(
-            'growing from five times the ε and batch takes at most half the updates of growing',
+            'growing from five times the ε and batch takes at most half the updates again (the schedule fixes them)',
             *('update', 'grow_larger', 'at most', 0.5),
             *('6.5k against 29k: 0.22', f'{SMITH}, §5.2', 'S'),
             over='grow',

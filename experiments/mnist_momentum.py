@@ -9,7 +9,7 @@ batches it makes no difference. The origin's MLP; updates until a validation acc
     python launch.py --config=experiments/mnist_momentum.py:smoke    # seconds; shows that it works
 
 Expected: equal curves; at the largest batch at least twice as many updates without momentum. Time on 2 CPU cores: about
-an hour and a half; quick: about 8 minutes. On one GPU: about 5 minutes.
+an hour and a half; quick: about 8 minutes. On one GPU (estimated): about 5 minutes.
 """
 
 from ml_collections import ConfigDict

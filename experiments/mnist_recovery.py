@@ -10,7 +10,7 @@ which is inferred.)
     python launch.py --config=experiments/mnist_recovery.py:smoke    # seconds; shows that it works
 
 Expected: 98.0 % with the switch, 96.3 % without. Time on 2 CPU cores: about an hour; quick: about 7 minutes. On one
-GPU: about 3 minutes.
+GPU (estimated): about 3 minutes.
 """
 
 from ml_collections import ConfigDict

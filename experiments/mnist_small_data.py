@@ -3,14 +3,15 @@
 Source: Smith, Le 2018, "A Bayesian perspective on generalization and SGD" (1710.06451): with a constant number of
 updates test accuracy has an optimum inside the range of batch sizes, at B ∝ εN/(1 − m). Their network: 1000 MNIST
 images, 800 hidden units, momentum 0.9, ε 1, 10,000 updates (unverified). Crossed here with three ε, two N, and
-labels of which a fifth is wrong. The best batch size is chosen on validation data, by each seed alone.
+labels of which a fifth is wrong. The best batch size is chosen on validation data, by each seed alone. All seeds share
+the same examples and the same wrong labels: the intervals are those of the training, not of the choice of the data.
 
     python launch.py --config=experiments/mnist_small_data.py          # 420 runs of 10,000 updates
     python launch.py --config=experiments/mnist_small_data.py:quick    # 180 runs of 1500 updates
     python launch.py --config=experiments/mnist_small_data.py:smoke    # seconds; shows that it works
 
 Expected: an optimum that moves in proportion to ε and N, more so with wrong labels. Time on 2 CPU cores: about 9 hours;
-quick: about 12 minutes. On one GPU: some 15 minutes.
+quick: about 12 minutes. On one GPU (estimated): some 15 minutes.
 """
 
 from typing import Any

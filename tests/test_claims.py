@@ -143,6 +143,23 @@ def test_over_is_the_ratio_of_each_seed() -> None:
     assert verdict.measured == '1 ± 6.353'
 
 
+def test_a_time_has_no_interval_over_seeds() -> None:
+    """The seconds of a cohort are shared equally among its seeds, so that they say nothing of each other."""
+    verdict = judged(runs('a', TWO), quantity='train_seconds', **WIDE)
+    assert (verdict.verdict, verdict.measured) == ('inconclusive', '2')
+    assert verdict.note == '2 seeds; time is measured once for all seeds'
+
+
+def test_a_number_that_no_run_has_is_named_before_training() -> None:
+    known = ('test_accuracy', 'validation_accuracy', 'sharpness*')
+    for changes in ({}, {'quantity': 'sharpness_0.001'}, {'select': 'validation_accuracy'}):
+        claims.check('it', {**BASE, **changes}, (), known)
+    with pytest.raises(config.UserError, match=r"config.claims.it.quantity: 'test_acuracy' .* such as test_accuracy"):
+        claims.check('it', {**BASE, 'quantity': 'test_acuracy'}, (), known)
+    with pytest.raises(config.UserError, match=r"config.claims.it.select: 'gap' is not allowed"):
+        claims.check('it', {**BASE, 'select': 'gap'}, (), known)
+
+
 def test_no_verdict_without_an_interval() -> None:
     verdict = judged(runs('a', [0.9]))
     assert (verdict.verdict, verdict.measured, verdict.note) == ('inconclusive', '90.00 %', '1 seed')
@@ -245,7 +262,10 @@ def test_the_exponent_of_the_best_learning_rate() -> None:
     records[1].rows[-1]['train_loss'] = math.nan  # B = 4, seed 0: then it is the first, 3 times smaller
     diverged = judged(records, **best)
     assert diverged.value.mean == pytest.approx(0.5 + math.log(3) / math.log(16) / 2)
-    assert (diverged.value.n, diverged.note) == (2, '2 seeds; 1 run diverged')
+    assert (diverged.value.n, diverged.note) == (
+        2,
+        '2 seeds; the best is at an end of the range in 1 of 6 choices; 1 run diverged',
+    )
     for run in records[:3]:
         run.rows[-1]['train_loss'] = math.nan
     assert judged(records, **best).note == '1 of 2 seeds; 3 runs diverged'
@@ -277,7 +297,10 @@ def test_until_is_read_between_rows_in_the_run_that_needs_least() -> None:
     with_diverged = two(slow, fast) + [record('a-gone', seed, [0.1, 0.9], diverged=True) for seed in (0, 1)]
     assert judged(with_diverged, **until).value.mean == pytest.approx(10 + 20 / 3)
     never = judged(two([0.1, 0.2], [0.1, 0.4]), **until)
-    assert (never.verdict, never.note) == ('inconclusive', 'no finite value for seed 0')
+    assert (never.verdict, never.note) == (
+        'inconclusive',
+        '2 seeds; no finite value for 2 of them, which no mean includes',
+    )
 
 
 def test_the_spread_is_read_at_the_largest_common_rate_times_updates() -> None:
@@ -340,7 +363,8 @@ def test_a_pattern_without_runs_is_inconclusive(of: Any, missing: str) -> None:
 
 def test_what_is_not_finite_is_not_averaged() -> None:
     verdict = judged([*runs('a', TWO), *runs('b', [0.0, 0.5])], over='b')
-    assert (verdict.verdict, verdict.measured, verdict.note) == ('inconclusive', '–', 'no finite value for seed 0')
+    note = '2 seeds; no finite value for 1 of them, which no mean includes'
+    assert (verdict.verdict, verdict.measured, verdict.note) == ('inconclusive', '1.1', note)
 
 
 @pytest.mark.parametrize(

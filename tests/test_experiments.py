@@ -80,5 +80,6 @@ def test_smoke(experiment: Any, name: str, tmp_path: Path) -> None:
         for record in (record for record in records if record.status == 'done'):
             found = read_json(tmp_path / 'runs' / record.about['name'] / 'measurements.json')
             assert any(key.startswith(measurement) for key in found)
-    assert len(read_json(tmp_path / 'lines.json') if resolved.lines else []) == len(resolved.lines) * resolved.seeds
+    lines = read_json(tmp_path / 'lines.json')['lines'] if resolved.lines else []
+    assert len(lines) == len(resolved.lines) * resolved.seeds
     assert len(list((tmp_path / 'figures').iterdir())) == len(resolved.figures)

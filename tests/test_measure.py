@@ -57,7 +57,7 @@ def test_what_is_measured(measured: Path) -> None:
         assert all(np.isfinite(value) for value in found.values())
         assert found['sharpness_0.001'] > found['sharpness_0.0005'] > 0
     assert not numbers(measured, WILD).exists()  # it diverged
-    (line,) = read_json(measured / 'lines.json')
+    (line,) = read_json(measured / 'lines.json')['lines']
     assert (line.pop('first'), line.pop('second'), line.pop('seed')) == (SMALL, LARGE, 0)
     assert set(line) == {'alpha', 'train_loss', 'train_accuracy', 'test_loss', 'test_accuracy'}
     assert {len(values) for values in line.values()} == {25}
@@ -165,7 +165,7 @@ def test_gradient_norms_at_the_ends_are_closed_forms(measured: Path, split: Any)
 
 
 def test_the_ends_of_a_line_are_the_runs_ends(measured: Path) -> None:
-    (line,) = read_json(measured / 'lines.json')
+    (line,) = read_json(measured / 'lines.json')['lines']
     last = {record.about['recipe']: record.rows[-1] for record in metrics.read_runs(measured)}
     for alpha, recipe in ((0, SMALL), (1, LARGE)):
         at = line['alpha'].index(alpha)

@@ -340,7 +340,7 @@ def test_a_setting_that_contradicts_the_workdir_is_named_and_changes_nothing(
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     with pytest.raises(config.UserError, match=says):
         train.train(
-            tiny(**{'batch_size': (300,), 'recipes': {'grow': stages(('epochs', 2, 50))}, field: value}), tmp_path
+            tiny(**{'batch_size': (100, 300), 'recipes': {'grow': stages(('epochs', 2, 50))}, field: value}), tmp_path
         )
     assert before == {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
 

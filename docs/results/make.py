@@ -19,7 +19,8 @@ Each study is a file in [experiments/](../../experiments); `:quick` variants use
 on two CPU cores, which the text beside each says. A claim is *reproduced* if the whole 95 % interval (Student's t over
 seeds) of what was measured lies within its bound, *not reproduced* if all of it lies outside, and *inconclusive*
 otherwise. What is compared is paired by seed; what is selected is selected on validation data, by each seed alone.
-Bounds were written down before the runs. Published figures are those of the source's own network and data.
+Bounds were written down before the runs; with 3 seeds t is 4.3, so that a bound of 0.3 points is often inconclusive.
+Published figures are those of the source's own network and data.
 
 This page is the output of `python docs/results/make.py` on the workdirs of the commands below.
 """
@@ -35,12 +36,14 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     """A study's part of the page; copies its figures and results beside it."""
     about = study.read_json(workdir / 'study.json')
     settings, records = about['config'], metrics.read_runs(workdir)
+    if unfinished := [record.about['name'] for record in records if record.status == 'running']:
+        sys.exit(f'{workdir}: not finished: {", ".join(unfinished)}')
     verdicts = claims.evaluate(settings['claims'], records)
     folder = HERE / settings['name']
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for name in ('claims.csv', 'results.csv'):
-        shutil.copy(workdir / name, folder / name)
+    claims.write(folder / 'claims.csv', verdicts)
+    metrics.write_results(folder, records)
     pictures = []
     for name in settings['figures'][:FIGURES]:
         if (workdir / 'figures' / f'{name}.png').exists():
@@ -64,7 +67,7 @@ def provenance(about: dict[str, Any], records: list[metrics.Record]) -> str:
     """How the numbers came about."""
     settings = about['config']
     seconds = sum(record.rows[-1]['train_seconds'] + record.rows[-1]['eval_seconds'] for record in records)
-    trained = (about['earlier_launches'] or [about])[0]
+    trained = (about['earlier_launches'] or [about])[0]  # later launches of these studies trained nothing
     # Where it went is nobody's business and changes nothing.
     words = ['python', *(word for word in trained['command'].split() if not word.startswith('--workdir'))]
     command = ' '.join(words)
