@@ -32,6 +32,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.learning_rate = 0.01
     study.epochs = 30
     study.seeds = 3
+    study.figures = ('curves', 'learning_rate_sum', 'gap', 'accuracy')
     study.claims = {
         'larger_ends_lower': claim(
             'after the same number of epochs batch 1024 ends below batch 64',
