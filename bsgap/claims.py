@@ -31,7 +31,8 @@ Quantities of several runs
 
 Every quantity is computed from the runs of one seed alone, selection included: each seed is a replication of the whole
 study, so what is compared is paired. Mean and 95 % interval are taken over the seeds. A run that diverged is never
-selected; where just that run is needed the seed is left out, and so it is where a run is not finished.
+selected; where just that run is needed the seed is left out, and so it is where a run is not finished. A choice by
+`group` at an end of the range that was tried may have a better one beyond it: the verdict is then inconclusive.
 """
 
 import contextlib
@@ -276,9 +277,9 @@ def finding(template: str, verdicts: Iterable[Verdict]) -> str:
 def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
     quantity = _parse(claim['quantity'])
     try:
-        values, notes = _by_seed(claim, quantity, records)
+        values, notes, censored = _by_seed(claim, quantity, records)
     except _UnreadableError as reason:
-        values, notes = [], [str(reason)]
+        values, notes, censored = [], [str(reason)], True
     if (_select(claim) or '').startswith('test_'):
         notes.append('selected on the test split')
     if claim['status'] == 'U':
@@ -298,7 +299,7 @@ def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record]) -> V
         unit=_unit(claim, quantity),
         low=low,
         high=high,
-        verdict=_judge(value, low, high),
+        verdict='inconclusive' if censored else _judge(value, low, high),
         note='; '.join(notes),
         **{field: claim[field] for field in ('text', 'quantity', 'relation', 'published', 'source', 'status')},
     )
@@ -316,8 +317,10 @@ def _judge(value: Interval, low: float, high: float) -> Outcome:
     return 'inconclusive' if reaches(value.high, low) and reaches(high, value.low) else 'not reproduced'
 
 
-def _by_seed(claim: Mapping[str, Any], quantity: _Quantity, records: Sequence[Record]) -> tuple[list[float], list[str]]:
-    """The quantity's value for each seed that has all runs, and what is to be noted."""
+def _by_seed(
+    claim: Mapping[str, Any], quantity: _Quantity, records: Sequence[Record]
+) -> tuple[list[float], list[str], bool]:
+    """The quantity's value for each seed that has all runs, what is to be noted, and whether a choice was cut short."""
     recipes = {record.about['recipe'] for record in records}
     sides = {side: _patterns(claim[side]) for side in SIDES if side in claim}
     patterns = [pattern for side in sides.values() for pattern in side]
@@ -352,7 +355,7 @@ def _by_seed(claim: Mapping[str, Any], quantity: _Quantity, records: Sequence[Re
     for status, word in (('diverged', 'diverged'), ('running', 'unfinished')):
         if count := sum(record.status == status for record in needed):
             notes.append(f'{count} run{"s" * (count != 1)} {word}')
-    return values, notes
+    return values, notes, any(at_an_end)
 
 
 def _at_an_end(claim: Mapping[str, Any], name: str, chosen: Record, runs: Sequence[Record]) -> bool:
