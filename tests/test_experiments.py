@@ -58,6 +58,7 @@ def test_every_variant_fits_the_data(experiment: Any, name: str) -> None:
         assert {end for pair in resolved.lines for end in pair} <= recipes
 
 
+@pytest.mark.smoke
 def test_smoke(experiment: Any, name: str, tmp_path: Path) -> None:
     settings = experiment.get_config('smoke')
     if name == 'mnist':
