@@ -1,11 +1,13 @@
 """Checkpoints of one run: Orbax, with a checksum, because a flipped byte in the data loads silently."""
 
 import contextlib
+import functools
 import gc
 import hashlib
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +94,7 @@ class Checkpoints:
             problem = str(error.__cause__ or error).partition('\n')[0][:200]
         logger.disabled, sys.unraisablehook = True, lambda _: None
         gc.collect()
-        logger.disabled, sys.unraisablehook = False, hook
+        logger.disabled, sys.unraisablehook = False, functools.partial(_unless_late, hook)
         raise DamagedError(problem)
 
     def _metadata(self, update: int) -> dict[str, Any]:
@@ -107,6 +109,12 @@ class Checkpoints:
     def close(self) -> None:
         """Returns when all is written."""
         self._checkpointer.close()
+
+
+def _unless_late(hook: Callable[[Any], Any], unraisable: Any) -> None:
+    """A thread of TensorStore may end its read after the event loop was closed, and complain at any later time."""
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        hook(unraisable)
 
 
 def _leaves(state: Any) -> dict[str, Any]:
