@@ -66,14 +66,14 @@ class Group(NamedTuple):
 
 
 def groups(records: Iterable[Record]) -> list[Group]:
-    """Groups runs by recipe, in their order."""
+    """Groups runs by recipe, in their order, with those rows for which all splits were evaluated."""
     by_recipe: dict[str, list[Record]] = {}
     for record in records:
         by_recipe.setdefault(record.about['recipe'], []).append(record)
     return [
         Group(
             recipe,
-            [run for run in runs if run.rows and run.status != 'diverged'],
+            [run.full for run in runs if run.full.rows and run.status != 'diverged'],
             sum(run.status == 'diverged' for run in runs),
             sum(run.status == 'running' for run in runs),
         )

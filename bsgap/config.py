@@ -38,7 +38,7 @@ from bsgap.recipe import Architecture, Kind, Recipe, Variant
 
 __all__ = ['Architecture', 'Data', 'Kind', 'Recipe', 'Study', 'UserError', 'Variant', 'default', 'resolve']
 
-MEASUREMENTS = ('sharpness', 'top_eigenvalue', 'gradient_norm')
+MEASUREMENTS = ('sharpness', 'top_eigenvalue', 'gradient_norm', 'noise_scale')
 FIGURES = (
     *('curves', 'gap', 'accuracy', 'learning_rate_sum', 'schedule', 'updates', 'learning_rate', 'optimum', 'distance'),
     *('lines', 'sharpness', 'gradient_norm'),
@@ -94,6 +94,9 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'adapt_regime': Field(False, boolean),  # multiply all lengths by batch size / base: about equal updates
     'evaluate_epochs': Field(1.0, above_0),  # how many epochs pass between evaluations
     'evaluate_updates': Field(0, count_or_0),  # or how many updates, if above 0
+    'evaluate_at': Field((), tuple_of(count_or_0)),  # or at these updates, and, without validate_at, at the end
+    'validate_at': Field((), tuple_of(count_or_0)),  # at these, and at the end, the validation split alone
+    'noise_scale': Field(False, boolean),  # estimate it during training, from the gradients of a batch's parts
 }
 STUDY_FIELDS: Mapping[str, Field] = {
     'name': Field('study', name),  # names the default workdir, runs/<name>
@@ -118,11 +121,25 @@ STUDY_FIELDS: Mapping[str, Field] = {
     'segment_seconds': Field(1.0, above_0),  # how long the compiled program works between two looks at the clock
     'checkpoint_seconds': Field(30.0, at_least_0),  # save a cohort when this long has passed since it was saved
 }
+# A search for the answer: which batch size? See bsgap/search.py.
+SEARCH_FIELDS: Mapping[str, Field] = {
+    'rungs': Field(0, count_or_0),  # of successive halving over the sweep's learning rates; 0: no search
+    'keep': Field(1 / 3, number('a share above 0 and below 1', lambda v: 0 < v < 1)),  # of them, at each rung
+    'widen': Field(3, count_or_0),  # how many may be added beyond either end of the learning rates, a batch size
+    'budget_epochs': Field(3.0, above_0),  # what training may cost: so many epochs,
+    'budget_updates': Field(0, count_or_0),  # or updates; 0: those of the sweep's middle batch size in these epochs,
+    'budget_seconds': Field(0.0, at_least_0),  # or seconds on this device; 0: those that the middle one needs for them
+    'target': Field(0.0, share),  # validation error; 0: the lowest that each batch size reaches
+    'moments': Field((0.1, 0.3, 1.0), tuple_of(above_0)),  # shares of the updates to the target: noise scale measured
+    'grow': Field(True, boolean),  # whether to train with a batch that grows with the noise scale
+    'confirm_seeds': Field(5, count_or_0),  # fresh ones that check the recommendation
+}
 # What may differ between two launches on one workdir: the runs that are wanted, what is made of them, and what changes
 # rounding at most. What a recipe is, its run.json says.
 FREE_FIELDS = (
     *('name', 'recipes', 'seeds', 'claims', 'finding', 'figures', 'measurements', 'lines'),
     *('across_runs', 'segment_seconds', 'checkpoint_seconds'),
+    *(f'search.{field}' for field in ('target', 'moments', 'grow', 'confirm_seeds')),
 )
 
 
@@ -137,6 +154,7 @@ def default() -> ConfigDict:
     config = ConfigDict({key: field.default for key, field in {**RECIPE_FIELDS, **STUDY_FIELDS}.items()})
     config.subset = placeholder(int)
     config.sweep = ConfigDict(dict.fromkeys(RECIPE_FIELDS, ()))
+    config.search = ConfigDict({key: field.default for key, field in SEARCH_FIELDS.items()})
     config.recipes = ConfigDict()
     return config
 
@@ -150,6 +168,26 @@ class Data:
     data_seed: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """See SEARCH_FIELDS; `base` has every field of a recipe, the others are the values of the sweep, ascending."""
+
+    rungs: int
+    keep: float
+    widen: int
+    budget_epochs: float
+    budget_updates: int
+    budget_seconds: float
+    target: float
+    moments: tuple[float, ...]
+    grow: bool
+    confirm_seeds: int
+    base: Mapping[str, Any]
+    batch_sizes: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    momenta: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +208,7 @@ class Study:
     across_runs: Literal['auto', 'vmap', 'map']
     segment_seconds: float
     checkpoint_seconds: float
+    search: Search | None
 
 
 def resolve(config: ConfigDict) -> Study:
@@ -184,6 +223,7 @@ def resolve(config: ConfigDict) -> Study:
     known = default()
     same_fields('', config, known)
     same_fields('sweep.', config.sweep, known.sweep)
+    same_fields('search.', config.search, known.search)
     checked = {key: field.check(key, config[key]) for key, field in STUDY_FIELDS.items()}
     recipes = _recipes(config)
     names = [made.name for made in recipes]
@@ -204,8 +244,50 @@ def resolve(config: ConfigDict) -> Study:
         first, second = (recipes[names.index(one_of(names)('lines', end))] for end in line)
         if (first.architecture, first.variant) != (second.architecture, second.variant):
             raise UserError(f'config.lines: {line} is not allowed; the two must have the same model and examples')
+    for made in recipes:
+        norm = made.architecture.batch_norm
+        for field, value, needs, ok in (
+            ('validate_at', made.validate_at, 'a validation split', checked['validation']),
+            ('noise_scale', made.noise_scale, 'a model without batch_norm', not norm),
+        ):
+            if value and not ok:
+                raise UserError(f'config.{field}: {value} is not allowed (recipe {made.name}); it needs {needs}')
+    search = _search(config, checked['validation'])
     data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
-    return Study(data=data, recipes=recipes, **checked)
+    return Study(data=data, recipes=recipes, search=search, **checked)
+
+
+def _search(config: ConfigDict, validation: float) -> Search | None:
+    fields = {key: field.check(f'search.{key}', config.search[key]) for key, field in SEARCH_FIELDS.items()}
+    if not fields['rungs']:
+        return None
+    base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
+    swept = {key: tuple(values) for key, values in config.sweep.items() if tuple(values) not in ((), ('',))}
+    searched = ('batch_size', 'learning_rate', 'momentum')
+    for ok, field, needs in (
+        (validation > 0, 'validation', 'above 0'),
+        (not config.recipes, 'recipes', 'empty: give a sweep'),
+        (set(swept) <= set(searched), 'sweep', f'of {", ".join(searched)} alone'),
+        (len(set(swept.get('batch_size', ()))) > 1, 'sweep.batch_size', 'at least two batch sizes'),
+        (len(set(swept.get('learning_rate', ()))) > 1, 'sweep.learning_rate', 'at least two learning rates'),
+        (min(swept.get('learning_rate', (1,))) > 0, 'sweep.learning_rate', 'above 0'),
+        (base['learning_rate'] > 0, 'learning_rate', 'above 0'),
+        (base['schedule'] == 'constant', 'schedule', 'constant'),
+        (base['scaling'] == base['beta_scaling'] == 'none', 'scaling', 'none'),
+        (fields['budget_updates'] != 1, 'search.budget_updates', '0 or at least 2'),
+    ):
+        if not ok:
+            raise UserError(f'config.{field}: is not allowed in a search; it must be {needs}')
+    grid = {
+        key: tuple(sorted(RECIPE_FIELDS[key].check(key, v) for v in swept.get(key, (base[key],)))) for key in searched
+    }
+    return Search(
+        base=base,
+        batch_sizes=grid['batch_size'],
+        learning_rates=grid['learning_rate'],
+        momenta=grid['momentum'],
+        **fields,
+    )
 
 
 def _recipes(config: ConfigDict) -> tuple[Recipe, ...]:

@@ -16,7 +16,7 @@ import optax
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from bsgap import checkpoint, config, data, landscape, metrics, model, progress, step
+from bsgap import checkpoint, config, data, landscape, metrics, model, noise_scale, progress, search, step
 from bsgap import study as study_lib
 from bsgap.train import Programs
 
@@ -26,6 +26,9 @@ GRADIENT_BATCHES = (1, 4, 16, 64, 256, 1024)
 GRADIENT_EXAMPLES = 1024  # a trial, Shen 2018
 GRADIENT_TRIALS = 16
 GRADIENT_RATE = 0.01  # between two batches where the weights move, Shen 2018
+NOISE_EXAMPLES = 4096  # whose gradients are taken one by one
+NOISE_CHUNK = 32  # gradients at a time; more are no faster on a CPU
+NOISE_NUMBERS = 2**26  # in these gradients at most: 256 MiB
 
 Ended = tuple[Any, Any]  # the parameters and the model's state at the end of a run
 Losses = dict[str, Any]  # functions of the weights
@@ -43,6 +46,8 @@ def measure(settings: ConfigDict, workdir: str | Path) -> None:
         return
     datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
     runs = study_lib.runs(study, {variant: dataset.n for variant, dataset in datasets.items()})
+    if study.search:
+        runs = tuple(search.trunks(study, study.search, runs[0].n, workdir))
     records = {record.about['name']: record for record in metrics.read_runs(workdir)}
     done = [run for run in runs if run.name in records and records[run.name].status == 'done']
     with jax.default_matmul_precision(study.precision), progress.View(study, datasets, workdir) as view:
@@ -181,6 +186,26 @@ def gradient_norm(of: Losses, train: data.Split, run: study_lib.Run, params: Any
     return found
 
 
+def gradient_noise(
+    of: Losses, train: data.Split, run: study_lib.Run, params: Any, model_state: Any
+) -> dict[str, float]:
+    """The simple noise scale of the training examples with its 95 % interval, ‖G‖² and tr Σ (`noise_scale.exact`).
+
+    tr Σ is taken from NOISE_EXAMPLES of the examples, which the run's seed chooses.
+    """
+    order_N = np.random.default_rng(run.seed).permutation(run.n).astype(np.int32)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    chunk = max(1, min(NOISE_CHUNK, NOISE_NUMBERS // parameters))
+    found = noise_scale.exact(Partial(of['batch'], model_state, train), params, order_N, NOISE_EXAMPLES, chunk)
+    return {
+        'noise_scale': found.noise_scale.value,
+        'noise_scale_low': found.noise_scale.low,
+        'noise_scale_high': found.noise_scale.high,
+        'noise_scale_square': found.gradient_square,
+        'noise_scale_variance': found.gradient_variance,
+    }
+
+
 def last_layer(grads: Any) -> Any:
     """The weights of the last dense layer of an MLP or a CNN; everything of a model of the user's own."""
     layers = grads.get('head', grads).get('layers')
@@ -191,4 +216,5 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
     'sharpness': sharpness,
     'top_eigenvalue': top_eigenvalue,
     'gradient_norm': gradient_norm,
+    'noise_scale': gradient_noise,
 }

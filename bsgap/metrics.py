@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 from bsgap import study
 
 Row = dict[str, float]
-Status = Literal['done', 'diverged', 'running']
+Status = Literal['done', 'diverged', 'stopped', 'running']
 COUNTS = frozenset({'update', 'examples', 'batch_size'})
+NOISE = ('gradient_square', 'gradient_variance')  # blank where they were not measured
 RESULT_COLUMNS = (
     *('run', 'recipe', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
-    *('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy', 'gap', 'status', 'seconds'),
+    *('train_loss', 'train_accuracy', 'validation_accuracy', 'test_loss', 'test_accuracy', 'gap', 'status', 'seconds'),
 )
 
 
@@ -24,23 +25,27 @@ def columns(splits: Iterable[str]) -> list[str]:
     return [
         *('epoch', 'update', 'examples', 'batch_size', 'learning_rate', 'learning_rate_sum'),
         *measured,
-        *('gap', 'distance', 'grad_norm', 'train_seconds', 'eval_seconds'),
+        *('gap', 'distance', 'grad_norm', *NOISE, 'train_seconds', 'eval_seconds'),
     ]
 
 
 def read(path: Path) -> list[Row]:
-    """Reads a metrics.csv up to its first incomplete line (a killed process may leave half of one)."""
+    """Reads a metrics.csv up to its first incomplete line (a killed process may leave half of one).
+
+    A row has the columns that were measured: not all splits are evaluated each time.
+    """
     if not path.exists():
         return []
     lines = path.read_text(errors='replace').splitlines(keepends=True)
     rows: list[Row] = []
     reader = csv.reader(line for line in lines if line.endswith('\n'))
     header = next(reader, [])
-    if not set(columns(['train', 'test'])) <= set(header):
+    if not set(columns(['train', 'test'])) - set(NOISE) <= set(header):
         return []
     for values in reader:
         try:
-            rows.append({k: int(v) if k in COUNTS else float(v) for k, v in zip(header, values, strict=True)})
+            cells = zip(header, values, strict=True)
+            rows.append({k: int(v) if k in COUNTS else float(v) for k, v in cells if v})
         except ValueError:
             break
     return rows
@@ -48,18 +53,19 @@ def read(path: Path) -> list[Row]:
 
 def write(path: Path, rows: Sequence[Row], header: Sequence[str]) -> None:
     """Writes a metrics.csv as a whole."""
-    study.replace(path, _text([header, *([_cell(row[k]) for k in header] for row in rows)]))
+    study.replace(path, _text([header, *([_cell(row.get(k, '')) for k in header] for row in rows)]))
 
 
 def append(path: Path, row: Row, header: Sequence[str]) -> None:
     """Adds a row to a metrics.csv."""
     with path.open('a') as file:
-        file.write(_text([[_cell(row[k]) for k in header]]))
+        file.write(_text([[_cell(row.get(k, '')) for k in header]]))
 
 
 def status(rows: Sequence[Row], updates: int) -> Status:
-    """A run diverged when its training loss or its weights stopped being finite; it is done after all its updates."""
-    if rows and not (math.isfinite(rows[-1]['train_loss']) and math.isfinite(rows[-1]['distance'])):
+    """A run diverged when its loss or its weights stopped being finite; it is done after all its updates."""
+    watched = ('train_loss', 'validation_loss', 'distance')
+    if rows and not all(math.isfinite(rows[-1].get(column, 0)) for column in watched):
         return 'diverged'
     return 'done' if rows and rows[-1]['update'] == updates else 'running'
 
@@ -70,21 +76,31 @@ class Record(NamedTuple):
     about: dict[str, Any]
     rows: list[Row]
     measured: dict[str, float]  # at its end, by bsgap.measure; empty before
+    stopped: bool = False  # by a search
 
     @property
     def status(self) -> Status:
-        return status(self.rows, self.about['updates'])
+        found = status(self.rows, self.about['updates'])
+        return 'stopped' if found == 'running' and self.stopped else found
+
+    @property
+    def full(self) -> 'Record':
+        """The record with only those rows for which all splits were evaluated."""
+        return self._replace(rows=[row for row in self.rows if 'test_accuracy' in row and 'train_accuracy' in row])
 
 
 def read_runs(workdir: Path) -> list[Record]:
     """Reads all runs of a workdir, by batch size, then name; a folder that was renamed or copied is none."""
     records = []
+    search = workdir / 'search.json'
+    stopped = study.read_json(search, 'stopped')['stopped'] if search.exists() else []
     for path in (workdir / 'runs').glob('*/run.json'):
         about = study.read_json(path, 'name', 'recipe', 'seed', 'n', 'updates', 'examples', 'fields', 'stages')
         if about['name'] == path.parent.name:
             measured = path.parent / 'measurements.json'
             values = study.read_json(measured) if measured.exists() else {}
-            records.append(Record(about, read(path.parent / 'metrics.csv'), values))
+            rows = read(path.parent / 'metrics.csv')
+            records.append(Record(about, rows, values, about['name'] in stopped))
     return sorted(records, key=lambda r: (r.about['stages'][0]['batch_size'], r.about['recipe'], r.about['seed']))
 
 

@@ -19,7 +19,7 @@ from bsgap import config, data
 if TYPE_CHECKING:
     from bsgap.train import Seat
 
-HEADINGS = ('recipe', 'runs', 'epoch', 'train', 'test', 'gap', 'examples/s', 'time left')
+HEADINGS = ('recipe', 'runs', 'epoch', 'train', 'validation', 'test', 'gap', 'examples/s', 'time left')
 
 
 class View:
@@ -35,6 +35,7 @@ class View:
         self._began = time.monotonic()
         self._doing = ''
         self._live: Live | None = None
+        self._rounds = 0
 
     def __enter__(self) -> 'View':
         return self
@@ -54,9 +55,22 @@ class View:
 
     def start(self, seats: 'Sequence[Seat]') -> None:
         """Says what will be trained, and on what; `seats` are the runs that have updates to make."""
+        self._recipes = {}
         for seat in seats:
             self._recipes.setdefault(seat.run.recipe.name, []).append(seat)
         self._first_example = {name: _example(group) for name, group in self._recipes.items()}
+        self._began, self._waited = time.monotonic(), 0.0
+        self._rounds += 1
+        if self._rounds == 1:
+            self._head(seats)
+        elif seats:
+            sizes = sorted({seat.run.span(seat.update).stage.batch_size for seat in seats})
+            self._print(f'round {self._rounds}  {len(seats)} runs to go on, batch sizes {", ".join(map(str, sizes))}')
+        if seats and not self._live and (self._console.is_terminal or self._console.is_jupyter):
+            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
+            self._live.start(refresh=True)
+
+    def _head(self, seats: 'Sequence[Seat]') -> None:
         recipes, wanted = len(self._study.recipes), len(self._study.recipes) * self._study.seeds
         resumed = sum(seat.update > 0 for seat in seats)
         devices = jax.devices()
@@ -73,9 +87,6 @@ class View:
         others = f', the first of {len(devices)}' if len(devices) > 1 else ''
         self._print(f'device   {devices[0].device_kind} ({jax.default_backend()}){others}')
         self._print(f'workdir  {self._workdir}')
-        if seats and (self._console.is_terminal or self._console.is_jupyter):
-            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
-            self._live.start(refresh=True)
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:
@@ -121,7 +132,7 @@ class View:
             table.add_row(*self._cells(recipe))
         seats = [seat for group in self._recipes.values() for seat in group]
         done = sum(seat.example for seat in seats)
-        total = sum(seat.example if seat.diverged else seat.run.examples for seat in seats)
+        total = sum(seat.example if seat.diverged else seat.goal.last_example for seat in seats)
         left = max((self._seconds_left(recipe) for recipe in self._recipes), default=0.0)
         working = _duration(time.monotonic() - self._began)
         note = f' {done / max(total, 1):4.0%}  {working} passed, {_duration(left)} left  {self._doing}'
@@ -133,19 +144,22 @@ class View:
         """What is known of a recipe, under HEADINGS: means over its runs' last rows."""
         seats = self._recipes[recipe]
         run = seats[0].run
-        last = [seat.rows[-1] for seat in seats if seat.rows and not seat.diverged]
         diverged = sum(seat.diverged for seat in seats)
+        going = [seat.rows for seat in seats if not seat.diverged]
 
-        def mean(column: str) -> str:
-            return f'{statistics.fmean(row[column] for row in last):.2%}' if last else '–'
+        def mean(column: str, form: str = '.2%', scale: int = 1) -> str:
+            known = [[row[column] for row in rows if column in row] for rows in going]
+            last = [values[-1] for values in known if values]
+            return f'{scale * statistics.fmean(last):{form}}' if last else '–'
 
         return (
             recipe,
             f'{len(seats)}' + (f' ({diverged} diverged)' if diverged else ''),
-            f'{round(_example(seats) / run.n, 2):g}/{round(run.examples / run.n, 2):g}',
+            f'{round(_example(seats) / run.n, 2):g}/{round(seats[0].goal.last_example / run.n, 2):g}',
             mean('train_accuracy'),
+            mean('validation_accuracy'),
             mean('test_accuracy'),
-            f'{statistics.fmean(100 * row["gap"] for row in last):+.2f}' if last else '–',
+            mean('gap', '+.2f', 100),
             f'{self._speed[recipe]:,.0f}' if recipe in self._speed else '–',
             _duration(self._seconds_left(recipe)),
         )
@@ -156,7 +170,7 @@ class View:
         if not seats:
             return 0.0
         passed = _example(seats) - self._first_example[recipe]
-        left = seats[0].run.examples - _example(seats)
+        left = seats[0].goal.last_example - _example(seats)
         working = time.monotonic() - self._began - self._waited
         return working * left / passed if passed else float('nan') if left else 0.0
 

@@ -90,6 +90,9 @@ class Recipe:
     label_smoothing: float
     evaluate_epochs: float
     evaluate_updates: int
+    evaluate_at: tuple[int, ...]
+    validate_at: tuple[int, ...]
+    noise_scale: bool
     fields: tuple[tuple[str, Any], ...]  # as they were given
 
 
@@ -151,6 +154,9 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
         label_smoothing=fields['label_smoothing'],
         evaluate_epochs=fields['evaluate_epochs'],
         evaluate_updates=fields['evaluate_updates'],
+        evaluate_at=fields['evaluate_at'],
+        validate_at=fields['validate_at'],
+        noise_scale=fields['noise_scale'],
         fields=tuple(fields.items()),
     )
 

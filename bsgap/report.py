@@ -10,7 +10,7 @@ import jinja2
 from rich.console import Console
 from rich.table import Table
 
-from bsgap import analysis, claims, config, metrics, plots, study
+from bsgap import analysis, answer_plots, claims, config, metrics, plots, recommend, study
 
 QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
 HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
@@ -18,6 +18,8 @@ HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accur
 
 def report(workdir: str | Path) -> Path:
     """Writes results.csv, claims.csv, figures/ and report.html, prints the tables, and returns the report's path.
+
+    Of a search, recommendation.json as well.
 
     Raises:
       UserError: `workdir` holds no study, or can't be written.
@@ -29,7 +31,9 @@ def report(workdir: str | Path) -> Path:
     settings = about['config']
     records = metrics.read_runs(workdir)
     groups = analysis.groups(records)
-    verdicts = claims.evaluate(settings['claims'], records)
+    search = workdir / 'search.json'
+    found = recommend.answer(about, study.read_json(search), records) if search.exists() else None
+    verdicts = claims.evaluate(settings['claims'], [record.full for record in records])
     lines = workdir / 'lines.json'
     path = workdir / 'report.html'
     rows = [_cells(group) for group in groups if group.runs]
@@ -39,11 +43,15 @@ def report(workdir: str | Path) -> Path:
             claims.write(workdir / 'claims.csv', verdicts)
         drawn = study.read_json(lines, 'lines')['lines'] if lines.exists() else []
         title = f'{settings["name"]} ({settings["dataset"]})'
-        figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
-        study.replace(path, _page(about, groups, rows, verdicts, figures))
+        if found is None:
+            figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
+        else:
+            recommend.write(workdir / 'recommendation.json', found)
+            figures = answer_plots.draw(found, workdir / 'figures', title)
+        study.replace(path, _page(about, groups, rows, verdicts, figures, found))
     except OSError as error:
         raise config.UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
-    _show(rows, verdicts, path)
+    _show(rows, verdicts, path, found)
     return path
 
 
@@ -71,6 +79,7 @@ def _page(
     rows: list[tuple[str, ...]],
     verdicts: list[claims.Verdict],
     figures: dict[str, Path],
+    found: dict[str, Any] | None,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('bsgap', ''), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -80,7 +89,9 @@ def _page(
     return environment.get_template('report.html.jinja').render(
         question=QUESTION,
         name=settings['name'],
-        answer=[finding] if finding else analysis.answer(groups),
+        answer=[] if found else [finding] if finding else analysis.answer(groups),
+        found=found,
+        recommended=recommend.table(found) if found else [],
         claim_headings=claims.HEADINGS,
         claims=[claims.cells(verdict) for verdict in verdicts],
         headings=HEADINGS,
@@ -92,11 +103,19 @@ def _page(
     )
 
 
-def _show(rows: list[tuple[str, ...]], verdicts: list[claims.Verdict], path: Path) -> None:
+def _show(
+    rows: list[tuple[str, ...]], verdicts: list[claims.Verdict], path: Path, found: dict[str, Any] | None
+) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps
     console.print()
-    console.print(_table(HEADINGS, rows))
+    if found:
+        headings, *cells = recommend.table(found)
+        console.print(found['text'], markup=False)
+        console.print()
+        console.print(_table(headings, cells, wrap=True))
+    else:
+        console.print(_table(HEADINGS, rows))
     if verdicts:
         shown = ('claim', 'measured', 'bound', 'verdict', 'note')
         cells = [dict(zip(claims.HEADINGS, claims.cells(verdict), strict=True)) for verdict in verdicts]

@@ -10,10 +10,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bsgap import optimizer, schedule
+from bsgap import noise_scale, optimizer, schedule
 from bsgap.config import Kind
 from bsgap.data import Split
 from bsgap.model import Model
+
+
+class Sums(NamedTuple):
+    """Over the updates since the last evaluation; float32."""
+
+    grad_norm: Any  # of the gradients
+    gradient_square: Any  # estimates of ‖G‖² and of tr Σ, and how many there are
+    gradient_variance: Any
+    measured: Any
 
 
 class State(NamedTuple):
@@ -23,7 +32,7 @@ class State(NamedTuple):
     opt_state: Any
     model_state: Any  # of the model besides its parameters: batch normalization's running statistics
     update: jax.Array  # int32: updates made
-    grad_norm_sum: jax.Array  # float32: of the gradients' norms since the last evaluation
+    sums: Sums
 
 
 class Leg(NamedTuple):
@@ -34,7 +43,7 @@ class Leg(NamedTuple):
     rate: schedule.Rate
     hyperparameters: optimizer.Hyperparameters  # whose learning rate `rate` gives
     label_smoothing: Any  # float32
-    fresh: Any  # bool: the run was evaluated just before, so the sum of gradient norms starts anew
+    fresh: Any  # bool: the run was evaluated just before, so the sums start anew
 
 
 class Stretch(NamedTuple):
@@ -54,7 +63,7 @@ class Evaluation(NamedTuple):
 def init(model: Model, kind: Kind, seed: jax.Array) -> State:
     """The untrained run."""
     params, model_state = model.init(_keys(seed)[0])
-    return State(params, optimizer.init(kind, params), model_state, jnp.int32(0), jnp.float32(0))
+    return State(params, optimizer.init(kind, params), model_state, jnp.int32(0), Sums(*[jnp.float32(0)] * 4))
 
 
 def order(seed: jax.Array, epoch: jax.Array, n: int) -> jax.Array:
@@ -82,11 +91,18 @@ def parts(batch_size: int, max_physical_batch: int, ghost_batch: int) -> tuple[i
     return number, -(-batch_size // (number * whole)) * whole
 
 
+def noise_every(batch_size: int) -> int:
+    """How many updates pass between two in which a batch is halved: the halves of a small one cost much more than the
+    whole (2 times at batch size 8 on a CPU), those of a large one nothing."""
+    return min(8, max(1, 512 // batch_size))
+
+
 def segment(
     model: Model,
     kind: Kind,
     batch_size: int,
     parts: tuple[int, int],
+    measure_noise: bool,
     train: Split,
     stretch: Stretch,
     order_N: jax.Array,
@@ -96,10 +112,12 @@ def segment(
     """Makes `stretch.updates` updates of one run, on the examples of an epoch in `order_N`.
 
     A batch that crosses `leg.stop` is partial: its mean is taken over the examples before it. A batch may be the sum of
-    several `parts`; its gradient is that of the whole to rounding.
+    several `parts`; its gradient is that of the whole to rounding. `measure_noise` sums up what the noise scale is estimated
+    from: the gradients of the parts, or, now and then, of the two halves of a batch that is computed as a whole.
     """
     n = len(train.labels_N)
     number, size = parts
+    half = -(-size // 2)
 
     def loss(params: Any, model_state: Any, index_B: jax.Array, weight_B: jax.Array, key: jax.Array) -> Any:
         images_BxHxWxC = train.images_NxHxWxC[index_B]
@@ -111,27 +129,47 @@ def segment(
         loss_B += leg.label_smoothing * (spread_B - loss_B)
         return jnp.vdot(weight_B, loss_B), model_state
 
-    def gradient(state: State, index_B: jax.Array, weight_B: jax.Array) -> tuple[Any, Any]:
-        """The gradient of a batch's mean loss, and the model's state after it."""
+    def gradient(state: State, index_B: jax.Array, weight_B: jax.Array) -> tuple[Any, Any, jax.Array, jax.Array]:
+        """The gradient of a batch's mean loss, the model's state after it, and, for each part whose gradient was made
+        apart, its share of the batch's examples and the squared norm of its share of the gradient."""
         key = update_key(leg.seed, state.update)
-        if number == 1:
-            return jax.grad(loss, has_aux=True)(state.params, state.model_state, index_B, weight_B, key)
 
-        def part(p: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            grads, model_state = carry
-            index_P, weight_P = (jax.lax.dynamic_slice_in_dim(a, p * size, size) for a in (index_B, weight_B))
+        def part(p: Any, first: Any, size: int, model_state: Any) -> tuple[Any, Any, jax.Array]:
+            index_P, weight_P = (jax.lax.dynamic_slice_in_dim(a, first, size) for a in (index_B, weight_B))
             key_P = jax.random.fold_in(key, p)
-            more, model_state = jax.grad(loss, has_aux=True)(state.params, model_state, index_P, weight_P, key_P)
-            return jax.tree.map(jnp.add, grads, more), model_state
+            grads, model_state = jax.grad(loss, has_aux=True)(state.params, model_state, index_P, weight_P, key_P)
+            return grads, model_state, weight_P.sum()
 
-        return jax.lax.fori_loop(0, number, part, (jax.tree.map(jnp.zeros_like, state.params), state.model_state))
+        def whole() -> tuple[Any, Any, jax.Array, jax.Array]:
+            grads, model_state = jax.grad(loss, has_aux=True)(state.params, state.model_state, index_B, weight_B, key)
+            return grads, model_state, jnp.zeros(2), jnp.zeros(2)
+
+        def halves() -> tuple[Any, Any, jax.Array, jax.Array]:
+            first, model_state, share = part(0, 0, half, state.model_state)
+            second, model_state, other = part(1, half, size - half, model_state)
+            squares = [optax.tree.norm(grads, squared=True) for grads in (first, second)]
+            return jax.tree.map(jnp.add, first, second), model_state, jnp.stack([share, other]), jnp.stack(squares)
+
+        def add(p: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            grads, model_state, share_P, square_P = carry
+            more, model_state, share = part(p, p * size, size, model_state)
+            if measure_noise:
+                share_P, square_P = share_P.at[p].set(share), square_P.at[p].set(optax.tree.norm(more, squared=True))
+            return jax.tree.map(jnp.add, grads, more), model_state, share_P, square_P
+
+        if number > 1:
+            zeros = jax.tree.map(jnp.zeros_like, state.params), state.model_state, jnp.zeros(number), jnp.zeros(number)
+            return jax.lax.fori_loop(0, number, add, zeros)
+        if not measure_noise or size == 1:
+            return whole()
+        return jax.lax.cond(state.update % noise_every(batch_size) == 0, halves, whole)
 
     def update(i: jax.Array, state: State) -> State:
         within_B = jnp.arange(number * size, dtype=jnp.int32)
         place_B = stretch.offset + i * batch_size + within_B
         valid_B = (within_B < batch_size) & (place_B < leg.stop)
         weight_B = valid_B / valid_B.sum()
-        grads, model_state = gradient(state, order_N[jnp.minimum(place_B, n - 1)], weight_B)
+        grads, model_state, share_P, square_P = gradient(state, order_N[jnp.minimum(place_B, n - 1)], weight_B)
         # A run whose gradient overflows has diverged; all its weights say so from here on. It also makes each weight
         # wait for the whole gradient; else XLA copies the weight matrices that are still to be read.
         grad_norm = optax.tree.norm(grads)
@@ -140,9 +178,12 @@ def segment(
         transformation = optimizer.make(kind, leg.hyperparameters._replace(learning_rate=rate))
         updates, opt_state = transformation.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return State(params, opt_state, model_state, state.update + 1, state.grad_norm_sum + grad_norm)
+        mean_square_P = square_P / jnp.square(jnp.where(share_P > 0, share_P, 1))  # of a part's own mean
+        noise = noise_scale.from_parts(share_P * valid_B.sum(), mean_square_P, grad_norm**2, n)
+        sums = jax.tree.map(jnp.add, state.sums, Sums(grad_norm, *noise))
+        return State(params, opt_state, model_state, state.update + 1, sums)
 
-    start = state._replace(grad_norm_sum=jnp.where(leg.fresh, 0, state.grad_norm_sum))
+    start = state._replace(sums=jax.tree.map(lambda total: jnp.where(leg.fresh, 0, total), state.sums))
     return jax.lax.fori_loop(0, stretch.updates, update, start)
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -45,9 +45,19 @@ class Run:
         return schedule.place(self.recipe.stages, self.n)
 
     @functools.cached_property
+    def full_evaluations(self) -> frozenset[int]:
+        """The updates before which the run is evaluated on all splits."""
+        recipe = self.recipe
+        if recipe.evaluate_at:
+            end = set() if recipe.validate_at else {self.updates}
+            return frozenset(end.union(u for u in recipe.evaluate_at if u <= self.updates))
+        return frozenset(schedule.evaluations(self.spans, self.n, recipe.evaluate_epochs, recipe.evaluate_updates))
+
+    @functools.cached_property
     def evaluations(self) -> tuple[int, ...]:
-        """The updates before which the run is evaluated, in order."""
-        return schedule.evaluations(self.spans, self.n, self.recipe.evaluate_epochs, self.recipe.evaluate_updates)
+        """The updates before which the run is evaluated, on all splits or on the validation split alone, in order."""
+        dense = {u for u in self.recipe.validate_at if u < self.updates}
+        return tuple(sorted(self.full_evaluations | dense | {self.updates}))
 
     @property
     def updates(self) -> int:
@@ -70,8 +80,20 @@ class Run:
     def cohort(self, update: int) -> tuple[Any, ...]:
         """What the runs of a cohort have in common: all that is compiled, and the example that they stand at."""
         recipe = self.recipe
-        program = recipe.architecture, recipe.variant, recipe.kind, self.span(update).stage.batch_size
-        return *program, self.example(update)
+        program = recipe.architecture, recipe.variant, recipe.kind, recipe.noise_scale
+        return *program, self.span(update).stage.batch_size, self.example(update)
+
+
+class Goal(NamedTuple):
+    """How far a run is to be trained in a round: before this update, at which it is evaluated."""
+
+    run: Run
+    until: int
+    trunk: Run | None = None  # a shorter run whose seed and stages it begins with, and from whose end it may go on
+
+    @property
+    def last_example(self) -> int:
+        return self.run.example(self.until)
 
 
 def runs(study: config.Study, n: Mapping[config.Variant, int]) -> tuple[Run, ...]:
@@ -90,9 +112,9 @@ def runs(study: config.Study, n: Mapping[config.Variant, int]) -> tuple[Run, ...
     return tuple(Run(recipe, seed, n[recipe.variant]) for recipe in study.recipes for seed in range(study.seeds))
 
 
-def targets(runs: Iterable[Run]) -> tuple[int, ...]:
-    """The examples at which some run changes its stage or ends: there the runs are grouped into cohorts anew."""
-    return tuple(sorted({span.last_example for run in runs for span in run.spans}))
+def targets(goals: Iterable[Goal]) -> tuple[int, ...]:
+    """The examples at which some run changes its stage or stops: there the runs are grouped into cohorts anew."""
+    return tuple(sorted({min(span.last_example, goal.last_example) for goal in goals for span in goal.run.spans}))
 
 
 def start_updates(saved: dict[Run, list[int]], cohort: Callable[[Run, int], list[str]]) -> dict[Run, int]:
@@ -134,22 +156,33 @@ def open_workdir(workdir: Path, study: config.Study, planned: tuple[Run, ...]) -
             earlier = [*before.pop('earlier_launches'), before]
         elif any(workdir.glob('runs/*/metrics.csv')):
             raise config.UserError(f'--workdir: {workdir} has runs but no study.json, which says how; use another')
-        files = {run_folder(workdir, run.name) / 'run.json': describe(run) for run in planned}
-        there = [file for file in files if file.exists()]
-        for file in there:  # before anything is written
-            _same_run(file, files[file])
-        for file in files.keys() - there:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, files[file])
+        add_runs(workdir, planned)
         write_json(path, {'config': settings(study), **environment(), 'earlier_launches': earlier})
     except OSError as error:
         raise config.UserError(f'--workdir: {workdir} cannot be used: {error.strerror or error}') from error
+
+
+def add_runs(workdir: Path, planned: Iterable[Run]) -> None:
+    """Writes the run.json of those runs that have none.
+
+    Raises:
+      UserError: a run of that name was trained with other settings; nothing was written.
+    """
+    files = {run_folder(workdir, run.name) / 'run.json': describe(run) for run in planned}
+    there = [file for file in files if file.exists()]
+    for file in there:
+        _same_run(file, files[file])
+    for file in files.keys() - there:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, files[file])
 
 
 def settings(study: config.Study) -> dict[str, Any]:
     """The study as plain data, under the names that the config has."""
     fields = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
     fields.update(dataclasses.asdict(fields.pop('data')))
+    if search := fields.pop('search'):
+        fields |= {f'search.{name}': getattr(search, name) for name in config.SEARCH_FIELDS}
     fields['recipes'] = {recipe.name: _recipe(recipe) for recipe in study.recipes}
     return json.loads(json.dumps(fields))
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bsgap import checkpoint, config, data, metrics, model, optimizer, progress, schedule, step
+from bsgap import checkpoint, config, data, metrics, model, optimizer, progress, schedule, search, step
 from bsgap import study as study_lib
 
 FIRST_SEGMENT_UPDATES = 4  # before there is a measurement
+TIMED_CALLS, TIMED_SECONDS = 5, 0.2  # of `Programs.seconds_per_update`
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)
@@ -34,7 +35,7 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 class Seat:
     """A run in training: what the host knows of it."""
 
-    run: study_lib.Run
+    goal: study_lib.Goal
     folder: Path
     checkpoints: checkpoint.Checkpoints
     rows: list[metrics.Row]
@@ -43,6 +44,10 @@ class Seat:
     eval_seconds: float = 0.0
     state: step.State | None = None  # host arrays, only while the run is in no cohort
     saved_update: int = 0
+
+    @property
+    def run(self) -> study_lib.Run:
+        return self.goal.run
 
     @property
     def example(self) -> int:
@@ -174,7 +179,8 @@ class Programs:
         """Compiles if need be, and returns the call that makes the segment; the call uses up `state_R`."""
         architecture, kind = run.recipe.architecture, run.recipe.kind
         parts = step.parts(batch_size, self._max_physical_batch, architecture.ghost_batch)
-        of_run = functools.partial(step.segment, self.model(run.recipe), kind, batch_size, parts)
+        noise = run.recipe.noise_scale
+        of_run = functools.partial(step.segment, self.model(run.recipe), kind, batch_size, parts, noise)
 
         def segment(train: data.Split, stretch: step.Stretch, *of_runs: Any) -> step.State:
             return step.across_runs(functools.partial(of_run, train, stretch), self._how)(*of_runs)
@@ -182,13 +188,17 @@ class Programs:
         train = self._splits[run.recipe.variant]['train']
         arguments = (train, *jax.device_put((stretch, order_RxN, leg_R)), state_R)
         jitted = jax.jit(segment, donate_argnums=4)
-        program = self._program(f'batch size {batch_size}', run, len(leg_R.stop), jitted, *arguments)
+        what = f'batch size {batch_size}{" with noise scale" * noise}'
+        program = self._program(what, run, len(leg_R.stop), jitted, *arguments)
         return functools.partial(program, *arguments)
 
     def evaluate(
-        self, run: study_lib.Run, state_R: step.State, initial_R: Any, runs: int
+        self, run: study_lib.Run, state_R: step.State, initial_R: Any, runs: int, full: bool
     ) -> Callable[[], tuple[dict[str, step.Evaluation], Any]]:
-        """Compiles if need be, and returns the call that evaluates a cohort on each split and its distance from w₀."""
+        """Compiles if need be, and returns the call that evaluates a cohort, and its distance from w₀.
+
+        On each split if `full`, else on the validation split.
+        """
         of_run = self.model(run.recipe)
 
         def evaluate(splits: dict[str, data.Split], params_R: Any, model_state_R: Any, initial_R: Any) -> Any:
@@ -200,8 +210,31 @@ class Programs:
 
             return step.across_runs(one, self._how)(params_R, model_state_R, initial_R)
 
-        arguments = (self._splits[run.recipe.variant], state_R.params, state_R.model_state, initial_R)
-        return functools.partial(self._program('evaluation', run, runs, jax.jit(evaluate), *arguments), *arguments)
+        splits = self._splits[run.recipe.variant]
+        splits = splits if full else {'validation': splits['validation']}
+        arguments = (splits, state_R.params, state_R.model_state, initial_R)
+        what = 'evaluation' if full else 'validation'
+        return functools.partial(self._program(what, run, runs, jax.jit(evaluate), *arguments), *arguments)
+
+    def seconds_per_update(self, run: study_lib.Run) -> float:
+        """How long an update takes while this one run has the device, compilation apart: the median of some calls."""
+        batch_size = run.recipe.stages[0].batch_size
+        state_R, order_RxN = self.init(run, [run.seed]), self.order(run, [run.seed], 0)
+        leg_R = jax.tree.map(lambda leaf: np.stack([leaf]), leg(run, 0))
+        in_an_epoch = -(-run.n // batch_size)
+        updates, times = min(2, in_an_epoch), list[float]()
+        while len(times) < TIMED_CALLS:
+            stretch = step.Stretch(np.int32(0), np.int32(updates))
+            call = self.segment(run, batch_size, stretch, order_RxN, leg_R, state_R)
+            began = time.perf_counter()
+            state_R = jax.block_until_ready(call())
+            seconds = (time.perf_counter() - began) / updates
+            fitting = min(in_an_epoch, max(1, round(TIMED_SECONDS / seconds)))
+            if updates < fitting / 2:
+                updates = min(fitting, 8 * updates)
+            else:
+                times.append(seconds)
+        return float(np.median(times))
 
     def _program(self, what: str, run: study_lib.Run, runs: int, jitted: Any, *arguments: Any) -> Callable[..., Any]:
         """Compilation is kept apart from running, so that it is neither timed nor repeated."""
@@ -236,8 +269,14 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
         programs = Programs(study, datasets, view)
         for recipe in study.recipes:
             programs.model(recipe)  # so that a model that can't be made stops here
-        study_lib.open_workdir(workdir, study, runs)
-        _Training(study, programs, runs, workdir, view).run()
+        study_lib.open_workdir(workdir, study, () if study.search else runs)
+        if study.search is None:
+            rounds: Iterable[list[study_lib.Goal]] = [[study_lib.Goal(run, run.updates) for run in runs]]
+        else:
+            rounds = search.rounds(study, study.search, runs[0].n, programs.seconds_per_update, workdir)
+        for goals in rounds:
+            study_lib.add_runs(workdir, [goal.run for goal in goals])
+            _Training(study, programs, goals, workdir, view).run()
     return metrics.read_runs(workdir)
 
 
@@ -250,34 +289,41 @@ def _keep_compiled_programs() -> None:
 
 
 class _Training:
-    """One launch: the runs that are missing, from where they are to their ends."""
+    """One round: the runs that are missing, from where they are to where they shall be."""
 
     def __init__(
         self,
         study: config.Study,
         programs: Programs,
-        runs: Sequence[study_lib.Run],
+        goals: Sequence[study_lib.Goal],
         workdir: Path,
         view: progress.View,
     ) -> None:
         self.study, self.programs, self.workdir, self.view = study, programs, workdir, view
-        self.header = metrics.columns(programs.sizes(runs[0]))
+        self.header = metrics.columns(programs.sizes(goals[0].run))
         self.records = {record.about['name']: record for record in metrics.read_runs(workdir)}
-        self.seats = [self._seat(run) for run in runs]
+        self.seats = [self._seat(goal) for goal in goals if not self._reached(goal)]
         self.stopped_by: int | None = None
 
-    def _seat(self, run: study_lib.Run) -> Seat:
-        folder = study_lib.run_folder(self.workdir, run.name)
-        return Seat(run, folder, checkpoint.Checkpoints(folder / 'checkpoints'), self.records[run.name].rows)
+    def _seat(self, goal: study_lib.Goal) -> Seat:
+        folder = study_lib.run_folder(self.workdir, goal.run.name)
+        return Seat(goal, folder, checkpoint.Checkpoints(folder / 'checkpoints'), self.records[goal.run.name].rows)
+
+    def _reached(self, goal: study_lib.Goal) -> bool:
+        """Whether a run has all its rows up to its goal, and was saved there or later."""
+        have = {row['update'] for row in self.records[goal.run.name].rows}
+        saved = (study_lib.run_folder(self.workdir, goal.run.name) / 'checkpoints').glob('[0-9]*')
+        due = (update for update in goal.run.evaluations if update <= goal.until)
+        return have.issuperset(due) and any(int(path.name) >= goal.until for path in saved)
 
     def run(self) -> None:
-        """Trains every run to its end, or until a signal."""
+        """Trains every run as far as it shall come, or until a signal."""
         cohorts: list[Cohort] = []
         try:
             with self._signals():
                 seats = self._restore()
                 self.view.start(seats)
-                for target in study_lib.targets(seat.run for seat in seats):
+                for target in study_lib.targets(seat.goal for seat in seats):
                     cohorts = self._group(seats, cohorts)
                     # The one that is furthest behind goes first, so that all recipes show their epochs together.
                     while behind := [cohort for cohort in cohorts if cohort.example < target and not cohort.over]:
@@ -321,7 +367,7 @@ class _Training:
         while True:
             starts = study_lib.start_updates(saved, lambda run, update: going_on[run].checkpoints.cohort(update))
             starts = {seat.run: starts.get(seat.run, 0) for seat in self.seats if not seat.diverged}
-            seats = [seat for seat in self.seats if starts.get(seat.run, seat.run.updates) < seat.run.updates]
+            seats = [seat for seat in self.seats if starts.get(seat.run, seat.goal.until) < seat.goal.until]
             wanted = [seat for seat in seats if starts[seat.run] and (seat.run, starts[seat.run]) not in loaded]
             if not wanted:
                 break
@@ -338,12 +384,28 @@ class _Training:
             seat.update = seat.saved_update = starts[seat.run]
             if seat.update:
                 seat.state, seat.train_seconds, seat.eval_seconds, _ = loaded[seat.run, seat.update]
+            elif seat.goal.trunk:
+                self._branch(seat, seat.goal.trunk)
             seat.checkpoints.delete_after(seat.update)
             seat.rows[:] = [row for row in seat.rows if row['update'] <= seat.update]
             if seat.rows and seat.rows[-1]['update'] == seat.update:  # the evaluation may have come after the save
                 seat.train_seconds, seat.eval_seconds = (seat.rows[-1][f'{what}_seconds'] for what in ('train', 'eval'))
             metrics.write(seat.folder / 'metrics.csv', seat.rows, self.header)
         return seats
+
+    def _branch(self, seat: Seat, trunk: study_lib.Run) -> None:
+        """Puts a run where its trunk ended; if that can't be read, it is trained from its start."""
+        checkpoints = checkpoint.Checkpoints(study_lib.run_folder(self.workdir, trunk.name) / 'checkpoints')
+        try:
+            saved = checkpoints.load(trunk.updates, self.programs.abstract_state(seat.run))
+        except checkpoint.DamagedError as error:
+            self.view.warn(f'{trunk.name} cannot be gone on from ({error}); {seat.run.name} starts anew')
+            return
+        finally:
+            checkpoints.close()
+        seat.state, seat.train_seconds, seat.eval_seconds, _ = saved
+        seat.update = trunk.updates
+        seat.rows[:] = self.records[trunk.name].rows
 
     def _usable(self, seat: Seat) -> list[int]:
         """The updates from which a run can go on: saved, with all rows that were due before."""
@@ -352,13 +414,13 @@ class _Training:
         saved = seat.checkpoints.updates()
         if first_missing is None:
             return saved
-        return [update for update in saved if update <= first_missing and update < seat.run.updates]
+        return [update for update in saved if update <= first_missing and update < seat.goal.until]
 
     def _group(self, seats: Sequence[Seat], cohorts: Sequence[Cohort]) -> list[Cohort]:
         """Groups the runs that have updates to make by what a cohort has in common; so far they were in `cohorts`."""
         groups: dict[Any, list[Seat]] = {}
         for seat in seats:
-            if seat.update < seat.run.updates and not seat.diverged:
+            if seat.update < seat.goal.until and not seat.diverged:
                 groups.setdefault(seat.run.cohort(seat.update), []).append(seat)
         members = {tuple(seat.run for seat in cohort.seats): cohort for cohort in cohorts}
         kept = [members.pop(tuple(seat.run for seat in group), None) for group in groups.values()]
@@ -414,19 +476,23 @@ class _Training:
         """Evaluates the runs that are due and writes their rows."""
         if not any(seat.due for seat in cohort.seats):
             return
-        call = self.programs.evaluate(cohort.seats[0].run, cohort.state_R, cohort.initial_R, len(cohort.seats))
+        full = any(seat.due and seat.update in seat.run.full_evaluations for seat in cohort.seats)
+        run, runs = cohort.seats[0].run, len(cohort.seats)
+        call = self.programs.evaluate(run, cohort.state_R, cohort.initial_R, runs, full)
         began = time.perf_counter()
         evaluations_R, distance_R = jax.device_get(call())
         seconds = time.perf_counter() - began
-        grad_norm_sum_R = jax.device_get(cohort.state_R.grad_norm_sum)
+        sums_R = jax.device_get(cohort.state_R.sums)
         cohort.share('eval_seconds', seconds)
         for r, seat in enumerate(cohort.seats):
             if seat.due:
                 measured = {}
-                for name, size in self.programs.sizes(seat.run).items():
+                sizes = self.programs.sizes(seat.run)
+                for name in sizes if seat.update in seat.run.full_evaluations else ('validation',):
                     measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
-                    measured[f'{name}_accuracy'] = int(evaluations_R[name].correct[r]) / size
-                row = _row(seat, measured, float(distance_R[r]), float(grad_norm_sum_R[r]))
+                    measured[f'{name}_accuracy'] = int(evaluations_R[name].correct[r]) / sizes[name]
+                sums = step.Sums(*(float(total_R[r]) for total_R in sums_R))
+                row = _row(seat, measured, float(distance_R[r]), sums)
                 metrics.append(seat.folder / 'metrics.csv', row, self.header)
                 seat.rows.append(row)
         metrics.write_results(self.workdir, self.records.values())
@@ -468,10 +534,14 @@ def leg(run: study_lib.Run, update: int) -> step.Leg:
     )
 
 
-def _row(seat: Seat, measured: dict[str, float], distance: float, grad_norm_sum: float) -> metrics.Row:
+def _row(seat: Seat, measured: dict[str, float], distance: float, sums: step.Sums) -> metrics.Row:
     """A row of metrics.csv."""
     run, update = seat.run, seat.update
     updates_since = update - max((e for e in run.evaluations if e < update), default=update)
+    if 'train_accuracy' in measured:
+        measured['gap'] = measured['train_accuracy'] - measured['test_accuracy']
+    if sums.measured and updates_since:
+        measured |= {name: getattr(sums, name) / sums.measured for name in metrics.NOISE}
     return {
         'epoch': seat.example / run.n,
         'update': update,
@@ -480,9 +550,8 @@ def _row(seat: Seat, measured: dict[str, float], distance: float, grad_norm_sum:
         'learning_rate': schedule.learning_rate_at(run.spans, update),
         'learning_rate_sum': schedule.learning_rate_sum(run.spans, update),
         **measured,
-        'gap': measured['train_accuracy'] - measured['test_accuracy'],
         'distance': distance,
-        'grad_norm': grad_norm_sum / updates_since if updates_since else float('nan'),
+        'grad_norm': sums.grad_norm / updates_since if updates_since else float('nan'),
         'train_seconds': seat.train_seconds,
         'eval_seconds': seat.eval_seconds,
     }

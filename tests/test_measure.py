@@ -51,9 +51,10 @@ def test_what_is_measured(measured: Path) -> None:
         f'gradient_norm_{kind}{sd}_bs{size}' for kind in ('frozen', 'moving') for sd in ('', '_sd') for size in SIZES
     }
     gradient |= {f'gradient_norm_{kind}{spread}_growth' for kind in ('frozen', 'moving') for spread in ('', '_spread')}
+    noise = {f'noise_scale{of}' for of in ('', '_low', '_high', '_square', '_variance')}
     for recipe in (SMALL, LARGE):
         found = read_json(numbers(measured, recipe))
-        assert set(found) == {'sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue', *gradient}
+        assert set(found) == {'sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue', *gradient, *noise}
         assert all(np.isfinite(value) for value in found.values())
         assert found['sharpness_0.001'] > found['sharpness_0.0005'] > 0
     assert not numbers(measured, WILD).exists()  # it diverged
@@ -76,6 +77,7 @@ def test_nothing_is_measured_twice(again: Path, capsys: pytest.CaptureFixture[st
 def test_what_is_missing_is_measured_alone(again: Path, measured: Path) -> None:
     found = read_json(numbers(again, SMALL))
     known = {'sharpness_0.001': 123.0, **{key: value for key, value in found.items() if 'gradient' in key}}
+    known |= {'noise_scale': 5.0}
     numbers(again, SMALL).write_text(json.dumps(known))
     measure.measure(settings(), again)
     assert read_json(numbers(again, SMALL)) == {**known, 'top_eigenvalue': found['top_eigenvalue']}
@@ -162,6 +164,43 @@ def test_gradient_norms_at_the_ends_are_closed_forms(measured: Path, split: Any)
     # One batch of 256 a trial, and its first gradient is at weights that have not moved yet.
     assert found['gradient_norm_moving_bs256'] == found['gradient_norm_frozen_bs256']
     assert found['gradient_norm_moving_bs1'] != found['gradient_norm_frozen_bs1']
+
+
+def flat_gradients(params: Any, split: Any) -> np.ndarray:
+    """Of each training example's loss, by hand: `gradient_NxP` float64."""
+    x_NxI, labels_N = split
+    logits_NxK, h_NxJ = forward(params, x_NxI)
+    error_NxK = jax.nn.softmax(logits_NxK) - jax.nn.one_hot(labels_N, 10)
+    back_NxJ = (error_NxK @ params['layers'][1]['kernel'].T) * (h_NxJ > 0)
+    parts = [x_NxI[:, :, None] * back_NxJ[:, None], back_NxJ, h_NxJ[:, :, None] * error_NxK[:, None], error_NxK]
+    return np.concatenate([np.asarray(part, float).reshape(len(labels_N), -1) for part in parts], 1)
+
+
+def test_the_noise_scale_is_that_of_all_examples_gradients(measured: Path, split: Any) -> None:
+    for recipe in (SMALL, LARGE):
+        found = read_json(numbers(measured, recipe))
+        gradient_NxP = flat_gradients(end_of(measured, recipe), split)
+        square, variance = np.sum(gradient_NxP.mean(0) ** 2), gradient_NxP.var(0, ddof=1).sum()
+        assert found['noise_scale_square'] == pytest.approx(square, rel=1e-4)
+        assert found['noise_scale_variance'] == pytest.approx(variance, rel=1e-4)
+        assert found['noise_scale'] == pytest.approx(variance / square, rel=1e-4)
+        assert found['noise_scale_low'] == found['noise_scale_high'] == found['noise_scale']
+
+
+def test_the_noise_scale_of_a_sample_has_an_interval(
+    trained: Path, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, 'NOISE_EXAMPLES', 200)
+    workdir = shutil.copytree(trained, tmp_path / 'study')
+    wanted = settings()
+    wanted.measurements, wanted.lines = ('noise_scale',), ()
+    measure.measure(wanted, workdir)
+    for recipe in (SMALL, LARGE):
+        found, whole = read_json(numbers(workdir, recipe)), read_json(numbers(measured, recipe))
+        low, high = found['noise_scale_low'], found['noise_scale_high']
+        assert low < whole['noise_scale'] < high < 2 * low
+        assert found['noise_scale'] != whole['noise_scale']
+        assert found['noise_scale_square'] == whole['noise_scale_square']
 
 
 def test_the_ends_of_a_line_are_the_runs_ends(measured: Path) -> None:

@@ -1,0 +1,389 @@
+"""Which runs are trained next, when the answer is searched for: a generator of rounds.
+
+The first rounds search the learning rate of each batch size by successive halving; the others train what the answer
+needs besides: moments at which the noise scale is measured, branches from them, a batch that grows, fresh seeds. What a
+round trains is a function of the rows of the rounds before, so a search that was killed goes on as it was: its rounds
+are gone through again, and what they need is there. `search.json` says what was decided; metrics.csv says why.
+
+The schedules are constant, so that a run's first updates are the whole of a shorter run: each budget is read off at
+the update where it ends.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bsgap import config, metrics, recipe, recommend, schedule
+from bsgap import study as study_lib
+from bsgap.study import Goal, Run
+
+UNITS = ('epochs', 'updates', 'seconds')  # of a budget
+VALIDATION_RATIO = 1.25  # from one evaluation on validation data to the next, in updates
+FIRST_VALIDATION = 1e-3  # of a run's updates
+BRANCH_SHARE = 0.5  # of the examples that a trunk has seen, a branch sees
+BRANCH_UPDATES = 4  # at least, in a branch
+
+
+class Key(NamedTuple):
+    """What the learning rate is searched for."""
+
+    batch_size: int
+    momentum: float
+
+
+@dataclasses.dataclass
+class Decisions:
+    """search.json: the budgets, the updates at which they end by batch size, what each rung kept and who was stopped."""
+
+    target: float
+    budgets: dict[str, float]
+    updates: dict[str, dict[str, int]]
+    seconds_per_update: dict[str, float]
+    reference: float
+    rungs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    stopped: list[str] = dataclasses.field(default_factory=list)
+
+
+def rounds(
+    study: config.Study,
+    search: config.Search,
+    n: int,
+    seconds_per_update: Callable[[Run], float],
+    workdir: Path,
+) -> Iterator[list[Goal]]:
+    """Yields the goals of each round, once those of the round before are reached in `workdir`.
+
+    `n` is the number of training examples; `seconds_per_update` measures a run's.
+    """
+    return _Rounds(study, search, n, seconds_per_update, workdir).all()
+
+
+def trunks(study: config.Study, search: config.Search, n: int, workdir: Path) -> list[Run]:
+    """The runs of a finished search that end at the moments at which the noise scale is measured."""
+    rounds = _Rounds(study, search, n, lambda _: math.nan, workdir)
+    return rounds._seeded(rounds._trunks())
+
+
+class _Rounds:
+    def __init__(
+        self,
+        study: config.Study,
+        search: config.Search,
+        n: int,
+        seconds_per_update: Callable[[Run], float],
+        workdir: Path,
+    ) -> None:
+        self.study, self.search, self.n, self.workdir = study, search, n, workdir
+        self.decisions = self._budgets(seconds_per_update)
+        self.write()
+
+    def all(self) -> Iterator[list[Goal]]:
+        yield from self._halving()
+        trunks = self._trunks()
+        if trunks:
+            yield [Goal(run, run.updates) for run in self._seeded(trunks)]
+        if others := [*self._branches(trunks), *self._grow(), *self._fresh()]:
+            yield others
+
+    def write(self) -> None:
+        study_lib.write_json(self.workdir / 'search.json', dataclasses.asdict(self.decisions))
+
+    @functools.cached_property
+    def found(self) -> dict[str, Any]:
+        """The answer once the halving is over; later rounds add to it and change nothing of it."""
+        about = study_lib.read_json(self.workdir / 'study.json')
+        return recommend.answer(about, dataclasses.asdict(self.decisions), metrics.read_runs(self.workdir))
+
+    def _budgets(self, measure: Callable[[Run], float]) -> Decisions:
+        """The budgets and where they end; an update's time is measured once for a workdir."""
+        search, path = self.search, self.workdir / 'search.json'
+        if path.exists():
+            times = study_lib.read_json(path, 'seconds_per_update')['seconds_per_update']
+        else:
+            times = {}
+            for size in search.batch_sizes:
+                fields = {'batch_size': size, 'learning_rate': search.learning_rates[0], **_length(1)}
+                times[str(size)] = measure(Run(self._made(f'bs{size}', fields), 0, self.n))
+        middle = search.batch_sizes[(len(search.batch_sizes) - 1) // 2]
+        epochs = {size: self._updates_in(size, search.budget_epochs) for size in search.batch_sizes}
+        updates = search.budget_updates or epochs[middle]
+        seconds = search.budget_seconds or epochs[middle] * times[str(middle)]
+        return Decisions(
+            search.target,
+            {'epochs': search.budget_epochs, 'updates': updates, 'seconds': seconds},
+            {
+                'epochs': {str(size): epochs[size] for size in search.batch_sizes},
+                'updates': {str(size): updates for size in search.batch_sizes},
+                'seconds': {size: max(1, int(seconds / time)) for size, time in times.items()},
+            },
+            times,
+            search.base['learning_rate'],
+        )
+
+    def _updates_in(self, batch_size: int, epochs: float) -> int:
+        return schedule.updates_between(0, max(1, round(epochs * self.n)), batch_size, self.n)
+
+    def _made(self, name: str, changes: Mapping[str, Any], stages: Any = None) -> config.Recipe:
+        return recipe.make(name, f'recipes.{name}.', dict(self.search.base), dict(changes), stages)
+
+    def _length(self, batch_size: int) -> int:
+        """The updates of a search's run: all that some budget asks for."""
+        return max(self.decisions.updates[unit][str(batch_size)] for unit in UNITS)
+
+    def _rung(self, batch_size: int, rung: int) -> int:
+        """The update at which a rung stands; the last one is the run's end."""
+        return max(2, round(self._length(batch_size) * self.search.keep ** (self.search.rungs - 1 - rung)))
+
+    def _recipe(self, key: Key, learning_rate: float) -> config.Recipe:
+        """A constant recipe of the search, for all budgets."""
+        size = key.batch_size
+        length = self._length(size)
+        swept = {'batch_size': size, 'learning_rate': learning_rate, 'momentum': key.momentum}
+        first = max(1.0, FIRST_VALIDATION * length)
+        steps = int(math.log(length / first, VALIDATION_RATIO)) + 1
+        dense = {round(first * VALIDATION_RATIO**i) for i in range(steps)}
+        dense |= {self._rung(size, rung) for rung in range(self.search.rungs)}
+        fields = {
+            **_length(length),
+            'evaluate_at': tuple(sorted({self.decisions.updates[unit][str(size)] for unit in UNITS})),
+            'validate_at': (0, *sorted(dense)),
+            'noise_scale': not self.search.base['batch_norm'],
+        }
+        return self._made(recipe.swept_name(dict(self.search.base), swept), {**swept, **fields})
+
+    def _seeded(self, recipes: Sequence[config.Recipe]) -> list[Run]:
+        return [Run(made, seed, self.n) for made in recipes for seed in range(self.study.seeds)]
+
+    def _halving(self) -> Iterator[list[Goal]]:
+        """Successive halving (Jamieson & Talwalkar 2016, 1502.07943), for all batch sizes side by side.
+
+        Where the best of a batch size is at an end of what was tried, the next learning rate beyond it joins, and the
+        rung is gone through again. The reference learning rate is never stopped.
+        """
+        search, reference = self.search, self.search.base['learning_rate']
+        keys = [Key(size, momentum) for size in search.batch_sizes for momentum in search.momenta]
+        tried: dict[Key, set[float]] = {key: set(search.learning_rates) for key in keys}
+        for key in keys:
+            if key.momentum == search.base['momentum']:
+                tried[key].add(reference)
+        alive = {key: set(rates) for key, rates in tried.items()}
+        for rung in range(search.rungs):
+            widened = True
+            while widened:
+                yield [
+                    Goal(run, self._rung(key.batch_size, rung))
+                    for key in keys
+                    for run in self._seeded([self._recipe(key, rate) for rate in sorted(alive[key])])
+                ]
+                errors = self._errors(alive, rung)
+                added = {key: self._beyond(errors[key], tried[key]) for key in keys}
+                for key, rate in added.items():
+                    tried[key] |= rate
+                    alive[key] |= rate
+                widened = any(added.values())
+            for key in keys:
+                ranked = sorted(alive[key], key=lambda rate: (errors[key][rate], rate))
+                best = ranked[: max(1, math.ceil(search.keep * len(ranked)))]
+                kept = {rate for rate in ranked if rate in best and errors[key][rate] < math.inf}
+                if key.momentum == search.base['momentum']:
+                    kept.add(reference)
+                last = rung == search.rungs - 1
+                self._note(key, rung, errors[key], alive[key] if last else kept)
+                alive[key] = alive[key] if last else kept
+            self.write()
+
+    def _errors(self, alive: Mapping[Key, set[float]], rung: int) -> dict[Key, dict[float, float]]:
+        """The validation error of each learning rate at a rung, mean over seeds; infinite where one diverged."""
+        rows = {record.about['name']: record.rows for record in metrics.read_runs(self.workdir)}
+        errors: dict[Key, dict[float, float]] = {}
+        for key, rates in alive.items():
+            update = self._rung(key.batch_size, rung)
+            errors[key] = {}
+            for rate in rates:
+                runs = self._seeded([self._recipe(key, rate)])
+                there = [row for run in runs for row in rows[run.name] if row['update'] == update]
+                sound = [1 - row['validation_accuracy'] for row in there if math.isfinite(row['validation_loss'])]
+                errors[key][rate] = float(np.mean(sound)) if len(sound) == len(runs) else math.inf
+        return errors
+
+    def _beyond(self, errors: Mapping[float, float], tried: set[float]) -> set[float]:
+        """The learning rate to be added, if the best one is at an end of those that were tried; else none."""
+        rates = sorted(self.search.learning_rates)
+        step = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
+        best = min(errors, key=lambda rate: (errors[rate], rate))
+        low, high = min(tried), max(tried)
+        below = sum(rate < rates[0] for rate in tried - {self.search.base['learning_rate']})
+        above = sum(rate > rates[-1] for rate in tried - {self.search.base['learning_rate']})
+        if best == low and below < self.search.widen:
+            return {_rounded(low / step)}
+        if best == high and errors[best] < math.inf and above < self.search.widen:
+            return {_rounded(high * step)}
+        return set()
+
+    def _note(self, key: Key, rung: int, errors: Mapping[float, float], kept: set[float]) -> None:
+        names = {rate: self._recipe(key, rate).name for rate in errors}
+        self.decisions.rungs.append(
+            {
+                **key._asdict(),
+                'update': self._rung(key.batch_size, rung),
+                'errors': {names[rate]: error if error < math.inf else None for rate, error in sorted(errors.items())},
+                'kept': [names[rate] for rate in sorted(kept)],
+                'added': [names[rate] for rate in sorted(errors) if rate not in self._given],
+            }
+        )
+        stopped = [self._recipe(key, rate) for rate in sorted(errors) if rate not in kept]
+        self.decisions.stopped += [run.name for run in self._seeded(stopped)]
+
+    @property
+    def _given(self) -> set[float]:
+        return {*self.search.learning_rates, self.search.base['learning_rate']}
+
+    def _tuned(self) -> dict[int, Mapping[str, Any]]:
+        """The recipe that needs the fewest updates to the target, by batch size; those that reach it."""
+        points = self.found['to_target']
+        return {p['batch_size']: p for p in points if all(run['updates'] is not None for run in p['runs'])}
+
+    def _trunk(self) -> tuple[Mapping[str, Any], float] | None:
+        """The tuned point whose batch size is nearest to the critical one (the middle one if that is unknown), and the
+        updates that it needs to the target."""
+        tuned = {size: point for size, point in self._tuned().items() if size > 1}
+        if not tuned:
+            return None
+        curve = self.found['curve']
+        sizes = sorted(tuned)
+        centre = curve['b_crit']['value'] if curve else sizes[(len(sizes) - 1) // 2]
+        point = tuned[min(sizes, key=lambda size: abs(math.log(size / centre)))]
+        return point, float(np.exp(np.mean([math.log(max(1, run['updates'])) for run in point['runs']])))
+
+    def _trunks(self) -> list[config.Recipe]:
+        """Recipes that end at the moments at which the noise scale is measured."""
+        if not self.search.moments or self.search.base['batch_norm'] or (found := self._trunk()) is None:
+            return []
+        point, updates = found
+        moments = sorted({max(2, round(share * updates)) for share in self.search.moments})
+        return [self._made(f'moment{update}', _constant(point, update)) for update in moments]
+
+    def _branches(self, trunks: Sequence[config.Recipe]) -> list[Goal]:
+        """From each moment, some examples more at each batch size, at the learning rate that is tuned for it."""
+        tuned, goals = self._tuned(), []
+        for trunk in trunks:
+            (stage,) = trunk.stages
+            update = int(stage.length)
+            (start, *_) = self._seeded([trunk])
+            more = max(1, round(BRANCH_SHARE * start.examples))
+            first = {'updates': update, 'batch_size': stage.batch_size, 'learning_rate': stage.learning_rate}
+            for size, point in tuned.items():
+                if size * BRANCH_UPDATES > more:
+                    continue
+                second = {'examples': more, 'batch_size': size, 'learning_rate': point['learning_rate']}
+                changes = {'evaluate_at': (update,), 'validate_at': (update,)}
+                stages = [first | {'momentum': stage.momentum}, second | {'momentum': point['momentum']}]
+                made = self._made(f'{trunk.name}-bs{size}', changes, stages)
+                goals += [Goal(run, run.updates, Run(trunk, run.seed, self.n)) for run in self._seeded([made])]
+        return goals
+
+    def _grow(self) -> list[Goal]:
+        """The batch follows the noise scale that was measured during training, at each size's tuned learning rate."""
+        found, tuned = self._trunk(), self._tuned()
+        if not self.search.grow or found is None:
+            return []
+        points = [
+            point
+            for line in self.found['noise_scale']['training']
+            if line['batch_size'] == found[0]['batch_size']
+            for point in line['points']
+        ]
+        sizes = sorted(tuned)
+        steps: list[tuple[int, int]] = []  # from which example on, which batch size
+        for point in points:
+            size = min(sizes, key=lambda size: abs(math.log(size / point['noise_scale']['value'])))
+            if not steps or size > steps[-1][1]:
+                steps.append((point['examples'] if steps else 0, size))
+        if len(steps) < 2:
+            return []
+        budgets, times = self.decisions.budgets, self.decisions.seconds_per_update
+        stages: list[dict[str, Any]] = []
+        updates, seconds = 0, 0.0
+        for (first, size), (last, _) in itertools.pairwise(steps):
+            stages.append(_stage(tuned[size]) | {'examples': last - first})
+            more = schedule.updates_between(first, last, size, self.n)
+            updates, seconds = updates + more, seconds + more * times[str(size)]
+        first, size = steps[-1]
+        left = {
+            'epochs': self._updates_in(size, max(0.0, budgets['epochs'] - first / self.n)) + 1,
+            'updates': int(budgets['updates']) - updates,
+            'seconds': int((budgets['seconds'] - seconds) / times[str(size)]),
+        }
+        stages.append(_stage(tuned[size]) | {'updates': max(1, *left.values())})
+        ends = self._ends(Run(self._made('grow', {}, stages), 0, self.n))
+        length = max(ends)
+        stages[-1]['updates'] = max(1, length - updates)
+        dense = {round(length / VALIDATION_RATIO**i) for i in range(int(math.log(length, VALIDATION_RATIO)) + 1)}
+        made = self._made('grow', {'evaluate_at': ends, 'validate_at': (0, *sorted(dense))}, stages)
+        return [Goal(run, run.updates) for run in self._seeded([made])]
+
+    def _ends(self, run: Run) -> tuple[int, ...]:
+        """The updates at which a run has used up each budget."""
+        budgets, times = self.decisions.budgets, self.decisions.seconds_per_update
+
+        def spent(update: int, unit: str) -> float:
+            if unit == 'updates':
+                return update
+            if unit == 'epochs':
+                return run.example(update) / self.n
+            return sum(
+                max(0, min(update, span.last_update) - span.first_update) * times[str(span.stage.batch_size)]
+                for span in run.spans
+            )
+
+        def end(unit: str) -> int:
+            """The last update that the budget allows; it may pass the end of an epoch by a part of a batch."""
+            low, high = 1, run.updates
+            while low < high:
+                middle = (low + high + 1) // 2
+                low, high = (middle, high) if spent(middle, unit) <= budgets[unit] else (low, middle - 1)
+            return low
+
+        return tuple(sorted({end(unit) for unit in UNITS}))
+
+    def _fresh(self) -> list[Goal]:
+        """Fresh seeds at the recommended batch size of each budget, and at a quarter and four times of it."""
+        goals: dict[Run, int] = {}
+        seeds = range(self.study.seeds, self.study.seeds + self.search.confirm_seeds)
+        for budget in self.found['budgets'] if seeds else ():
+            rows = {row['batch_size']: row for row in budget['rows']}
+            best = budget['recommended']
+            for size in (best / 4, best, 4 * best) if best else ():
+                if size in rows:
+                    row = rows[size]
+                    made = self._recipe(Key(row['batch_size'], row['momentum']), row['learning_rate'])
+                    for seed in seeds:
+                        run = Run(made, seed, self.n)
+                        goals[run] = max(goals.get(run, 0), row['updates'])
+        self.decisions.stopped += [run.name for run, until in goals.items() if until < run.updates]
+        self.write()
+        return [Goal(run, until) for run, until in goals.items()]
+
+
+def _length(updates: int) -> dict[str, Any]:
+    return {'epochs': 0.0, 'updates': updates, 'examples': 0}
+
+
+def _stage(point: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: point[field] for field in ('batch_size', 'learning_rate', 'momentum')}
+
+
+def _constant(point: Mapping[str, Any], updates: int) -> dict[str, Any]:
+    """The fields of a point's recipe, ended after some updates."""
+    return {**_stage(point), **_length(updates), 'evaluate_at': (updates,), 'validate_at': ()}
+
+
+def _rounded(rate: float) -> float:
+    """So that the name stays short."""
+    return float(f'{rate:.3g}')
