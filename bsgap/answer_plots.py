@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from bsgap import plots
 
-# McCandlish et al. 2018 (1812.06162), the table of noise scales: MNIST, simple CNN.
+# McCandlish et al. 2018 (1812.06162), for MNIST.
 PUBLISHED = {
     'B_crit 20 at the start': 20,
     'B_simple 50 at the start': 50,
@@ -43,7 +43,7 @@ def draw(answer: Mapping[str, Any], folder: Path, title: str) -> dict[str, Path]
     seeds = seeds or sorted({len(entry['runs']) for entry in answer['to_target']})
     note = title
     if max(seeds, default=1) > 1:
-        note += f'; mean and 95 % interval over seeds (n = {", ".join(map(str, seeds))})'
+        note += f'; 95 % intervals, {" or ".join(map(str, seeds))} seeds'
     files = {}
     with mpl.rc_context(plots.STYLE):
         for name, (caption, drawn) in FIGURES.items():
@@ -76,7 +76,7 @@ def _updates_to_target(answer: Mapping[str, Any]) -> Figure | None:
         if made_R:
             middle = np.exp(np.mean(np.log(made_R)))
             right.annotate(
-                str(size), (middle, size * middle), (7, 3), textcoords='offset points', fontsize=8, color='0.3'
+                str(size), (middle, size * middle), (7, 7), textcoords='offset points', fontsize=8, color='0.3'
             )
     updates_P, examples_P = np.array(shown).T if shown else np.empty((2, 0))
     left.set(xlim=_limits(sizes, 1.6), ylim=_limits(updates_P, 2))
@@ -109,11 +109,11 @@ def _hyperbola(left: Axes, right: Axes, curve: Mapping[str, Any], sizes: Sequenc
     if np.isfinite([s_ends, e_ends]).all():
         low_P, high_P = (s + e / size_P for s, e in zip(s_ends, e_ends, strict=True))
         left.fill_between(size_P, low_P, high_P, color='black', alpha=0.12, linewidth=0)
-    left.plot(size_P, e_min / size_P, '--', color=ORANGE, label=f'E_min = {_words(curve["e_min"])} examples', zorder=1)
+    left.plot(size_P, e_min / size_P, '--', color=ORANGE, label=f'E_min: {_words(curve["e_min"])} examples', zorder=1)
     right.axhline(e_min, linestyle='--', color=ORANGE, zorder=1)
     for line in (left.axhline, right.axvline):
-        line(s_min, linestyle=':', color=BLUE, label=f'S_min = {_words(curve["s_min"])} updates', zorder=1)
-    _band((left.axvline, left.axvspan), curve['b_crit'], f'B_crit = {_words(curve["b_crit"])}')
+        line(s_min, linestyle=':', color=BLUE, label=f'S_min: {_words(curve["s_min"])} updates', zorder=1)
+    _band((left.axvline, left.axvspan), curve['b_crit'], f'B_crit: {_words(curve["b_crit"])}')
 
     critical = curve['b_crit']['value']
     first, last = left.get_xlim()
@@ -158,7 +158,7 @@ def _time_to_target(answer: Mapping[str, Any]) -> Figure | None:
         right.plot(size_P, examples_P, '--', color='black', label='fitted examples', zorder=1)
         for axes in (left, right):
             axes.set_xlim(_limits(sizes, 1.6))
-            label = f'B_crit = {_words(curve["b_crit"])}' if axes is left else None
+            label = f'B_crit: {_words(curve["b_crit"])}' if axes is left else None
             _band((axes.axvline, axes.axvspan), curve['b_crit'], label)
     _keys(left, entries)
     for axes in (left, right):
@@ -178,7 +178,7 @@ def _accuracy_surface(answer: Mapping[str, Any]) -> Figure | None:
         return None
     momenta = sorted({cell['momentum'] for cell in cells})
     figure, all_axes = plots._panels(len(momenta), sharex=True, sharey=True)
-    figure.set_size_inches(max(7.5, 5 * len(momenta)), 5.2)
+    figure.set_size_inches(max(8.5, 5 * len(momenta)), 5.8)
     # A logarithmic scale has no place for an error of 0.
     errors = [max(100 - 100 * cell['validation_accuracy'], 0.01) for cell in found]
     norm = LogNorm(min(errors), max(max(errors), 1.1 * min(errors)))
@@ -188,12 +188,12 @@ def _accuracy_surface(answer: Mapping[str, Any]) -> Figure | None:
         for status, size in (('done', 90), ('stopped', 25)):
             some = [(c['batch_size'], c['learning_rate'], e) for c, e in here if c['status'] == status]
             if some:
-                x, y, error = zip(*some, strict=True)
+                x, y, error = np.array(some).T
                 name = 'to the end' if status == 'done' else 'stopped early'
                 axes.scatter(x, y, size, error, marker='s', cmap='viridis_r', norm=norm, label=name)
         diverged = [c for c in cells if c['momentum'] == momentum and c['status'] == 'diverged']
         if diverged:
-            x, y = [c['batch_size'] for c in diverged], [c['learning_rate'] for c in diverged]
+            x, y = np.array([(c['batch_size'], c['learning_rate']) for c in diverged]).T
             axes.plot(x, y, 'x', color=RED, markersize=5, label='diverged')
         lowest = {c['batch_size']: c['learning_rate'] for c, _ in sorted(here, key=lambda p: -p[1]) if _done(c)}
         axes.plot(
@@ -207,7 +207,7 @@ def _accuracy_surface(answer: Mapping[str, Any]) -> Figure | None:
         )
         _best(axes, answer, momentum)
         if len(momenta) > 1:
-            axes.set_title(f'momentum {momentum:g}', fontsize=10)
+            axes.set_title(f'momentum {momentum:g}', fontsize=10, loc='left')
         axes.set(xlim=_limits(sizes, 1.6), ylim=_limits(rates, 1.8))
         plots._batch_sizes(axes, 'x', sizes)
         plots._logarithmic(axes, 'y')
@@ -228,13 +228,13 @@ def _best(axes: Axes, answer: Mapping[str, Any], momentum: float) -> None:
     }
     if not best:
         return
-    exponent = answer['learning_rate_exponent']
-    law = f'; ε ∝ B^p, p = {_words(exponent)}' if exponent else ''
-    axes.plot(list(best), list(best.values()), '.-', color='black', label=f'fewest updates to the target{law}')
+    if exponent := answer['learning_rate_exponent']:
+        axes.set_title(f'black line: ε ∝ B^p, p: {_words(exponent)}', fontsize=8, color='0.3', loc='right')
+    axes.plot(list(best), list(best.values()), '.-', color='black', label='fewest updates to the target')
     middle, rate = (np.exp(np.mean(np.log(list(values)))) for values in (best, best.values()))
     for power, style, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
         guide = [rate * (size / middle) ** power for size in best]
-        axes.plot(list(best), guide, style, color=RED, label=name)
+        axes.plot(list(best), guide, style, color=RED, label=name, zorder=1)
 
 
 def _noise_scale(answer: Mapping[str, Any]) -> Figure | None:
@@ -248,7 +248,7 @@ def _noise_scale(answer: Mapping[str, Any]) -> Figure | None:
     for entry, colour in zip(series, plots._viridis(len(series)), strict=True):
         x = [point['examples'] for point in entry['points']]
         value_P, low_P, high_P = _ends([point['noise_scale'] for point in entry['points']])
-        label = f'batch size {entry["batch_size"]}, ε {entry["learning_rate"]:g}'
+        label = f'batch size {entry["batch_size"]}, ε {entry["learning_rate"]:.3g}'
         axes.plot(x, value_P, '.-', color=colour, label=label)
         axes.fill_between(x, low_P, high_P, color=colour, alpha=0.15, linewidth=0)
     for points, column, name, marker in (
@@ -259,18 +259,23 @@ def _noise_scale(answer: Mapping[str, Any]) -> Figure | None:
             found = [point[column] for point in points]
             estimates += found
             trunks = ', '.join(map(str, sorted({point['batch_size'] for point in points})))
-            look = {'color': 'black', 'markerfacecolor': 'white' if marker == 's' else 'black', 'zorder': 3}
+            look: dict[str, Any] = {
+                'color': 'black',
+                'markerfacecolor': 'white' if marker == 's' else 'black',
+                'zorder': 3,
+            }
             x = [point['examples'] for point in points]
             _bars(axes, x, found, fmt=marker, label=f'{name} (batch size {trunks})', **look)
     values = [estimate['value'] for estimate in estimates]
     curve = answer['curve']
     if curve:
-        _band((axes.axhline, axes.axhspan), curve['b_crit'], f'B_crit = {_words(curve["b_crit"])}')
-        values.append(curve['b_crit']['value'])
+        _band((axes.axhline, axes.axhspan), curve['b_crit'], f'B_crit: {_words(curve["b_crit"])}')
+        # One that the data don't bound may be anywhere.
+        values.append(np.clip(curve['b_crit']['value'], min(values) / 30, 30 * max(values)))
     if answer['dataset'] == 'mnist':
         for i, (name, value) in enumerate(PUBLISHED.items()):
-            label = None if i else 'published for MNIST, McCandlish et al. 2018'
-            axes.axhline(value, color='grey', linestyle='--', linewidth=0.8, label=label, zorder=1)
+            source = None if i else 'published for MNIST, McCandlish et al. 2018'
+            axes.axhline(value, color='grey', linestyle='--', linewidth=0.8, label=source, zorder=1)
             axes.annotate(
                 name,
                 (1, value),
@@ -307,11 +312,11 @@ def _budgets(answer: Mapping[str, Any]) -> Figure | None:
         ):
             if budget[key] in rows:
                 height = 100 * rows[budget[key]]['value']
-                look = {'markerfacecolor': 'none', 'color': colour, 'linestyle': 'none'}
+                look: dict[str, Any] = {'markerfacecolor': 'none', 'color': colour, 'linestyle': 'none'}
                 axes.plot([budget[key]], [height], marker=marker, markersize=size, label=name, **look)
         shown += [100 * row['value'] for row in rows.values()]
         shown += _fresh(axes, answer, budget['unit'])
-        amount = f'{budget["amount"]:,.4g}' if budget['amount'] < 1000 else f'{budget["amount"]:,.0f}'
+        amount = f'{budget["amount"]:.3g}' if budget['amount'] < 1000 else f'{budget["amount"]:,.0f}'
         axes.set_title(f'{amount} {"s" if budget["unit"] == "seconds" else budget["unit"]}', fontsize=10)
         axes.set_xlim(_limits(sizes, 1.6))
         plots._batch_sizes(axes, 'x', sizes)
@@ -331,7 +336,9 @@ def _fresh(axes: Axes, answer: Mapping[str, Any], unit: str) -> list[float]:
     rows = [row for row in (answer['confirmation'] or {}).get('rows', []) if row['unit'] == unit]
     if rows:
         x, accuracies = [1.15 * row['batch_size'] for row in rows], [row['test_accuracy'] for row in rows]
-        _bars(axes, x, accuracies, 100, fmt='D', color=ORANGE, label='confirmation with fresh seeds', zorder=3)
+        seeds = ', '.join(map(str, sorted({row['seeds'] for row in rows})))
+        label = f'confirmation with fresh seeds (n = {seeds})'
+        _bars(axes, x, accuracies, 100, fmt='D', color=ORANGE, label=label, zorder=3)
         shown += [100 * accuracy['value'] for accuracy in accuracies]
     return shown
 
@@ -461,10 +468,10 @@ def _limits(values: Iterable[float], factor: float) -> tuple[float, float]:
 
 
 def _words(estimate: Mapping[str, Any]) -> str:
-    """Such as `190 (120 to 310)`."""
-    value, low, high = (
-        end if end is None else f'{float(f"{end:.2g}"):,.10g}' for end in map(estimate.get, ('value', 'low', 'high'))
-    )
-    if low is None and high is None:
-        return str(value)
-    return f'{value} ({f"above {low}" if high is None else f"below {high}" if low is None else f"{low} to {high}"})'
+    """Such as `190 (150 to 250)`; a low end of 0 is no bound, and with one bound that is what is known."""
+    value, low, high = (end and f'{float(f"{end:.2g}"):,.10g}' for end in map(estimate.get, ('value', 'low', 'high')))
+    if low and high:
+        return f'{value} ({low} to {high})'
+    if low or high:
+        return f'{f"above {low}" if low else f"below {high}"} (best fit {value})'
+    return f'{value} (not bounded)' if estimate['low'] == 0 else str(value)

@@ -43,6 +43,23 @@ def _dot_general(x: jax.Array, w: jax.Array, dimension_numbers: Any, precision: 
     return product(x, w)
 
 
+def convolution(x_BxHxWxI: jax.Array, w_3x3xIxO: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """The 3×3 convolution with stride 1 and padding `SAME`, as `nnx.Conv` takes it: `y_BxHxWxO`.
+
+    XLA's CPU backend makes convolutions inside a loop, which all training here is, 2 to 40 times slower than outside
+    (36 ms an example's gradient at 32 and 64 channels and batch size 512); as the matrix product of each pixel's nine
+    neighbours it takes 0.9. Elsewhere XLA's own is used.
+    """
+    if jax.default_backend() != 'cpu':
+        return jax.lax.conv_general_dilated(
+            x_BxHxWxI, w_3x3xIxO, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        )
+    height, width = x_BxHxWxI.shape[1:3]
+    padded = jnp.pad(x_BxHxWxI, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    neighbours = [padded[:, i : i + height, j : j + width] for i, j in itertools.product(range(3), repeat=2)]
+    return jnp.concatenate(neighbours, -1) @ w_3x3xIxO.reshape(-1, w_3x3xIxO.shape[-1])
+
+
 _RATE = 0.1  # η of the running statistics
 _EPSILON = 1e-5  # added to a variance
 
@@ -181,7 +198,13 @@ class CNN(nnx.Module):
         if 0 in pooled:
             raise ValueError(f'images of {height}×{width} are too small for {len(channels)} 2×2 pools, one a channel')
         self.convolutions = nnx.List(
-            nnx.Conv(i, o, (3, 3), use_bias=not batch_norm, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+            nnx.Conv(
+                *(i, o, (3, 3)),
+                use_bias=not batch_norm,
+                kernel_init=nnx.initializers.he_normal(),
+                conv_general_dilated=convolution,
+                rngs=rngs,
+            )
             for i, o in itertools.pairwise((depth, *channels))
         )
         self.norms = nnx.List(BatchNorm(width, ghost_batch) for width in channels if batch_norm)

@@ -109,7 +109,7 @@ def exact(loss_of: Partial, params: Any, order_N: np.ndarray, sample: int, chunk
     for index_B in np.array_split(order_N, -(-n // WHOLE_BATCH)):
         grads = _add_gradient(loss_of, params, index_B, len(index_B) / n, grads)
     square = float(optax.tree.norm(grads, squared=True))
-    chunks = [order_N[m : min(m + chunk, sampled)] for m in range(0, sampled, chunk)]
+    chunks = [order_N[:sampled][m : m + chunk] for m in range(0, sampled, chunk)]
     square_M = np.concatenate([_example_squares(loss_of, params, index_B) for index_B in chunks], dtype=float)
     mean = square_M.mean()
     if sampled < 2 or not mean > 0:

@@ -112,8 +112,8 @@ def segment(
     """Makes `stretch.updates` updates of one run, on the examples of an epoch in `order_N`.
 
     A batch that crosses `leg.stop` is partial: its mean is taken over the examples before it. A batch may be the sum of
-    several `parts`; its gradient is that of the whole to rounding. `measure_noise` sums up what the noise scale is estimated
-    from: the gradients of the parts, or, now and then, of the two halves of a batch that is computed as a whole.
+    several `parts`; its gradient is that of the whole to rounding. `measure_noise` sums up what the noise scale is
+    estimated from: the gradients of the parts, or, now and then, of the two halves of a batch that is no sum.
     """
     n = len(train.labels_N)
     number, size = parts

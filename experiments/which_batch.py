@@ -28,7 +28,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = {}
     study.mean, study.std = (), ()  # those of the training split, whatever the dataset is
     study.validation = 1 / 12
-    study.sweep.batch_size = (1, 4, 16, 64, 256, 1024, 4096)
+    study.sweep.batch_size = (1, 4, 16, 64, 256, 1024, 4096, 16384)
     study.sweep.learning_rate = (0.01, 0.03, 0.1, 0.3, 1.0)
     study.learning_rate = 0.01  # the origin's, with which each batch size is trained as well
     study.seeds = 5
@@ -40,7 +40,7 @@ def get_config(variant: str = '') -> ConfigDict:
         variant,
         cpu={
             'validation': 1 / 20,
-            'sweep.batch_size': (4, 16, 64, 256, 1024, 4096),
+            'sweep.batch_size': (4, 16, 64, 256, 1024),
             'seeds': 3,
             'search.budget_epochs': 2.0,
             'search.budget_updates': 250,

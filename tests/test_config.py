@@ -383,7 +383,7 @@ def test_every_field_is_read_somewhere() -> None:
         'learning_rate': 9.0, 'momentum': 0.5, 'weight_decay': 9.0, 'label_noise': 0.5, 'label_smoothing': 0.5,
         'model': 'cnn', 'channels': (3,), 'batch_norm': True, 'ghost_batch': 9, 'model_arguments': {'a': 1},
         'optimizer': 'adam', 'nesterov': True, 'beta1': 0.5, 'beta2': 0.5, 'clip': 9.0, 'evaluate_epochs': 0.5,
-        'evaluate_updates': 9, 'figures': ('gap',), 'measurements': ('sharpness',), 'lines': (('bs64-lr0.1',) * 2,),
+        'evaluate_updates': 9, 'evaluate_at': (9,), 'noise_scale': True, 'figures': ('gap',), 'measurements': ('sharpness',), 'lines': (('bs64-lr0.1',) * 2,),
         'recipes': {'x': {'stages': ({'epochs': 1, 'batch_size': 1, 'learning_rate': 1.0},)}}, 'finding': 'x',
         'claims': {'c': {**line, 'published': 'x', 'source': 'x', 'status': 'U'}}, 'sweep.batch_size': (9,),
     }  # fmt: skip
@@ -393,6 +393,7 @@ def test_every_field_is_read_somewhere() -> None:
     # These need others beside them to change anything.
     beside: dict[str, Any] = {
         'schedule': ({}, {'schedule': 'cosine'}),
+        'validate_at': ({'validation': 0.5}, {'validation': 0.5, 'validate_at': (9,)}),
         'updates': ({}, {'epochs': 0, 'updates': 9}),
         'examples': ({}, {'epochs': 0, 'examples': 9}),
         'milestones': (grow, {**grow, 'milestones': (0.5,)}),
@@ -406,7 +407,7 @@ def test_every_field_is_read_somewhere() -> None:
         'beta_scaling': ({'base_batch_size': 8}, {'base_batch_size': 8, 'beta_scaling': 'half_life'}),
         'adapt_regime': ({'base_batch_size': 8}, {'base_batch_size': 8, 'adapt_regime': True}),
     }
-    assert {*alone, *beside} == {*config.default(), 'sweep.batch_size'} - {'sweep'}
+    assert {*alone, *beside} == {*config.default(), 'sweep.batch_size'} - {'sweep', 'search'}
     for field, (before, after) in {**{key: ({}, {key: value}) for key, value in alone.items()}, **beside}.items():
         assert all_but_fields(before) != all_but_fields(after), field
 

@@ -46,6 +46,21 @@ def test_product_and_its_gradients_are_those_of_a_matrix_product() -> None:
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+def test_convolution_and_its_gradients_are_those_of_xla() -> None:
+    x_BxHxWxI = jax.random.normal(jax.random.key(0), (3, 5, 4, 2))
+    w_3x3xIxO = jax.random.normal(jax.random.key(1), (3, 3, 2, 6))
+    dy_BxHxWxO = jax.random.normal(jax.random.key(2), (3, 5, 4, 6))
+
+    def expected(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+    y, pull = jax.vjp(model.convolution, x_BxHxWxI, w_3x3xIxO)
+    expected_y, expected_pull = jax.vjp(expected, x_BxHxWxI, w_3x3xIxO)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(pull(dy_BxHxWxO), expected_pull(dy_BxHxWxO), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_logits_are_those_of_the_written_out_network() -> None:
     mlp = define(shape=(2, 2, 1))
     params, state = mlp.init(KEY)

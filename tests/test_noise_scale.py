@@ -116,7 +116,7 @@ def squares(x_NxI: jax.Array, y_N: jax.Array, params: Any, index_B: jax.Array) -
 
 @pytest.mark.parametrize(('sample', 'chunk'), [(N, 1), (N, 7), (100, N), (100, 100)])
 def test_all_examples_give_the_closed_form(sample: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise_scale, 'WHOLE_BATCH', 10)
+    monkeypatch.setattr(noise_scale, 'WHOLE_BATCH', 5)
     loss_of = Partial(squares, jnp.asarray(X_NxI), jnp.asarray(Y_N))
     found = noise_scale.exact(loss_of, {'w': W_I}, np.arange(N)[::-1], sample, chunk)
     assert found.gradient_square == pytest.approx(SQUARE, rel=1e-5)
@@ -132,7 +132,7 @@ def test_a_sample_is_unbiased_and_its_interval_covers() -> None:
     gradient_NxI = x_NxI.astype(float) * (x_NxI.astype(float) @ W_I - y_N)[:, None]
     square, variance = np.sum(gradient_NxI.mean(0) ** 2), gradient_NxI.var(0, ddof=1).sum()
     loss_of = Partial(squares, jnp.asarray(x_NxI), jnp.asarray(y_N))
-    found = [noise_scale.exact(loss_of, {'w': W_I}, rng.permutation(n), 1500, 500) for _ in range(200)]
+    found = [noise_scale.exact(loss_of, {'w': W_I}, rng.permutation(n), 1500, 700) for _ in range(200)]
     assert found[0].gradient_square == pytest.approx(square, rel=1e-4)
     variances = [one.gradient_variance for one in found]
     assert abs(np.mean(variances) - variance) < 4 * np.std(variances) / math.sqrt(200)

@@ -371,4 +371,4 @@ def test_where_runs_go_on() -> None:
 def test_final_leaves_hold_all_that_decides_the_future(uninterrupted: Path) -> None:
     leaves = final_leaves(uninterrupted)['grow-seed0']
     kinds = {name.split('.')[0] for name in leaves}
-    assert kinds == {'params', 'opt_state', 'update', 'grad_norm_sum'}
+    assert kinds == {'params', 'opt_state', 'update', 'sums'}

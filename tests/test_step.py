@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,14 +61,14 @@ def stretch(offset: int, updates: int) -> step.Stretch:
 
 def run(
     case: tuple[model.Model, Split], batch_size: int, updates: int, kind: Kind = SGD, physical: int = N,
-    offset: int = 0, seed: int = 0, state: step.State | None = None, **leg_fields: Any,
+    offset: int = 0, seed: int = 0, state: step.State | None = None, noise: bool = False, **leg_fields: Any,
 ) -> step.State:  # fmt: skip
     function, split = case
     state = state or step.init(function, kind, jnp.int32(seed))
     order_N = step.order(jnp.int32(seed), jnp.int32(0), N)
     parts = step.parts(batch_size, physical, 0)
     return step.segment(
-        function, kind, batch_size, parts, split, stretch(offset, updates), order_N, leg(**leg_fields), state
+        function, kind, batch_size, parts, noise, split, stretch(offset, updates), order_N, leg(**leg_fields), state
     )
 
 
@@ -136,14 +137,51 @@ def test_updates_are_those_of_sgd_written_out() -> None:
         w = jax.tree.map(lambda w, v: w - rate * v, w, v)
     state = run(case, 5, 2, MOMENTUM, rate=rate, momentum=m, decay=decay)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), state.params, w)
-    np.testing.assert_allclose(state.grad_norm_sum, norms, rtol=1e-5)
+    np.testing.assert_allclose(state.sums.grad_norm, norms, rtol=1e-5)
 
 
 def test_the_sum_of_gradient_norms_starts_anew_after_an_evaluation() -> None:
     first = run(mlp(), 5, 1)
     going_on = run(mlp(), 5, 1, offset=5, state=first, fresh=False)
     anew = run(mlp(), 5, 1, offset=5, state=first, fresh=True)
-    np.testing.assert_allclose(going_on.grad_norm_sum, first.grad_norm_sum + anew.grad_norm_sum, rtol=1e-6)
+    np.testing.assert_allclose(going_on.sums.grad_norm, first.sums.grad_norm + anew.sums.grad_norm, rtol=1e-6)
+
+
+@pytest.mark.parametrize(('batch_size', 'physical'), [(4, N), (5, N), (10, 4), (7, 3)])
+def test_the_noise_scale_is_estimated_from_the_parts_of_a_batch(batch_size: int, physical: int) -> None:
+    """From two halves, or from the parts of an accumulated batch; by hand from the gradients of single examples."""
+    case = function, split = mlp()
+    state = run(case, batch_size, 1, physical=physical, noise=True)
+    start = step.init(function, SGD, jnp.int32(0)).params
+    order_N = step.order(jnp.int32(0), jnp.int32(0), N)
+
+    def loss(w: Any, i: jax.Array) -> jax.Array:
+        logits_K = function.predict(w, {}, split.images_NxHxWxC[i][None])[0]
+        return -jax.nn.log_softmax(logits_K)[split.labels_N[i]]
+
+    slopes_BxP = np.stack(
+        [jax.flatten_util.ravel_pytree(jax.grad(loss)(start, i))[0] for i in order_N[:batch_size].tolist()]
+    )
+    number, size = step.parts(batch_size, physical, 0)
+    cut = size if number > 1 else -(-batch_size // 2)
+    groups = [slopes_BxP[first : first + cut] for first in range(0, batch_size, cut)]
+    mean_P = slopes_BxP.mean(0)
+    between = sum(len(group) * ((group.mean(0) - mean_P) ** 2).sum() for group in groups)
+    variance = between / (len(groups) - 1)
+    square = (mean_P**2).sum() - variance * (1 / batch_size - 1 / N)
+    assert state.sums.measured == 1
+    np.testing.assert_allclose(state.sums.gradient_variance, variance, rtol=1e-4)
+    np.testing.assert_allclose(state.sums.gradient_square, square, rtol=1e-3)
+
+
+def test_measuring_the_noise_scale_changes_no_update_beyond_rounding() -> None:
+    plain, noisy = (run(mlp(), 4, 3, noise=noise) for noise in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain.params, noisy.params)
+    assert (plain.sums.measured, noisy.sums.measured) == (0, 1)  # of small batches every eighth is halved
+
+
+def test_one_example_has_no_noise_scale() -> None:
+    assert run(mlp(), 1, 3, noise=True).sums.measured == 0
 
 
 @pytest.mark.parametrize('max_batch', [3, N, 100])
@@ -176,7 +214,7 @@ def cohort(how: Literal['vmap', 'map'], legs: list[step.Leg], seeds: list[int]) 
     order_RxN = jnp.stack([step.order(jnp.int32(seed), jnp.int32(0), N) for seed in seeds])
     leg_R = jax.tree.map(lambda *leaves: jnp.stack(leaves), *legs)
     state_R = jax.tree.map(lambda *s: jnp.stack(s), *[step.init(function, MOMENTUM, jnp.int32(seed)) for seed in seeds])
-    one = lambda *of_run: step.segment(function, MOMENTUM, 3, (1, 3), split, stretch(0, 4), *of_run)  # noqa: E731
+    one = lambda *of_run: step.segment(function, MOMENTUM, 3, (1, 3), False, split, stretch(0, 4), *of_run)  # noqa: E731
     return lambda: step.across_runs(one, how)(order_RxN, leg_R, state_R)
 
 

@@ -18,11 +18,11 @@ from bsgap import config, metrics, model, step, train
 
 METRICS = (
     'epoch,update,examples,batch_size,learning_rate,learning_rate_sum,train_loss,train_accuracy,test_loss,test_accuracy,'
-    'gap,distance,grad_norm,train_seconds,eval_seconds'
+    'gap,distance,grad_norm,gradient_square,gradient_variance,train_seconds,eval_seconds'
 )
 RESULTS = (
     'run,recipe,batch_size,learning_rate,momentum,seed,epochs,updates,examples,'
-    'train_loss,train_accuracy,test_loss,test_accuracy,gap,status,seconds'
+    'train_loss,train_accuracy,validation_accuracy,test_loss,test_accuracy,gap,status,seconds'
 )
 
 
@@ -175,7 +175,7 @@ def test_precision_is_the_one_that_is_stated(tmp_path: Path, monkeypatch: pytest
     segment = step.segment
 
     def traced(*arguments: Any) -> step.State:
-        jaxpr = jax.make_jaxpr(segment, static_argnums=(0, 1, 2, 3))(*arguments)
+        jaxpr = jax.make_jaxpr(segment, static_argnums=(0, 1, 2, 3, 4))(*arguments)
         products[precision] = set(re.findall(r' dot_general\[.*?precision=(\S+)', str(jaxpr).replace('\n', ' ')))
         return segment(*arguments)
 
@@ -283,7 +283,8 @@ def test_label_smoothing_in_closed_form() -> None:
     state = step.init(of_run, recipe.kind, jax.numpy.int32(0))
     stretch = step.Stretch(np.int32(0), np.int32(1))
     state = step.segment(
-        of_run, recipe.kind, 4, (1, 4), jax.device_put(split), stretch, jax.numpy.arange(4), train.leg(run, 0), state
+        of_run, recipe.kind, 4, (1, 4), False, jax.device_put(split), stretch, jax.numpy.arange(4),
+        train.leg(run, 0), state,
     )
     probability_K = np.exp(start_K) / np.exp(start_K).sum()
     target_K = (1 - smoothing) * np.bincount(labels_N) / 4 + smoothing / 3
