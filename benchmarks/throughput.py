@@ -81,7 +81,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     run, seeds = planned[0], [run.seed for run in planned]
     state_R = programs.init(run, seeds)
     if what == 'evaluation':
-        call = programs.evaluate(run, state_R, state_R.params, runs)
+        call = programs.evaluate(run, state_R, state_R.params, runs, full=True)
 
         def evaluate(repetitions: int) -> float:
             began = time.perf_counter()

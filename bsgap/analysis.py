@@ -11,19 +11,20 @@ from bsgap.metrics import Record
 
 
 class Interval(NamedTuple):
-    """A mean over n values with the half width of its 95 % interval (NaN for n = 1)."""
+    """A mean over n values with its 95 % interval, which is NaN for n = 1."""
 
     mean: float
     half_width: float
     n: int
+    ends: tuple[float, float] | None = None  # of an interval that is not symmetric; the half width is then NaN
 
     @property
     def low(self) -> float:
-        return self.mean - self.half_width
+        return self.ends[0] if self.ends else self.mean - self.half_width
 
     @property
     def high(self) -> float:
-        return self.mean + self.half_width
+        return self.ends[1] if self.ends else self.mean + self.half_width
 
 
 def interval(values: Iterable[float]) -> Interval:

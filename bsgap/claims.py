@@ -28,6 +28,8 @@ Quantities of several runs
   spread COLUMN          how far apart the runs are at the largest η·t (column `learning_rate_sum`) that all reached,
                          linear between rows
   relative spread COLUMN that divided by their mean there
+Of a search, all runs
+  found NAME             a number of the answer, see `recommend.numbers`, with its own interval
 
 Every quantity is computed from the runs of one seed alone, selection included: each seed is a replication of the whole
 study, so what is compared is paired. Mean and 95 % interval are taken over the seeds. A run that diverged is never
@@ -91,7 +93,9 @@ class Verdict(NamedTuple):
         if not self.value.n:
             return '–'
         text = _number(self.value.mean, self.unit)
-        if not math.isnan(self.value.half_width):
+        if self.value.ends:
+            text += ' ({} to {})'.format(*('?' if math.isinf(e) else _number(e, self.unit) for e in self.value.ends))
+        elif not math.isnan(self.value.half_width):
             text += f' ± {_number(self.value.half_width, self.unit)}'
         return f'{text} {self.unit}'.rstrip()
 
@@ -103,7 +107,7 @@ class Verdict(NamedTuple):
 
 
 class _Quantity(NamedTuple):
-    form: Literal['value', 'growth', 'until', 'exponent', 'spread', 'relative spread']
+    form: Literal['value', 'growth', 'until', 'exponent', 'spread', 'relative spread', 'found']
     y: str
     x: str = ''
     target: float = math.nan
@@ -189,7 +193,12 @@ def check(id: str, claim: Any, recipes: Sequence[str] = (), known: Sequence[str]
         ('group', claim.get('group')),
     ]
     for field, number in named:
-        if number and known and not any(fnmatch.fnmatchcase(number, pattern) for pattern in known):
+        if (
+            quantity.form != 'found'
+            and number
+            and known
+            and not any(fnmatch.fnmatchcase(number, pattern) for pattern in known)
+        ):
             near = difflib.get_close_matches(number, known, n=1) or known
             raise refuse(field, f'of what runs have, such as {near[0]}; they have no {number}')
     if 'at' in claim:
@@ -219,13 +228,15 @@ def check_finding(template: str, claims: Mapping[str, Any]) -> None:
     finding(template, evaluate(claims, []))
 
 
-def evaluate(claims: Mapping[str, Any], records: Sequence[Record]) -> list[Verdict]:
-    """Holds each claim, which `check` has passed, against the runs.
+def evaluate(
+    claims: Mapping[str, Any], records: Sequence[Record], found: Mapping[str, Any] | None = None
+) -> list[Verdict]:
+    """Holds each claim, which `check` has passed, against the runs, or against what a search has `found`.
 
     The verdict is `reproduced` if the whole 95 % interval (Student's t over seeds) lies within the bound,
     `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`.
     """
-    return [_evaluate(id, claim, records) for id, claim in claims.items()]
+    return [_evaluate(id, claim, records, found or {}) for id, claim in claims.items()]
 
 
 def cells(verdict: Verdict) -> tuple[str, ...]:
@@ -274,18 +285,24 @@ def finding(template: str, verdicts: Iterable[Verdict]) -> str:
     return re.sub(r'\{([^{}]*)\}', fill, template)
 
 
-def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record]) -> Verdict:
+def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record], found: Mapping[str, Any]) -> Verdict:
     quantity = _parse(claim['quantity'])
-    try:
-        values, notes, censored = _by_seed(claim, quantity, records)
-    except _UnreadableError as reason:
-        values, notes, censored = [], [str(reason)], True
+    values, notes, censored = list[float](), list[str](), quantity.form == 'found' and quantity.y not in found
+    if censored:
+        notes = [f'{quantity.y} is not known']
+    elif quantity.form != 'found':
+        try:
+            values, notes, censored = _by_seed(claim, quantity, records)
+        except _UnreadableError as reason:
+            values, notes, censored = [], [str(reason)], True
     if (_select(claim) or '').startswith('test_'):
         notes.append('selected on the test split')
     if claim['status'] == 'U':
         notes.append("the source's figure is unverified")
     finite = [value for value in values if math.isfinite(value)]
     value, bound = interval(finite), claim['bound']
+    if quantity.form == 'found' and not censored:
+        value = _estimated(found[quantity.y])
     if len(finite) < len(values):
         notes.append(f'no finite value for {len(values) - len(finite)} of them, which no mean includes')
         value = value._replace(half_width=math.nan)  # what is left is not the whole
@@ -305,12 +322,19 @@ def _evaluate(id: str, claim: Mapping[str, Any], records: Sequence[Record]) -> V
     )
 
 
+def _estimated(estimate: Mapping[str, Any]) -> Interval:
+    """An estimate of the answer; an end that is not known, or not bounded, is infinite."""
+    low, high = estimate['low'], estimate['high']
+    ends = (-math.inf if low is None else low, math.inf if high is None else high)
+    return Interval(estimate['value'], math.nan, 1, ends)
+
+
 def _judge(value: Interval, low: float, high: float) -> Outcome:
     def reaches(number: float, bound: float) -> bool:
         # The mean of n equal numbers can be off in the last place, which must not decide over an exact quantity.
         return number >= bound or math.isclose(number, bound, rel_tol=1e-12)
 
-    if math.isnan(value.half_width):
+    if math.isnan(value.low):
         return 'inconclusive'
     if reaches(value.low, low) and reaches(high, value.high):
         return 'reproduced'
@@ -485,12 +509,15 @@ def _parse(text: Any) -> _Quantity:
         case [y, 'until', x, target]:
             with contextlib.suppress(ValueError):
                 return _Quantity('until', y, x, float(target))
+        case ['found', name]:
+            return _Quantity('found', name)
         case ['spread', column]:
             return _Quantity('spread', column)
         case ['relative', 'spread', column]:
             return _Quantity('relative spread', column)
     raise _UnreadableError(
-        'NAME, growth Y against X, Y until COLUMN VALUE, exponent Y against X, spread COLUMN, or relative spread COLUMN'
+        'NAME, growth Y against X, Y until COLUMN VALUE, exponent Y against X, spread COLUMN, relative spread COLUMN,'
+        ' or found NAME'
     )
 
 

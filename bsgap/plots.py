@@ -348,7 +348,8 @@ def _line(axes: Axes, x: Any, means: np.ndarray, halves: np.ndarray, **look: Any
 
 def _intervals(samples: Iterable[Iterable[float]]) -> np.ndarray:
     """Means and half widths, the latter 0 where there is one value."""
-    return np.array([(mean, np.nan_to_num(half)) for mean, half, _ in map(analysis.interval, samples)]).T
+    found = map(analysis.interval, samples)
+    return np.array([(each.mean, np.nan_to_num(each.half_width)) for each in found]).T
 
 
 def _values(group: Group, column: str) -> list[float]:

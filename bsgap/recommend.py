@@ -21,6 +21,7 @@ from bsgap import analysis, noise_scale, recipe, scaling, schedule, study
 from bsgap.metrics import Record, Row
 
 NEAR = 1.5  # rows within this factor of an update are pooled for the noise scale there
+UNTIL = 'two batches, mean until the target'
 ROLES = {0.25: 'a quarter', 1.0: 'recommended', 4.0: 'four times'}  # by the ratio to the recommended batch size
 HEADINGS = (
     *('Budget', 'Batch size', 'Learning rate', 'Test accuracy', 'Gap (points)', 'No measurable difference'),
@@ -89,9 +90,65 @@ def answer(about: Mapping[str, Any], search: Mapping[str, Any], records: Sequenc
         'confirmation': confirmation(budgets, fresh),
         'rests_on': rests_on(by_role, settings['seeds']),
     }
+    found['numbers'] = numbers(found, sound)
     found['limits'] = limits(found, search, tried)
     found['text'] = paragraph(found)
     return found
+
+
+def numbers(answer: Mapping[str, Any], sound: Tried) -> Json:
+    """What a claim can be held against, by name; those that are known.
+
+    b_crit, s_min, e_min, learning_rate_exponent: as in the answer.
+    first_slope, last_slope: of log updates to the target against log batch size, between the two smallest and the two
+      largest batch sizes that reached it.
+    winners: how many different batch sizes win the budgets, by each seed's own validation accuracy.
+    noise_growth: the noise scale of the updates after the target over that of the first tenth of the updates to it, at
+      the batch size nearest to the critical one.
+    noise_over_b_crit: the mean noise scale until the target over B_crit.
+    """
+    found: dict[str, Json | None] = {'learning_rate_exponent': answer['learning_rate_exponent']}
+    if curve := answer['curve']:
+        found |= curve
+    lines = [entry for entry in answer['to_target'] if all(run['updates'] for run in entry['runs'])]
+    if len(lines) > 1:
+        for name, (first, second) in (('first_slope', lines[:2]), ('last_slope', lines[-2:])):
+            step = math.log(second['batch_size'] / first['batch_size'])
+            by_seed = {run['seed']: run['updates'] for run in first['runs']}
+            found[name] = _over_seeds(math.log(run['updates'] / by_seed[run['seed']]) / step for run in second['runs'])
+    if all(budget['rows'] for budget in answer['budgets']):
+        won: dict[int, set[int]] = {}
+        for budget in answer['budgets']:
+            best: dict[int, tuple[float, int]] = {}
+            for row in budget['rows']:
+                for record in (run for candidate in sound[row['batch_size']] for run in candidate.runs):
+                    seed = record.about['seed']
+                    for at in rows_at([record], row['updates']):
+                        here = at['validation_accuracy'], row['batch_size']
+                        best[seed] = max(best.get(seed, here), here)
+            for seed, (_, size) in best.items():
+                won.setdefault(seed, set()).add(size)
+        found['winners'] = _over_seeds(len(sizes) for sizes in won.values())
+    until = next((p for p in answer['noise_scale']['predictions'] if p['estimator'] == UNTIL), None)
+    if curve and lines and until and until['ratio']:
+        found['noise_over_b_crit'] = {
+            end: value and value / curve['b_crit']['value'] for end, value in until['value'].items()
+        }
+        nearest = _nearest(lines, curve['b_crit']['value'])
+        growth = []
+        for run_of, run in _pairs(sound, nearest):
+            early = _ratio([row for row in _measured(run_of) if row['update'] <= max(8, run['updates'] / 10)])
+            late = _ratio([row for row in _measured(run_of) if row['update'] >= run['updates']])
+            if early and late and early['value'] > 0:
+                growth.append(late['value'] / early['value'])
+        if len(growth) == len(nearest['runs']):
+            found['noise_growth'] = _geometric(growth)
+    return {name: estimate for name, estimate in found.items() if estimate}
+
+
+def _nearest(entries: Iterable[Mapping[str, Any]], batch_size: float) -> Mapping[str, Any]:
+    """The entry whose batch size is nearest, by its logarithm."""
+    return min(entries, key=lambda entry: abs(math.log(entry['batch_size'] / batch_size)))
 
 
 def write(path: Path, answer: Mapping[str, Any]) -> None:
@@ -321,13 +378,13 @@ def _two_batch_predictions(
     known = [e for e in reached if any(run['updates'] and _measured(run_of) for run_of, run in _pairs(sound, e))]
     if not curve or not known:
         return []
-    nearest = min(known, key=lambda entry: abs(math.log(entry['batch_size'] / curve['b_crit']['value'])))
+    nearest = _nearest(known, curve['b_crit']['value'])
     until, around = [], []
     for run_of, run in _pairs(sound, nearest):
         shares = [(row, row['update'] / run['updates']) for row in _measured(run_of)] if run['updates'] else []
         until += [row for row, share in shares if share <= 1]
         around += [row for row, share in shares if 1 / 2 <= share <= 2]
-    named = {'two batches, mean until the target': _ratio(until), 'two batches, at the target': _ratio(around)}
+    named = {UNTIL: _ratio(until), 'two batches, at the target': _ratio(around)}
     return [(name, value) for name, value in named.items() if value]
 
 
@@ -511,7 +568,7 @@ def confirmation(budgets: Iterable[Mapping[str, Any]], fresh: Tried) -> Json | N
     or the two intervals overlap, and no neighbour's interval lies above the recommended one's. A fresh run that
     diverges at the recommended setting refutes it.
     """
-    rows, sentences, verdicts = [], [], []
+    rows, sentences, verdicts = [], [], {}
     for found in budgets:
         measured: dict[str, Json] = {}
         lost = 0
@@ -528,12 +585,13 @@ def confirmation(budgets: Iterable[Mapping[str, Any]], fresh: Tried) -> Json | N
                 rows.append({'unit': found['unit'], 'role': role, **measured[role]})
         if 'recommended' in measured or lost:
             verdict, words = _verdict(_row(found, found['recommended'])['test_accuracy'], measured, lost)
-            verdicts.append(verdict)
+            verdicts[found['unit']] = verdict
             sentences.append(f'For {_amount(found)}, {words}.')
     if not verdicts:
         return None
-    confirmed = False if False in verdicts else None if None in verdicts else True
-    return {'rows': rows, 'confirmed': confirmed, 'sentence': ' '.join(sentences)}
+    told = verdicts.values()
+    confirmed = False if False in told else None if None in told else True
+    return {'rows': rows, 'confirmed': confirmed, 'budgets': verdicts, 'sentence': ' '.join(sentences)}
 
 
 def _verdict(stated: Json, measured: Mapping[str, Json], lost: int) -> tuple[bool | None, str]:
@@ -691,11 +749,21 @@ def paragraph(answer: Mapping[str, Any]) -> str:
         )
     sentences += [*_exponent_sentence(answer['learning_rate_exponent']), _curve_sentence(answer)]
     if answer['grow']:
-        sentences.append(answer['grow']['sentence'])
+        sentences.append(answer['grow']['sentence'].partition(':')[0] + '.')
     if answer['confirmation']:
-        sentences.append(answer['confirmation']['sentence'])
+        sentences.append(_confirmed(answer['confirmation']))
     sentences.append(_evidence_sentence(answer))
     return ' '.join(sentences)
+
+
+def _confirmed(confirmation: Mapping[str, Any]) -> str:
+    words: dict[bool | None, str] = {True: 'confirmed', False: 'did not confirm', None: 'left open'}
+    by_verdict = {
+        verdict: [unit for unit, each in confirmation['budgets'].items() if each is verdict] for verdict in words
+    }
+    seeds = max((row['seeds'] for row in confirmation['rows']), default=0)
+    told = [f'{words[verdict]} it for {_listed(units)}' for verdict, units in by_verdict.items() if units]
+    return f'{_plural(seeds, "fresh seed")} {", and ".join(told)}.'.capitalize()
 
 
 def table(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:

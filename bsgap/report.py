@@ -33,7 +33,8 @@ def report(workdir: str | Path) -> Path:
     groups = analysis.groups(records)
     search = workdir / 'search.json'
     found = recommend.answer(about, study.read_json(search), records) if search.exists() else None
-    verdicts = claims.evaluate(settings['claims'], [record.full for record in records])
+    numbers = found['numbers'] if found else None
+    verdicts = claims.evaluate(settings['claims'], [record.full for record in records], numbers)
     lines = workdir / 'lines.json'
     path = workdir / 'report.html'
     rows = [_cells(group) for group in groups if group.runs]
@@ -89,7 +90,7 @@ def _page(
     return environment.get_template('report.html.jinja').render(
         question=QUESTION,
         name=settings['name'],
-        answer=[] if found else [finding] if finding else analysis.answer(groups),
+        answer=[finding] if finding else [] if found else analysis.answer(groups),
         found=found,
         recommended=recommend.table(found) if found else [],
         claim_headings=claims.HEADINGS,
@@ -118,9 +119,9 @@ def _show(
         console.print(_table(HEADINGS, rows))
     if verdicts:
         shown = ('claim', 'measured', 'bound', 'verdict', 'note')
-        cells = [dict(zip(claims.HEADINGS, claims.cells(verdict), strict=True)) for verdict in verdicts]
+        judged = [dict(zip(claims.HEADINGS, claims.cells(verdict), strict=True)) for verdict in verdicts]
         console.print()
-        console.print(_table(shown, [[row[heading] for heading in shown] for row in cells], wrap=True))
+        console.print(_table(shown, [[row[heading] for heading in shown] for row in judged], wrap=True))
     console.print(f'\nreport   {path}', markup=False, soft_wrap=True)
 
 

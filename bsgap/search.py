@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ class Key(NamedTuple):
 
 @dataclasses.dataclass
 class Decisions:
-    """search.json: the budgets, the updates at which they end by batch size, what each rung kept and who was stopped."""
+    """search.json: the budgets and the updates at which they end, what each rung kept, and which runs were stopped."""
 
     target: float
     budgets: dict[str, float]
@@ -81,7 +81,8 @@ class _Rounds:
     ) -> None:
         self.study, self.search, self.n, self.workdir = study, search, n, workdir
         self.decisions = self._budgets(seconds_per_update)
-        self.write()
+        if not (workdir / 'search.json').exists():
+            self.write()
 
     def all(self) -> Iterator[list[Goal]]:
         yield from self._halving()
@@ -182,20 +183,17 @@ class _Rounds:
                     for run in self._seeded([self._recipe(key, rate) for rate in sorted(alive[key])])
                 ]
                 errors = self._errors(alive, rung)
-                added = {key: self._beyond(errors[key], tried[key]) for key in keys}
+                added = {key: beyond(errors[key], tried[key], search, reference) for key in keys}
                 for key, rate in added.items():
                     tried[key] |= rate
                     alive[key] |= rate
                 widened = any(added.values())
             for key in keys:
-                ranked = sorted(alive[key], key=lambda rate: (errors[key][rate], rate))
-                best = ranked[: max(1, math.ceil(search.keep * len(ranked)))]
-                kept = {rate for rate in ranked if rate in best and errors[key][rate] < math.inf}
-                if key.momentum == search.base['momentum']:
-                    kept.add(reference)
-                last = rung == search.rungs - 1
-                self._note(key, rung, errors[key], alive[key] if last else kept)
-                alive[key] = alive[key] if last else kept
+                if rung < search.rungs - 1:
+                    alive[key] = best(errors[key], search.keep)
+                    if key.momentum == search.base['momentum']:
+                        alive[key].add(reference)
+                self._note(key, rung, errors[key], alive[key])
             self.write()
 
     def _errors(self, alive: Mapping[Key, set[float]], rung: int) -> dict[Key, dict[float, float]]:
@@ -211,20 +209,6 @@ class _Rounds:
                 sound = [1 - row['validation_accuracy'] for row in there if math.isfinite(row['validation_loss'])]
                 errors[key][rate] = float(np.mean(sound)) if len(sound) == len(runs) else math.inf
         return errors
-
-    def _beyond(self, errors: Mapping[float, float], tried: set[float]) -> set[float]:
-        """The learning rate to be added, if the best one is at an end of those that were tried; else none."""
-        rates = sorted(self.search.learning_rates)
-        step = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
-        best = min(errors, key=lambda rate: (errors[rate], rate))
-        low, high = min(tried), max(tried)
-        below = sum(rate < rates[0] for rate in tried - {self.search.base['learning_rate']})
-        above = sum(rate > rates[-1] for rate in tried - {self.search.base['learning_rate']})
-        if best == low and below < self.search.widen:
-            return {_rounded(low / step)}
-        if best == high and errors[best] < math.inf and above < self.search.widen:
-            return {_rounded(high * step)}
-        return set()
 
     def _note(self, key: Key, rung: int, errors: Mapping[float, float], kept: set[float]) -> None:
         names = {rate: self._recipe(key, rate).name for rate in errors}
@@ -358,8 +342,8 @@ class _Rounds:
         seeds = range(self.study.seeds, self.study.seeds + self.search.confirm_seeds)
         for budget in self.found['budgets'] if seeds else ():
             rows = {row['batch_size']: row for row in budget['rows']}
-            best = budget['recommended']
-            for size in (best / 4, best, 4 * best) if best else ():
+            centre = budget['recommended']
+            for size in (centre / 4, centre, 4 * centre) if centre else ():
                 if size in rows:
                     row = rows[size]
                     made = self._recipe(Key(row['batch_size'], row['momentum']), row['learning_rate'])
@@ -369,6 +353,31 @@ class _Rounds:
         self.decisions.stopped += [run.name for run, until in goals.items() if until < run.updates]
         self.write()
         return [Goal(run, until) for run, until in goals.items()]
+
+
+def best(errors: Mapping[float, float], keep: float) -> set[float]:
+    """The share `keep` of the learning rates with the lowest errors, at least one; none whose error is infinite."""
+    ranked = sorted((error, rate) for rate, error in errors.items())
+    return {rate for error, rate in ranked[: max(1, math.ceil(keep * len(ranked)))] if error < math.inf}
+
+
+def beyond(
+    errors: Mapping[float, float], tried: Iterable[float], search: config.Search, reference: float
+) -> set[float]:
+    """The learning rate to be added, if the best one is at an end of those that were tried; else none.
+
+    It is a step of the given ones beyond that end, `search.widen` times at most at either end. Where all have diverged,
+    a lower one is added.
+    """
+    given = search.learning_rates
+    step = (given[-1] / given[0]) ** (1 / (len(given) - 1))
+    first = min(errors, key=lambda rate: (errors[rate], rate))
+    added = set(tried) - {*given, reference}
+    if first == min(tried) and sum(rate < given[0] for rate in added) < search.widen:
+        return {_rounded(first / step)}
+    if first == max(tried) and errors[first] < math.inf and sum(rate > given[-1] for rate in added) < search.widen:
+        return {_rounded(first * step)}
+    return set()
 
 
 def _length(updates: int) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def test_an_exponent_is_that_of_a_power_law() -> None:
         for seed, (scale, power) in enumerate([(4.0, -1.5), (9.0, -0.5)])
     ]
     verdict = judged(records, quantity='exponent top against batch_size', of='bs*', **WIDE)
-    assert verdict.value == (pytest.approx(-1.0), pytest.approx(12.706 * 0.5, rel=1e-4), 2)
+    assert verdict.value[:3] == (pytest.approx(-1.0), pytest.approx(12.706 * 0.5, rel=1e-4), 2)
     one = judged(records, quantity='exponent top against batch_size', of='bs8', **WIDE)
     assert (one.verdict, one.note) == ('inconclusive', 'an exponent needs two points and all values above 0')
     records += runs('bs0', TWO, measured={'top': 0.0})
@@ -482,3 +482,23 @@ def test_a_claim_is_whole() -> None:
         claims.check('a.b', BASE)
     claims.check('it', {**BASE, 'of': '*', 'select': 'validation_accuracy'}, ('a', 'b'))
     claims.check('it', {**BASE, 'of': '*', 'quantity': 'spread gap'}, ('a', 'b'))
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'verdict', 'measured'),
+    [
+        (100.0, 300.0, 'reproduced', '180 (100 to 300)'),
+        (50.0, 300.0, 'inconclusive', '180 (50 to 300)'),
+        (None, 300.0, 'inconclusive', '180 (? to 300)'),
+        (170.0, None, 'inconclusive', '180 (170 to ?)'),
+    ],
+)
+def test_a_number_that_a_search_found_has_its_own_interval(
+    low: float | None, high: float | None, verdict: str, measured: str
+) -> None:
+    made = claims.claim('x', 'found b_crit', '*', 'within', (63.0, 632.0), 'x', 'x', 'S')
+    claims.check('c', made, [], ['test_accuracy'])
+    (judged,) = claims.evaluate({'c': made}, [], {'b_crit': {'value': 180.0, 'low': low, 'high': high}})
+    assert (judged.verdict, judged.measured) == (verdict, measured)
+    (unknown,) = claims.evaluate({'c': made}, [], {})
+    assert (unknown.verdict, unknown.note) == ('inconclusive', 'b_crit is not known')

@@ -383,7 +383,8 @@ def test_every_field_is_read_somewhere() -> None:
         'learning_rate': 9.0, 'momentum': 0.5, 'weight_decay': 9.0, 'label_noise': 0.5, 'label_smoothing': 0.5,
         'model': 'cnn', 'channels': (3,), 'batch_norm': True, 'ghost_batch': 9, 'model_arguments': {'a': 1},
         'optimizer': 'adam', 'nesterov': True, 'beta1': 0.5, 'beta2': 0.5, 'clip': 9.0, 'evaluate_epochs': 0.5,
-        'evaluate_updates': 9, 'evaluate_at': (9,), 'noise_scale': True, 'figures': ('gap',), 'measurements': ('sharpness',), 'lines': (('bs64-lr0.1',) * 2,),
+        'evaluate_updates': 9, 'evaluate_at': (9,), 'noise_scale': True, 'figures': ('gap',),
+        'measurements': ('sharpness',), 'lines': (('bs64-lr0.1',) * 2,),
         'recipes': {'x': {'stages': ({'epochs': 1, 'batch_size': 1, 'learning_rate': 1.0},)}}, 'finding': 'x',
         'claims': {'c': {**line, 'published': 'x', 'source': 'x', 'status': 'U'}}, 'sweep.batch_size': (9,),
     }  # fmt: skip

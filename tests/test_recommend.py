@@ -481,8 +481,9 @@ def test_the_time_of_a_growing_batch_is_that_of_its_stages() -> None:
     assert found['grow']['pays'] is False
     assert (
         'does not measurably pay here: it takes 2.41 s to the target, the fastest constant batch size (8) 0.5 s'
-        in found['text']
+        in found['grow']['sentence']
     )
+    assert 'does not measurably pay here. ' in found['text']
 
 
 def test_growing_pays_if_it_is_significantly_sooner_at_the_target() -> None:
@@ -616,3 +617,41 @@ def test_fast_mode_says_what_was_left_out(tmp_path: Path) -> None:
     assert found['device'] == 'cpu'
     recommend.write(tmp_path / 'recommendation.json', found)
     assert study.read_json(tmp_path / 'recommendation.json', 'text') == found
+
+
+def test_a_tie_that_looks_worse_by_more_than_a_standard_error_is_not_recommended() -> None:
+    """Of three seeds ± 0.001 the standard error of a mean is 0.001/√3, and that of a difference √2 times it."""
+    error = math.sqrt(2 / 3) * 0.001
+    near, far = (answer(*plain(0.88, 0.9, 0.9 - share * error)) for share in (0.98, 1.02))
+    for found, size in ((near, 128), (far, 32)):
+        each = budget(found, 'updates')
+        assert (each['tied'], each['range'], each['recommended']) == ([32, 128], [32, 128], size)
+
+
+def test_numbers_for_claims() -> None:
+    """The updates to the target are made: 80, 20 and 10 at 8, 32 and 128, so the slopes are −1 and −½."""
+    groups = [
+        searched(size, 0.1, {'epochs': (by_epochs, 0.5), 'updates': (by_updates, 0.5)}, target_at=at)
+        for size, by_epochs, by_updates, at in ((8, 0.95, 0.91, 80), (32, 0.93, 0.93, 20), (128, 0.92, 0.94, 10))
+    ]
+    found = answer(*groups)
+    numbers = found['numbers']
+    assert numbers['first_slope']['value'] == pytest.approx(-1)
+    assert numbers['last_slope']['value'] == pytest.approx(-0.5)
+    assert numbers['b_crit'] == found['curve']['b_crit']
+    assert (numbers['winners']['value'], numbers['winners']['low']) == (2, 2)  # 8 by epochs, 128 by updates
+    assert 'noise_growth' not in numbers
+    assert answer(*groups[:1])['numbers'].keys() == {'winners'}
+
+
+def test_growth_of_the_noise_scale_is_that_of_each_seed() -> None:
+    at = {size: 24 * (1 + 22 / size) for size in GRID}  # B_crit is 22
+    groups = {size: searched(size, 0.1, (0.9, 0.9), target_at=at[size]) for size in GRID}
+    rows = [row for run in groups[32] for row in run.rows]
+    for row in rows:
+        row.update(gradient_square=1.0, gradient_variance=20.0 if row['update'] == 1 else 300.0)
+    found = answer(*groups.values())
+    assert found['curve']['b_crit']['value'] == pytest.approx(22, rel=0.03)
+    assert found['numbers']['noise_growth']['value'] == pytest.approx(15)
+    until = np.mean([row['gradient_variance'] for row in rows if row['update'] <= 41])
+    assert found['numbers']['noise_over_b_crit']['value'] == pytest.approx(until / 22, rel=0.03)

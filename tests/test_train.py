@@ -283,8 +283,16 @@ def test_label_smoothing_in_closed_form() -> None:
     state = step.init(of_run, recipe.kind, jax.numpy.int32(0))
     stretch = step.Stretch(np.int32(0), np.int32(1))
     state = step.segment(
-        of_run, recipe.kind, 4, (1, 4), False, jax.device_put(split), stretch, jax.numpy.arange(4),
-        train.leg(run, 0), state,
+        of_run,
+        recipe.kind,
+        4,
+        (1, 4),
+        False,
+        jax.device_put(split),
+        stretch,
+        jax.numpy.arange(4),
+        train.leg(run, 0),
+        state,
     )
     probability_K = np.exp(start_K) / np.exp(start_K).sum()
     target_K = (1 - smoothing) * np.bincount(labels_N) / 4 + smoothing / 3

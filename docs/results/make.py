@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bsgap import analysis, claims, metrics, study
+from bsgap import analysis, answer_plots, claims, metrics, recommend, study
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
@@ -41,29 +41,44 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     settings, records = about['config'], metrics.read_runs(workdir)
     if unfinished := [record.about['name'] for record in records if record.status == 'running']:
         sys.exit(f'{workdir}: not finished: {", ".join(unfinished)}')
-    verdicts = claims.evaluate(settings['claims'], records)
-    folder = HERE / settings['name']
+    search = workdir / 'search.json'
+    found = recommend.answer(about, study.read_json(search), records) if search.exists() else None
+    verdicts = claims.evaluate(
+        settings['claims'], [record.full for record in records], found['numbers'] if found else None
+    )
+    name = workdir.name if found else settings['name']  # a search is asked of several models and datasets
+    folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     claims.write(folder / 'claims.csv', verdicts)
     metrics.write_results(folder, records)
     pictures = []
-    for name in settings['figures'][:FIGURES]:
-        if (workdir / 'figures' / f'{name}.png').exists():
-            shutil.copy(workdir / 'figures' / f'{name}.png', folder)
-            pictures.append(f'![{settings["name"]}: {name}]({settings["name"]}/{name}.png)')
-    return (
-        '\n\n'.join(
-            [
-                f'## {settings["name"]}',
-                claims.finding(settings['finding'], verdicts) or ' '.join(analysis.answer(analysis.groups(records))),
-                table([claims.HEADINGS, *map(claims.cells, verdicts)]),
-                *pictures,
-                f'<sub>{provenance(about, records)} Every run: [results.csv]({settings["name"]}/results.csv).</sub>',
-            ]
-        ),
-        verdicts,
-    )
+    for figure in answer_plots.FIGURES if found else settings['figures'][:FIGURES]:
+        if (workdir / 'figures' / f'{figure}.png').exists():
+            shutil.copy(workdir / 'figures' / f'{figure}.png', folder)
+            pictures.append(f'![{name}: {figure}]({name}/{figure}.png)')
+    words = claims.finding(settings['finding'], verdicts)
+    files = f'[results.csv]({name}/results.csv)'
+    if found:
+        recommend.write(folder / 'recommendation.json', found)
+        files += f', the answer as data: [recommendation.json]({name}/recommendation.json)'
+        noise = [
+            (p['estimator'], f'{p["value"]["value"]:.3g}', f'{p["ratio"]:.2g}' if p['ratio'] else '–')
+            for p in found['noise_scale']['predictions']
+        ]
+        parts = [
+            found['text'],
+            table(recommend.table(found)),
+            *(found[part]['sentence'] for part in ('confirmation', 'grow') if found[part]),
+            'Limits: ' + ' '.join(found['limits']),
+            table([('noise scale, or critical batch size, by', 'value', 'over B_crit'), *noise]) if noise else '',
+            words,
+        ]
+    else:
+        parts = [words or ' '.join(analysis.answer(analysis.groups(records)))]
+    judged = table([claims.HEADINGS, *map(claims.cells, verdicts)]) if verdicts else ''
+    provenience = f'<sub>{provenance(about, records)} Every run: {files}.</sub>'
+    return '\n\n'.join(filter(None, [f'## {name}', *parts, judged, *pictures, provenience])), verdicts
 
 
 def provenance(about: dict[str, Any], records: list[metrics.Record]) -> str:
@@ -74,10 +89,12 @@ def provenance(about: dict[str, Any], records: list[metrics.Record]) -> str:
     # Where it went is nobody's business and changes nothing.
     words = ['python', *(word for word in trained['command'].split() if not word.startswith('--workdir'))]
     command = ' '.join(words)
+    stopped = sum(record.status == 'stopped' for record in records)
+    early = f' ({stopped} ended before their recipe)' * bool(stopped)
     n = ', '.join(f'{n:,}' for n in sorted({record.about['n'] for record in records}))
     versions = ', '.join(f'{name} {version}' for name, version in trained['versions'].items() if name != 'bsgap')
     return (
-        f'`{command}` at revision {trained["git"]}: {len(records)} runs,'
+        f'`{command}` at revision {trained["git"]}: {len(records)} runs{early},'
         f' {settings["seeds"]} seeds, {n} training examples; {seconds / 60:.1f} min of training and evaluation'
         f' (compilation apart) on {trained["machine"]}, {", ".join(set(trained["devices"]))};'
         f' Python {trained["python"]}, {versions}.'
@@ -89,17 +106,14 @@ def main() -> None:
     for workdir in map(Path, sys.argv[1:]):
         text, verdicts = section(workdir)
         sections.append(text)
-        every += [(workdir, verdict) for verdict in verdicts]
+        name = text.partition('\n')[0].removeprefix('## ')
+        every += [(name, verdict) for verdict in verdicts]
     counts = collections.Counter(verdict.verdict for _, verdict in every)
     summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
     listing = table(
         [
             ('study', 'claim', 'verdict'),
-            *[
-                (f'[{name}](#{name})', verdict.text, f'**{verdict.verdict}**')
-                for workdir, verdict in every
-                if (name := study.read_json(workdir / 'study.json')['config']['name'])
-            ],
+            *[(f'[{name}](#{name})', verdict.text, f'**{verdict.verdict}**') for name, verdict in every],
         ]
     )
     page = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections]) + '\n'
