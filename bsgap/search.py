@@ -80,9 +80,9 @@ class _Rounds:
         workdir: Path,
     ) -> None:
         self.study, self.search, self.n, self.workdir = study, search, n, workdir
+        self.path = workdir / 'search.json'
         self.decisions = self._budgets(seconds_per_update)
-        if not (workdir / 'search.json').exists():
-            self.write()
+        self.write()
 
     def all(self) -> Iterator[list[Goal]]:
         yield from self._halving()
@@ -93,7 +93,9 @@ class _Rounds:
             yield others
 
     def write(self) -> None:
-        study_lib.write_json(self.workdir / 'search.json', dataclasses.asdict(self.decisions))
+        """Writes search.json, unless it has decisions that are still to be gone through again."""
+        if not self.path.exists() or len(self.decisions.rungs) >= len(study_lib.read_json(self.path).get('rungs', ())):
+            study_lib.write_json(self.path, dataclasses.asdict(self.decisions))
 
     @functools.cached_property
     def found(self) -> dict[str, Any]:
@@ -103,9 +105,9 @@ class _Rounds:
 
     def _budgets(self, measure: Callable[[Run], float]) -> Decisions:
         """The budgets and where they end; an update's time is measured once for a workdir."""
-        search, path = self.search, self.workdir / 'search.json'
-        if path.exists():
-            times = study_lib.read_json(path, 'seconds_per_update')['seconds_per_update']
+        search = self.search
+        if self.path.exists():
+            times = study_lib.read_json(self.path, 'seconds_per_update')['seconds_per_update']
         else:
             times = {}
             for size in search.batch_sizes:

@@ -70,13 +70,14 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = CLAIMS if not variant or variant == 'cpu' else {}
     study.mean, study.std = (), ()  # those of the training split, whatever the dataset is
     study.validation = 1 / 12
-    study.sweep.batch_size = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+    study.sweep.batch_size = (1, 4, 16, 64, 256, 1024, 4096)
     study.sweep.learning_rate = (0.01, 0.03, 0.1, 0.3, 1.0)
     study.learning_rate = 0.01  # the origin's, with which each batch size is trained as well
     study.seeds = 5
     study.measurements = ('noise_scale',)
     study.search.rungs = 3
-    study.search.budget_epochs = 10.0
+    study.search.budget_epochs = 5.0
+    study.search.budget_updates = 1000
     return config.with_variant(
         study,
         variant,

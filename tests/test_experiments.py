@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, read_json
 
-from bsgap import config, study
+from bsgap import answer_plots, config, study
 from bsgap.measure import measure
 from bsgap.report import report
 from bsgap.train import train
@@ -67,6 +67,14 @@ def test_smoke(experiment: Any, name: str, tmp_path: Path) -> None:
     measure(settings, tmp_path)
     page = html.unescape(report(tmp_path).read_text())
     resolved = config.resolve(settings)
+    if resolved.search:
+        found = read_json(tmp_path / 'recommendation.json')
+        assert found['text'] in page
+        assert [budget['unit'] for budget in found['budgets']] == ['epochs', 'updates', 'seconds']
+        assert found['confirmation']
+        assert len(list((tmp_path / 'figures').iterdir())) == len(answer_plots.FIGURES)
+        assert {record.status for record in records} <= {'done', 'diverged', 'stopped'}
+        return
     assert len(records) == len(resolved.recipes) * resolved.seeds
     assert {record.status for record in records} <= {'done', 'diverged'}
     with (tmp_path / 'claims.csv').open() as file:
