@@ -29,7 +29,7 @@ Quantities of several runs
                          linear between rows
   relative spread COLUMN that divided by their mean there
 Of a search, all runs
-  found NAME             a number of the answer, see `recommend.numbers`, with its own interval
+  found NAME             a number of the answer, see `answer.numbers`, with its own interval
 
 Every quantity is computed from the runs of one seed alone, selection included: each seed is a replication of the whole
 study, so what is compared is paired. Mean and 95 % interval are taken over the seeds. A run that diverged is never
@@ -52,7 +52,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from bsgap import config, study
+from bsgap import config, scaling, study
 from bsgap.analysis import Interval, at_common_x, interval
 from bsgap.metrics import Record, Row
 
@@ -428,12 +428,11 @@ def _of_runs(claim: Mapping[str, Any], quantity: _Quantity, runs: Sequence[Recor
 
 
 def _exponent(points: Sequence[tuple[float, float]]) -> float:
-    """The least-squares slope of log y against log x over points (x, y)."""
-    if len({x for x, _ in points}) < 2 or not all(min(point) > 0 for point in points):
-        raise _UnreadableError('an exponent needs two points and all values above 0')
-    log_x_P, log_y_P = np.log(np.asarray(points).T)
-    centred_P = log_x_P - log_x_P.mean()
-    return float(centred_P @ log_y_P / (centred_P @ centred_P))
+    """The exponent of a power law through points (x, y)."""
+    try:
+        return scaling.exponent(*np.asarray(points).reshape(-1, 2).T)
+    except ValueError:
+        raise _UnreadableError('an exponent needs two points and all values above 0') from None
 
 
 def _until(run: Record, y: str, x: str, target: float) -> float:

@@ -10,7 +10,7 @@ import jinja2
 from rich.console import Console
 from rich.table import Table
 
-from bsgap import analysis, answer_plots, claims, config, metrics, plots, recommend, study
+from bsgap import analysis, answer, answer_plots, claims, config, metrics, plots, recommend, study
 
 QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
 HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
@@ -32,7 +32,7 @@ def report(workdir: str | Path) -> Path:
     records = metrics.read_runs(workdir)
     groups = analysis.groups(records)
     search = workdir / 'search.json'
-    found = recommend.answer(about, study.read_json(search), records) if search.exists() else None
+    found = answer.find(about, study.read_json(search), records) if search.exists() else None
     numbers = found['numbers'] if found else None
     verdicts = claims.evaluate(settings['claims'], [record.full for record in records], numbers)
     lines = workdir / 'lines.json'
@@ -47,7 +47,7 @@ def report(workdir: str | Path) -> Path:
         if found is None:
             figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
         else:
-            recommend.write(workdir / 'recommendation.json', found)
+            answer.write(workdir / 'recommendation.json', found)
             figures = answer_plots.draw(found, workdir / 'figures', title)
         study.replace(path, _page(about, groups, rows, verdicts, figures, found))
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bsgap import config, metrics, recipe, recommend, schedule
+from bsgap import answer, config, metrics, recipe, schedule
 from bsgap import study as study_lib
 from bsgap.study import Goal, Run
 
@@ -101,7 +101,7 @@ class _Rounds:
     def found(self) -> dict[str, Any]:
         """The answer once the halving is over; later rounds add to it and change nothing of it."""
         about = study_lib.read_json(self.workdir / 'study.json')
-        return recommend.answer(about, dataclasses.asdict(self.decisions), metrics.read_runs(self.workdir))
+        return answer.find(about, dataclasses.asdict(self.decisions), metrics.read_runs(self.workdir))
 
     def _budgets(self, measure: Callable[[Run], float]) -> Decisions:
         """The budgets and where they end; an update's time is measured once for a workdir."""

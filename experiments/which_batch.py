@@ -62,12 +62,24 @@ CLAIMS = {
         *('900 against 200', MCCANDLISH, 'S'),
     ),
 }
+FINDING = (
+    'Published for MNIST (McCandlish et al. 2018): a critical batch size of 20 at the start and 200 on average, a noise'
+    ' scale of 50 at the start and 900 on average. Here the critical batch size is {b_crit.value}, the noise scale grew'
+    ' {noise_grows.value}-fold over training, and its mean over the updates to the target is {noise_predicts.value}'
+    ' times the critical batch size. Such numbers belong to a point of training: a lower target means a larger critical'
+    ' batch size and a larger noise scale, because the gradient shrinks and its noise does not. They also belong to the'
+    ' network and the learning rate. And the noise scale is no more than an estimate of what it stands for: it takes'
+    ' the curvature for the same in all directions and the learning rate for the best at each moment, while these are'
+    ' constant. Branched training judges a batch size by the loss after some more examples at its own constant learning'
+    ' rate; where the noise of the small batches’ own steps limits their loss, it comes out too large.'
+)
 
 
 def get_config(variant: str = '') -> ConfigDict:
     study = mnist.get_config()
     study.name = 'which-batch'
-    study.claims = CLAIMS if not variant or variant == 'cpu' else {}
+    study.claims = CLAIMS if variant in ('', 'cpu') else {}
+    study.finding = FINDING if study.claims else ''
     study.mean, study.std = (), ()  # those of the training split, whatever the dataset is
     study.validation = 1 / 12
     study.sweep.batch_size = (1, 4, 16, 64, 256, 1024, 4096)

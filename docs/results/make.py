@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bsgap import analysis, answer_plots, claims, metrics, recommend, study
+from bsgap import analysis, answer, answer_plots, claims, metrics, recommend, study
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
@@ -42,7 +42,7 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     if unfinished := [record.about['name'] for record in records if record.status == 'running']:
         sys.exit(f'{workdir}: not finished: {", ".join(unfinished)}')
     search = workdir / 'search.json'
-    found = recommend.answer(about, study.read_json(search), records) if search.exists() else None
+    found = answer.find(about, study.read_json(search), records) if search.exists() else None
     verdicts = claims.evaluate(
         settings['claims'], [record.full for record in records], found['numbers'] if found else None
     )
@@ -60,7 +60,7 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     words = claims.finding(settings['finding'], verdicts)
     files = f'[results.csv]({name}/results.csv)'
     if found:
-        recommend.write(folder / 'recommendation.json', found)
+        answer.write(folder / 'recommendation.json', found)
         files += f', the answer as data: [recommendation.json]({name}/recommendation.json)'
         noise = [
             (p['estimator'], f'{p["value"]["value"]:.3g}', f'{p["ratio"]:.2g}' if p['ratio'] else '–')
