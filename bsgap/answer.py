@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.stats
 
-from bsgap import analysis, metrics, noise_scale, recipe, recommend, scaling, schedule, study
+from bsgap import analysis, data, metrics, noise_scale, recipe, recommend, scaling, schedule, study
 from bsgap.metrics import Record, Row
 
 NEAR = 1.5  # rows within this factor of an update are pooled for the noise scale there
@@ -68,7 +68,7 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], records: Sequence[
     ]
     first = records[0].about if records else None
     found: Json = {
-        'dataset': settings['dataset'],
+        'dataset': data.title(settings['dataset']),
         'model': _model(first['fields']) if first else '',
         'optimizer': first['fields']['optimizer'] if first else '',
         'n': first['n'] if first else 0,
@@ -252,7 +252,8 @@ def fit(reached: Iterable[Mapping[str, Any]]) -> Json | None:
 def learning_rate_exponent(sound: Tried, target: float | None) -> Json | None:
     """p of best ε ∝ B^p: for each seed the slope through the ε that need the fewest updates to the target.
 
-    Where momenta differ, ε is the effective one, ε/(1 − m) (Shallue et al. 2019, 1811.03600).
+    Where momenta differ, ε is the effective one, ε/(1 − m) (Shallue et al. 2019, 1811.03600). The interval is that over
+    seeds, and at least what the grid of ε leaves open: half a step at either end of the batch sizes.
     """
     best: dict[int, dict[int, tuple[float, float]]] = {}
     for size, tried in sound.items():
@@ -267,7 +268,16 @@ def learning_rate_exponent(sound: Tried, target: float | None) -> Json | None:
         for fewest in best.values()
         if len(fewest) > 1
     ]
-    return _over_seeds(slopes) if slopes else None
+    if not slopes:
+        return None
+    found = _over_seeds(slopes)
+    rates = sorted({candidate.learning_rate for tried in sound.values() for candidate in tried})
+    sizes = {size for fewest in best.values() for size in fewest}
+    if found['low'] is not None and len(rates) > 1:
+        untold = float(np.median(np.diff(np.log(rates)))) / math.log(max(sizes) / min(sizes))
+        found['low'] = min(found['low'], found['value'] - untold)
+        found['high'] = max(found['high'], found['value'] + untold)
+    return found
 
 
 def budget(unit: str, amount: float, ends: Mapping[str, int], sound: Tried) -> Json:

@@ -51,6 +51,12 @@ class Dataset:
         return len(self.train.labels_N)
 
 
+def title(dataset: str) -> str:
+    """What a reader knows a dataset by: of `idx:FOLDER` the folder's own name."""
+    kind, _, where = dataset.partition(':')
+    return Path(where).name if kind == 'idx' else where or dataset
+
+
 def load(settings: config.Data, variants: Iterable[config.Variant]) -> dict[config.Variant, Dataset]:
     """Reads the dataset that `settings` describe, once for each variant of its training examples.
 

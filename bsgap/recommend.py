@@ -190,9 +190,7 @@ def _budget_sentence(budget: Mapping[str, Any]) -> str:
 def _exponent_sentence(exponent: Json | None) -> list[str]:
     if exponent is None:
         return []
-    # Seeds that agree on the grid's learning rates say nothing of what is between those.
-    told = exponent['low'] is not None and exponent['high'] - exponent['low'] > 0.01
-    between = f' ({exponent["low"]:.2f} to {exponent["high"]:.2f})' if told else ''
+    between = f' ({exponent["low"]:.2f} to {exponent["high"]:.2f})' if exponent['low'] is not None else ''
     return [
         'If another batch size is forced on you, scale the learning rate with B to the power of'
         f' {exponent["value"]:.2f}{between}.'

@@ -10,7 +10,7 @@ import jinja2
 from rich.console import Console
 from rich.table import Table
 
-from bsgap import analysis, answer, answer_plots, claims, config, metrics, plots, recommend, study
+from bsgap import analysis, answer, answer_plots, claims, config, data, metrics, plots, recommend, study
 
 QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
 HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
@@ -43,7 +43,7 @@ def report(workdir: str | Path) -> Path:
         if verdicts:
             claims.write(workdir / 'claims.csv', verdicts)
         drawn = study.read_json(lines, 'lines')['lines'] if lines.exists() else []
-        title = f'{settings["name"]} ({settings["dataset"]})'
+        title = f'{settings["name"]} ({data.title(settings["dataset"])})'
         if found is None:
             figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
         else:

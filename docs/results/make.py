@@ -4,6 +4,7 @@ Each study's verdicts, finding, first figures and results.csv, and one page that
 """
 
 import collections
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def provenance(about: dict[str, Any], records: list[metrics.Record]) -> str:
     trained = (about['earlier_launches'] or [about])[0]  # later launches of these studies trained nothing
     # Where it went is nobody's business and changes nothing.
     words = ['python', *(word for word in trained['command'].split() if not word.startswith('--workdir'))]
-    command = ' '.join(words)
+    command = re.sub(r'idx:\S*/', 'idx:', ' '.join(words))
     stopped = sum(record.status == 'stopped' for record in records)
     early = f' ({stopped} ended before their recipe)' * bool(stopped)
     n = ', '.join(f'{n:,}' for n in sorted({record.about['n'] for record in records}))
