@@ -164,6 +164,18 @@ def table(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return lines
 
 
+def predictions(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What each estimate of the noise scale would have said of the critical batch size, headings first; or nothing."""
+    lines = []
+    for found in answer['noise_scale']['predictions']:
+        value, low, high = (found['value'][end] for end in ('value', 'low', 'high'))
+        between = f' ({"?" if low is None else _round(low)} to {"?" if high is None else _round(high)})'
+        lines.append((found['estimator'], _round(value) + between, _round(found['ratio']) if found['ratio'] else '–'))
+    return [('Noise scale, or critical batch size, by', 'Examples', 'Over the fitted critical batch size')][
+        : len(lines)
+    ] + lines
+
+
 def _budget_sentence(budget: Mapping[str, Any]) -> str:
     amount = budget_text(budget)
     if budget['winner'] is None:

@@ -93,6 +93,7 @@ def _page(
         answer=[finding] if finding else [] if found else analysis.answer(groups),
         found=found,
         recommended=recommend.table(found) if found else [],
+        predictions=recommend.predictions(found) if found else [],
         claim_headings=claims.HEADINGS,
         claims=[claims.cells(verdict) for verdict in verdicts],
         headings=HEADINGS,

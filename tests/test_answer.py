@@ -549,6 +549,7 @@ def test_noise_scale_in_training_pools_near_rows_and_predicts_at_the_nearest_bat
     until, at = scales['predictions']
     assert (until['estimator'], at['estimator']) == (answer_lib.UNTIL, 'two batches, at the target')
     assert until['ratio'] == pytest.approx(until['value']['value'] / found['curve']['b_crit']['value'])
+    assert [line[0] for line in recommend.predictions(found)[1:]] == [until['estimator'], at['estimator']]
     # At batch size 32 they cross at 22.5: after the rows at 1 and 10, and with the one at 25 around it.
     assert until['value']['value'] == pytest.approx(32 * (1 * 1 + 9 * 10) / 10, rel=0.1)  # by updates
     assert at['value']['value'] == pytest.approx(32 * 25, rel=0.1)
