@@ -156,7 +156,7 @@ class _Rounds:
             **_length(length),
             'evaluate_at': tuple(sorted({self.decisions.updates[unit][str(size)] for unit in UNITS})),
             'validate_at': (0, *sorted(dense)),
-            'noise_scale': not self.search.base['batch_norm'],
+            'noise_scale': True,
         }
         return self._made(recipe.swept_name(dict(self.search.base), swept), {**swept, **fields})
 
@@ -249,7 +249,7 @@ class _Rounds:
 
     def _trunks(self) -> list[config.Recipe]:
         """Recipes that end at the moments at which the noise scale is measured."""
-        if not self.search.moments or self.search.base['batch_norm'] or (found := self._trunk()) is None:
+        if (found := self._trunk()) is None:
             return []
         point, updates = found
         moments = sorted({max(2, round(share * updates)) for share in self.search.moments})

@@ -160,7 +160,8 @@ def segment(
         if number > 1:
             zeros = jax.tree.map(jnp.zeros_like, state.params), state.model_state, jnp.zeros(number), jnp.zeros(number)
             return jax.lax.fori_loop(0, number, add, zeros)
-        if not measure_noise or size == 1:
+        # A model with a state, such as batch normalization's, would see the halves.
+        if not measure_noise or size == 1 or jax.tree.leaves(state.model_state):
             return whole()
         return jax.lax.cond(state.update % noise_every(batch_size) == 0, halves, whole)
 

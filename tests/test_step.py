@@ -180,8 +180,9 @@ def test_measuring_the_noise_scale_changes_no_update_beyond_rounding() -> None:
     assert (plain.sums.measured, noisy.sums.measured) == (0, 1)  # of small batches every eighth is halved
 
 
-def test_one_example_has_no_noise_scale() -> None:
+def test_one_example_has_no_noise_scale_and_a_model_with_a_state_is_left_alone() -> None:
     assert run(mlp(), 1, 3, noise=True).sums.measured == 0
+    assert run(counter(), 4, 3, noise=True).sums.measured == 0
 
 
 @pytest.mark.parametrize('max_batch', [3, N, 100])
