@@ -257,11 +257,11 @@ def learning_rate_exponent(sound: Tried, target: float | None) -> Json | None:
     """
     best: dict[int, dict[int, tuple[float, float]]] = {}
     for size, tried in sound.items():
-        for found in tried:
-            for run in found.runs:
+        for candidate in tried:
+            for run in candidate.runs:
                 if target is not None and math.isfinite(updates := crossing(run, target)):
                     fewest = best.setdefault(run.about['seed'], {})
-                    here = updates, found.learning_rate / (1 - found.momentum)
+                    here = updates, candidate.learning_rate / (1 - candidate.momentum)
                     fewest[size] = min(fewest.get(size, here), here)
     slopes = [
         scaling.exponent(list(fewest), [rate for _, rate in fewest.values()])
@@ -271,7 +271,7 @@ def learning_rate_exponent(sound: Tried, target: float | None) -> Json | None:
     if not slopes:
         return None
     found = _over_seeds(slopes)
-    rates = sorted({candidate.learning_rate for tried in sound.values() for candidate in tried})
+    rates = sorted({each.learning_rate for tried in sound.values() for each in tried})
     sizes = {size for fewest in best.values() for size in fewest}
     if found['low'] is not None and len(rates) > 1:
         untold = float(np.median(np.diff(np.log(rates)))) / math.log(max(sizes) / min(sizes))

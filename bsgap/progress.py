@@ -19,8 +19,6 @@ from bsgap import config, data
 if TYPE_CHECKING:
     from bsgap.train import Seat
 
-HEADINGS = ('recipe', 'runs', 'epoch', 'train', 'validation', 'test', 'gap', 'examples/s', 'time left')
-
 
 class View:
     """Shows a row a recipe. Use as a context manager; call `start` before `trained` and `evaluated`."""
@@ -113,8 +111,8 @@ class View:
         if not self._live:
             clock = _duration(time.monotonic() - self._began)
             for recipe in dict.fromkeys(seat.run.recipe.name for seat in seats):
-                cells = zip(HEADINGS, self._cells(recipe), strict=True)
-                self._print(f'{clock}  ' + '  '.join(f'{heading} {cell}' for heading, cell in cells))
+                cells = '  '.join(f'{heading} {cell}' for heading, cell in self._cells(recipe).items())
+                self._print(f'{clock}  {cells}')
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
@@ -126,10 +124,11 @@ class View:
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style='bold')
-        for heading in HEADINGS:
+        rows = [self._cells(recipe) for recipe in self._recipes]
+        for heading in rows[0]:
             table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
-        for recipe in self._recipes:
-            table.add_row(*self._cells(recipe))
+        for row in rows:
+            table.add_row(*row.values())
         seats = [seat for group in self._recipes.values() for seat in group]
         done = sum(seat.example for seat in seats)
         total = sum(seat.example if seat.diverged else seat.goal.last_example for seat in seats)
@@ -140,8 +139,8 @@ class View:
         bar.add_row(ProgressBar(total=total, completed=done, width=30), Text(note, no_wrap=True, overflow='ellipsis'))
         return Group(table, bar)
 
-    def _cells(self, recipe: str) -> tuple[str, ...]:
-        """What is known of a recipe, under HEADINGS: means over its runs' last rows."""
+    def _cells(self, recipe: str) -> dict[str, str]:
+        """What is known of a recipe, by heading: means over its runs' last rows that have it."""
         seats = self._recipes[recipe]
         run = seats[0].run
         diverged = sum(seat.diverged for seat in seats)
@@ -152,17 +151,18 @@ class View:
             last = [values[-1] for values in known if values]
             return f'{scale * statistics.fmean(last):{form}}' if last else '–'
 
-        return (
-            recipe,
-            f'{len(seats)}' + (f' ({diverged} diverged)' if diverged else ''),
-            f'{round(_example(seats) / run.n, 2):g}/{round(seats[0].goal.last_example / run.n, 2):g}',
-            mean('train_accuracy'),
-            mean('validation_accuracy'),
-            mean('test_accuracy'),
-            mean('gap', '+.2f', 100),
-            f'{self._speed[recipe]:,.0f}' if recipe in self._speed else '–',
-            _duration(self._seconds_left(recipe)),
-        )
+        validation = {'validation': mean('validation_accuracy')} if self._study.data.validation else {}
+        return {
+            'recipe': recipe,
+            'runs': f'{len(seats)}' + (f' ({diverged} diverged)' if diverged else ''),
+            'epoch': f'{round(_example(seats) / run.n, 2):g}/{round(seats[0].goal.last_example / run.n, 2):g}',
+            'train': mean('train_accuracy'),
+            **validation,
+            'test': mean('test_accuracy'),
+            'gap': mean('gap', '+.2f', 100),
+            'examples/s': f'{self._speed[recipe]:,.0f}' if recipe in self._speed else '–',
+            'time left': _duration(self._seconds_left(recipe)),
+        }
 
     def _seconds_left(self, recipe: str) -> float:
         """All recipes pass through their examples together, so each one's pace since the start tells when it ends."""

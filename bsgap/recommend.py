@@ -166,7 +166,7 @@ def table(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def predictions(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """What each estimate of the noise scale would have said of the critical batch size, headings first; or nothing."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for found in answer['noise_scale']['predictions']:
         value, low, high = (found['value'][end] for end in ('value', 'low', 'high'))
         between = f' ({"?" if low is None else _round(low)} to {"?" if high is None else _round(high)})'

@@ -125,6 +125,7 @@ def get_config(variant: str = '') -> ConfigDict:
             'search.rungs': 2,
             'search.widen': 1,
             'search.budget_epochs': 2.0,
+            'search.budget_updates': 0,
             'search.confirm_seeds': 2,
         },
     )
