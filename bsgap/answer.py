@@ -22,7 +22,10 @@ from bsgap.metrics import Record, Row
 
 NEAR = 1.5  # rows within this factor of an update are pooled for the noise scale there
 UNTIL = 'two batches, mean over the updates to the target'
-ROLES = {0.25: 'a quarter', 1.0: 'recommended', 4.0: 'four times'}  # by the ratio to the recommended batch size
+NUMBERS = (
+    *('b_crit', 's_min', 'e_min', 'learning_rate_exponent', 'first_slope', 'last_slope', 'winners'),
+    *('noise_growth', 'noise_over_b_crit'),
+)
 
 Json = dict[str, Any]
 
@@ -54,10 +57,10 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], records: Sequence[
     Not finished is no error: what cannot be told is None or an empty list, and `limits` and `text` say so.
     """
     settings = about['config']
-    by_role = roles(records, settings['seeds'])
+    by_role = roles(records, settings['seeds'], search.get('recipes'))
     tried, fresh = candidates(by_role['search']), candidates(by_role['confirmation'])
     sound = {
-        size: [c for c in found if not c.diverged and len(c.runs) == settings['seeds'] and all(map(_errors, c.runs))]
+        size: [c for c in found if len(c.runs) == settings['seeds'] and all(map(_errors, c.runs))]
         for size, found in tried.items()
     }
     target = search['target'] or _common_target(sound)
@@ -72,7 +75,7 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], records: Sequence[
         'model': _model(first['fields']) if first else '',
         'optimizer': first['fields']['optimizer'] if first else '',
         'n': first['n'] if first else 0,
-        'device': ', '.join(dict.fromkeys(about['devices'])),
+        'device': search.get('device') or ', '.join(dict.fromkeys(about['devices'])),
         'target': {'error': target, 'found': not search['target']},
         'to_target': reached,
         'curve': curve,
@@ -101,7 +104,7 @@ def numbers(answer: Mapping[str, Any], sound: Tried) -> Json:
     winners: how many different batch sizes win the budgets, by each seed's own validation accuracy.
     noise_growth: the noise scale of the updates after the target over that of the first tenth of the updates to it, at
       the batch size nearest to the critical one.
-    noise_over_b_crit: the mean noise scale over the updates to the target, over B_crit.
+    noise_over_b_crit: the mean noise scale over the updates to the target, over B_crit, which is taken for exact.
     """
     found: dict[str, Json | None] = {'learning_rate_exponent': answer['learning_rate_exponent']}
     if curve := answer['curve']:
@@ -152,16 +155,21 @@ def write(path: Path, answer: Mapping[str, Any]) -> None:
     study.write_json(path, answer)
 
 
-def roles(records: Iterable[Record], seeds: int) -> dict[str, list[Record]]:
-    """The runs by what they are for; those of the search that have other seeds than 0 … seeds − 1 confirm it."""
+def roles(records: Iterable[Record], seeds: int, wanted: Sequence[str] | None = None) -> dict[str, list[Record]]:
+    """The runs by what they are for; those of the search that have other seeds than 0 … seeds − 1 confirm it.
+
+    Of the others only the recipes that are `wanted`, if given: a workdir may have those of earlier settings as well.
+    """
     found: dict[str, list[Record]] = {role: [] for role in ('search', 'confirmation', 'trunk', 'branch', 'grow')}
     for record in records:
         name = record.about['recipe']
         if re.match(r'bs\d+-lr', name):
             found['search' if record.about['seed'] < seeds else 'confirmation'].append(record)
+        elif wanted is not None and name not in wanted:
+            continue
         elif name.startswith('moment'):
-            found['branch' if '-bs' in name else 'trunk'].append(record)
-        elif name == 'grow':
+            found['branch' if '-to-' in name else 'trunk'].append(record)
+        elif name.startswith('grow'):
             found['grow'].append(record)
     return found
 
@@ -243,7 +251,7 @@ def fit(reached: Iterable[Mapping[str, Any]]) -> Json | None:
     points = [(entry['batch_size'], run['updates'], run['made']) for entry in reached for run in entry['runs']]
     found = scaling.fit(
         [size for size, _, _ in points],
-        [updates or made for _, updates, made in points],
+        [updates or max(1, made) for _, updates, made in points],
         [updates is None for _, updates, _ in points],
     )
     return found and {name: _estimate(*getattr(found, name)) for name in ('s_min', 'e_min', 'b_crit')}
@@ -284,12 +292,13 @@ def budget(unit: str, amount: float, ends: Mapping[str, int], sound: Tried) -> J
     """What each batch size reaches within a budget, which ends at the update `ends[batch size]`.
 
     The learning rate and momentum are those with the highest mean validation accuracy there. So is the winner; with
-    it tie the batch sizes whose interval of test accuracy overlaps its own. `range` is how far one can go from the
-    winner, to the smallest and the largest, and still tie. Recommended is the smallest of the range for a budget in
-    epochs (memory and energy), and the largest for updates and seconds, as long as its validation accuracy is within
-    one standard error of the winner's (Breiman et al. 1984, §3.4.3: wide intervals excuse no choice that looks worse).
+    it tie the batch sizes whose interval of test accuracy overlaps its own; `apart` are those of them that differ from
+    it all the same when paired by seed. `range` is how far one can go from the winner and still tie.
+    Recommended is the smallest that is as good as the winner for a budget in epochs (memory and energy), and the
+    largest for updates and seconds: next to one another, and on validation data within one standard error of the
+    difference (after Breiman et al. 1984, §3.4.3: wide intervals excuse no choice that looks worse).
     """
-    rows = []
+    rows, tests = [], dict[int, list[float]]()
     for text, end in sorted(ends.items(), key=lambda item: int(item[0])):
         there = [(found, rows_at(found.runs, end)) for found in sound.get(int(text), [])]
         complete = [(found, at) for found, at in there if len(at) == len(found.runs)]
@@ -298,32 +307,36 @@ def budget(unit: str, amount: float, ends: Mapping[str, int], sound: Tried) -> J
             columns = ('train_accuracy', 'validation_accuracy', 'test_accuracy', 'gap')
             measured = {column: _over_seeds(row[column] for row in at) for column in columns}
             rows.append({**best.about, 'updates': end, 'seeds': len(at), **measured})
+            tests[best.batch_size] = [row['test_accuracy'] for row in at]
     if not rows:
-        nothing: Json = {'winner': None, 'tied': [], 'range': None, 'recommended': None}
+        nothing: Json = {'winner': None, 'tied': [], 'apart': [], 'range': None, 'recommended': None}
         return {'unit': unit, 'amount': amount, 'rows': [], **nothing}
     won = max(rows, key=lambda row: row['validation_accuracy']['value'])
     winner = won['batch_size']
     tied = [
         row['batch_size'] for row in rows if row is won or _overlap(row['test_accuracy'], won['test_accuracy']) is True
     ]
+    differences = {size: _over_seeds(np.subtract(tests[size], tests[winner])) for size in tied if size != winner}
+    apart = [size for size, each in differences.items() if not each['low'] <= 0 <= each['high']]
+    as_good = [row['batch_size'] for row in rows if _as_good(row, won)]
     grid = sorted(map(int, ends))
-    below = list(itertools.takewhile(tied.__contains__, grid[grid.index(winner) :: -1]))
-    above = list(itertools.takewhile(tied.__contains__, grid[grid.index(winner) :]))
-    by_size = {row['batch_size']: row for row in rows}
-    preferred = [size for size in (below if unit == 'epochs' else above) if _as_good(by_size[size], won)]
+    down, up = grid[grid.index(winner) :: -1], grid[grid.index(winner) :]
+    below, above = (list(itertools.takewhile(tied.__contains__, sizes)) for sizes in (down, up))
+    preferred = list(itertools.takewhile(as_good.__contains__, down if unit == 'epochs' else up))
     return {
         'unit': unit,
         'amount': amount,
         'rows': rows,
         'winner': winner,
         'tied': tied,
+        'apart': apart,
         'range': [below[-1], above[-1]],
         'recommended': preferred[-1],
     }
 
 
 def _as_good(row: Mapping[str, Any], won: Mapping[str, Any]) -> bool:
-    """Whether the validation accuracy of a batch size is the winner's, or within one standard error of it."""
+    """Whether the validation accuracy of a batch size is the winner's, or lower by no more than the standard error."""
     behind = won['validation_accuracy']['value'] - row['validation_accuracy']['value']
     variance = 0.0
     for each in (row, won):
@@ -335,8 +348,8 @@ def _as_good(row: Mapping[str, Any], won: Mapping[str, Any]) -> bool:
 
 
 def rows_at(runs: Iterable[Record], update: int) -> list[Row]:
-    """The full rows of runs at an update, of those that have one."""
-    return [row for run in runs for row in run.rows if row['update'] == update and 'test_accuracy' in row]
+    """The full rows of runs at an update, of those that have one and had not diverged there."""
+    return [row for run in runs for row in _sound(run) if row['update'] == update and 'test_accuracy' in row]
 
 
 def noise(
@@ -446,7 +459,7 @@ def moments(trunks: Iterable[Record], branches: Iterable[Record]) -> tuple[list[
 
 def _trunk(branch: Record) -> tuple[str, int]:
     """The recipe and the seed of the run that a branch leaves."""
-    return branch.about['recipe'].split('-bs')[0], branch.about['seed']
+    return branch.about['recipe'].partition('-to-')[0], branch.about['seed']
 
 
 def _branched(trunk: Record, branches: Iterable[Record]) -> float:
@@ -596,14 +609,15 @@ def confirmation(budgets: Iterable[Mapping[str, Any]], fresh: Tried) -> Json | N
     for found in budgets:
         measured: dict[str, Json] = {}
         lost = 0
+        beside = neighbours([row['batch_size'] for row in found['rows']], found['recommended'])
         for row in found['rows']:
-            role = ROLES.get(row['batch_size'] / found['recommended'])
+            role = beside.get(row['batch_size'])
             candidate = _find(fresh, row) if role else None
             if not role or candidate is None:
                 continue
-            trained = [run for run in candidate.runs if run.status != 'diverged']
-            lost += (len(candidate.runs) - len(trained)) * (role == 'recommended')
-            if at := rows_at(trained, row['updates']):
+            at = rows_at(candidate.runs, row['updates'])
+            lost += (len(candidate.runs) - len(at)) * (role == 'recommended')
+            if at:
                 test = _over_seeds(one['test_accuracy'] for one in at)
                 measured[role] = {**candidate.about, 'test_accuracy': test, 'seeds': len(at)}
                 rows.append({'unit': found['unit'], 'role': role, **measured[role]})
@@ -616,6 +630,20 @@ def confirmation(budgets: Iterable[Mapping[str, Any]], fresh: Tried) -> Json | N
     told = verdicts.values()
     confirmed = False if False in told else None if None in told else True
     return {'rows': rows, 'confirmed': confirmed, 'budgets': verdicts, 'sentence': ' '.join(sentences)}
+
+
+def neighbours(sizes: Iterable[int], recommended: int | None) -> dict[int, str]:
+    """The recommended batch size, and of the others those nearest to a quarter and to four times it, with words."""
+    if not recommended:
+        return {}
+    found = {recommended: 'recommended'}
+    for factor, words in ((0.25, 'a quarter'), (4.0, 'four times')):
+        side = [size for size in sizes if size != recommended and (size < recommended) == (factor < 1)]
+        if side:
+            wanted = factor * recommended
+            nearest = min(side, key=lambda size, wanted=wanted: abs(math.log(size / wanted)))  # type: ignore[misc]
+            found[nearest] = words if nearest == wanted else 'smaller' if factor < 1 else 'larger'
+    return found
 
 
 def _verdict(stated: Json, measured: Mapping[str, Json], lost: int) -> tuple[bool | None, str]:
@@ -688,8 +716,13 @@ def _model(fields: Mapping[str, Any]) -> str:
 
 
 def _errors(run: Record) -> list[tuple[float, float]]:
-    """A run's updates and validation errors."""
-    return [(row['update'], 1 - row['validation_accuracy']) for row in run.rows if 'validation_accuracy' in row]
+    """A run's updates and validation errors, as long as it had not diverged."""
+    return [(row['update'], 1 - row['validation_accuracy']) for row in _sound(run) if 'validation_accuracy' in row]
+
+
+def _sound(run: Record) -> list[Row]:
+    """The rows of a run before it diverged, if it did."""
+    return [row for row in run.rows if metrics.status([row], 0) != 'diverged']
 
 
 def _common_target(sound: Tried) -> float | None:

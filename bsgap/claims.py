@@ -52,7 +52,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from bsgap import config, scaling, study
+from bsgap import answer, config, scaling, study
 from bsgap.analysis import Interval, at_common_x, interval
 from bsgap.metrics import Record, Row
 
@@ -63,7 +63,7 @@ RELATIONS = ('within', 'at least', 'at most')
 STATUSES = ('V', 'S', 'U')
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 CSV_COLUMNS = (
-    *('id', 'claim', 'quantity', 'value', 'half_width', 'n', 'relation', 'bound_low', 'bound_high'),
+    *('id', 'claim', 'quantity', 'value', 'low', 'high', 'n', 'relation', 'bound_low', 'bound_high'),
     *('verdict', 'published', 'source', 'status', 'note'),
 )
 
@@ -186,6 +186,8 @@ def check(id: str, claim: Any, recipes: Sequence[str] = (), known: Sequence[str]
         quantity = _parse(claim['quantity'])
     except _UnreadableError as forms:
         raise refuse('quantity', str(forms)) from None
+    if quantity.form == 'found':
+        config.one_of(answer.NUMBERS)(f'claims.{id}.quantity', quantity.y)
     named = [
         ('quantity', quantity.y),
         ('quantity', quantity.x),
@@ -253,13 +255,13 @@ def write(path: Path, verdicts: Iterable[Verdict]) -> None:
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(CSV_COLUMNS)
     for v in verdicts:
-        value, half_width, low, high = (
+        value, *interval, low, high = (
             f'{number:.9g}' if math.isfinite(number) else ''
-            for number in (v.value.mean, v.value.half_width, v.low, v.high)
+            for number in (v.value.mean, v.value.low, v.value.high, v.low, v.high)
         )
         writer.writerow(
             (
-                *(v.id, v.text, v.quantity, value, half_width, v.value.n, v.relation, low, high),
+                *(v.id, v.text, v.quantity, value, *interval, v.value.n, v.relation, low, high),
                 *(v.verdict, v.published, v.source, v.status, v.note),
             )
         )

@@ -112,7 +112,7 @@ STUDY_FIELDS: Mapping[str, Field] = {
     'claims': Field({}, mapping),  # by name; bsgap/claims.py says what a claim has
     'finding': Field('', text),  # a paragraph for the report; {NAME} stands for what was measured for a claim
     'figures': Field(('curves', 'gap', 'accuracy', 'learning_rate_sum'), tuple_of(one_of(FIGURES))),
-    'measurements': Field((), tuple_of(one_of(MEASUREMENTS))),  # at the end of each run
+    'measurements': Field((), tuple_of(one_of(MEASUREMENTS))),  # at the end of each run; in a search at its moments
     'lines': Field((), tuple_of(pair)),  # recipes between whose solutions the loss is measured: (('small', 'large'),)
     # How it is computed.
     'max_physical_batch': Field(4096, count),  # a larger batch is accumulated from equal parts of at most this size
@@ -273,7 +273,9 @@ def _search(config: ConfigDict, validation: float) -> Search | None:
         (min(swept.get('learning_rate', (1,))) > 0, 'sweep.learning_rate', 'above 0'),
         (base['learning_rate'] > 0, 'learning_rate', 'above 0'),
         (base['schedule'] == 'constant', 'schedule', 'constant'),
-        (base['scaling'] == base['beta_scaling'] == 'none', 'scaling', 'none'),
+        (base['scaling'] == 'none', 'scaling', 'none'),
+        (base['beta_scaling'] == 'none', 'beta_scaling', 'none'),
+        (not config.lines, 'lines', 'empty'),
         (fields['budget_updates'] != 1, 'search.budget_updates', '0 or at least 2'),
     ):
         if not ok:

@@ -54,7 +54,7 @@ class Dataset:
 def title(dataset: str) -> str:
     """What a reader knows a dataset by: of `idx:FOLDER` the folder's own name."""
     kind, _, where = dataset.partition(':')
-    return Path(where).name if kind == 'idx' else where or dataset
+    return Path(where).resolve().name if kind == 'idx' else where or dataset
 
 
 def load(settings: config.Data, variants: Iterable[config.Variant]) -> dict[config.Variant, Dataset]:

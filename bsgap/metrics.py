@@ -77,16 +77,20 @@ class Record(NamedTuple):
     rows: list[Row]
     measured: dict[str, float]  # at its end, by bsgap.measure; empty before
     stopped: bool = False  # by a search
+    ended: Status | None = None  # its status, where not all of its rows are here
 
     @property
     def status(self) -> Status:
+        if self.ended:
+            return self.ended
         found = status(self.rows, self.about['updates'])
         return 'stopped' if found == 'running' and self.stopped else found
 
     @property
     def full(self) -> 'Record':
         """The record with only those rows for which all splits were evaluated."""
-        return self._replace(rows=[row for row in self.rows if 'test_accuracy' in row and 'train_accuracy' in row])
+        rows = [row for row in self.rows if 'test_accuracy' in row and 'train_accuracy' in row]
+        return self._replace(rows=rows, ended=self.status)
 
 
 def read_runs(workdir: Path) -> list[Record]:

@@ -72,10 +72,13 @@ class View:
         recipes, wanted = len(self._study.recipes), len(self._study.recipes) * self._study.seeds
         resumed = sum(seat.update > 0 for seat in seats)
         devices = jax.devices()
-        self._print(
-            f'study    {self._study.name}: {recipes} recipes × {self._study.seeds} seeds = {wanted} runs;'
-            f' to train: {len(seats)}' + (f', {resumed} of them from where they were saved' if resumed else '')
-        )
+        going_on = f' to train: {len(seats)}' + (f', {resumed} of them from where they were saved' if resumed else '')
+        if self._study.search:
+            searched = f'a search from {recipes} recipes × {self._study.seeds} seeds; in its first round{going_on}'
+            self._print(f'study    {self._study.name}: {searched}')
+        else:
+            runs = f'{recipes} recipes × {self._study.seeds} seeds = {wanted} runs'
+            self._print(f'study    {self._study.name}: {runs};{going_on}')
         for variant, dataset in self._datasets.items():
             splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
             noise = f', {variant.label_noise:.0%} of the labels changed' if variant.label_noise else ''

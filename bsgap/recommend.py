@@ -69,6 +69,12 @@ def _grid_limits(answer: Mapping[str, Any]) -> list[str]:
             found.append(
                 f'For {amount} the winner, {winner}, is the {end} batch size tried: a better one may lie beyond.'
             )
+        if budget['apart']:
+            sizes = _listed(budget['apart'])
+            found.append(
+                f'For {amount} the interval of batch size {sizes} overlaps that of the winner, but paired by seed they'
+                ' differ measurably.'
+            )
         if beyond := [size for size in budget['tied'] if not budget['range'][0] <= size <= budget['range'][1]]:
             found.append(f'For {amount} batch size {_listed(beyond)} ties as well, but not all between.')
         for size in dict.fromkeys((winner, budget['recommended'])):

@@ -11,12 +11,15 @@ the update where it ends.
 
 import dataclasses
 import functools
+import hashlib
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bsgap import answer, config, metrics, recipe, schedule
@@ -45,9 +48,11 @@ class Decisions:
     budgets: dict[str, float]
     updates: dict[str, dict[str, int]]
     seconds_per_update: dict[str, float]
+    device: str  # that these times are of
     reference: float
     rungs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     stopped: list[str] = dataclasses.field(default_factory=list)
+    recipes: list[str] = dataclasses.field(default_factory=list)  # of the later rounds
 
 
 def rounds(
@@ -87,10 +92,12 @@ class _Rounds:
     def all(self) -> Iterator[list[Goal]]:
         yield from self._halving()
         trunks = self._trunks()
-        if trunks:
-            yield [Goal(run, run.updates) for run in self._seeded(trunks)]
-        if others := [*self._branches(trunks), *self._grow(), *self._fresh()]:
-            yield others
+        others = [*self._branches(trunks), *self._grow(), *self._fresh()]
+        later = [made.name for made in trunks] + [goal.run.recipe.name for goal in others]
+        self.decisions.recipes = list(dict.fromkeys(later))
+        self.write()
+        yield [Goal(run, run.updates) for run in self._seeded(trunks)]
+        yield others
 
     def write(self) -> None:
         """Writes search.json, unless it has decisions that are still to be gone through again."""
@@ -106,28 +113,33 @@ class _Rounds:
     def _budgets(self, measure: Callable[[Run], float]) -> Decisions:
         """The budgets and where they end; an update's time is measured once for a workdir."""
         search = self.search
-        if self.path.exists():
-            times = study_lib.read_json(self.path, 'seconds_per_update')['seconds_per_update']
-        else:
-            times = {}
-            for size in search.batch_sizes:
-                fields = {'batch_size': size, 'learning_rate': search.learning_rates[0], **_length(1)}
+        before = study_lib.read_json(self.path, 'seconds_per_update') if self.path.exists() else {}
+        times = dict(before.get('seconds_per_update', {}))
+        for size in search.batch_sizes:
+            if str(size) not in times:
+                an_epoch = {'epochs': 1.0, 'updates': 0, 'examples': 0}
+                fields = {'batch_size': size, 'learning_rate': search.learning_rates[0], **an_epoch}
                 times[str(size)] = measure(Run(self._made(f'bs{size}', fields), 0, self.n))
         middle = search.batch_sizes[(len(search.batch_sizes) - 1) // 2]
-        epochs = {size: self._updates_in(size, search.budget_epochs) for size in search.batch_sizes}
-        updates = search.budget_updates or epochs[middle]
-        seconds = search.budget_seconds or epochs[middle] * times[str(middle)]
-        return Decisions(
-            search.target,
-            {'epochs': search.budget_epochs, 'updates': updates, 'seconds': seconds},
-            {
-                'epochs': {str(size): epochs[size] for size in search.batch_sizes},
-                'updates': {str(size): updates for size in search.batch_sizes},
-                'seconds': {size: max(1, int(seconds / time)) for size, time in times.items()},
-            },
-            times,
-            search.base['learning_rate'],
-        )
+        epochs = {str(size): self._updates_in(size, search.budget_epochs) for size in search.batch_sizes}
+        budgets = before.get('budgets') or {
+            'epochs': search.budget_epochs,
+            'updates': search.budget_updates or epochs[str(middle)],
+            'seconds': search.budget_seconds or epochs[str(middle)] * times[str(middle)],
+        }
+        updates = {
+            'epochs': epochs,
+            'updates': dict.fromkeys(epochs, budgets['updates']),
+            'seconds': {label: max(1, int(budgets['seconds'] / times[label])) for label in epochs},
+        }
+        for label in epochs:
+            if max(ends[label] for ends in updates.values()) < 2:
+                raise config.UserError(
+                    f'config.search.budget_epochs: {search.budget_epochs:g} is not allowed; no budget leaves batch size'
+                    f' {label} more than one update'
+                )
+        device = before.get('device') or jax.devices()[0].device_kind
+        return Decisions(search.target, budgets, updates, times, device, search.base['learning_rate'])
 
     def _updates_in(self, batch_size: int, epochs: float) -> int:
         return schedule.updates_between(0, max(1, round(epochs * self.n)), batch_size, self.n)
@@ -186,9 +198,9 @@ class _Rounds:
                 ]
                 errors = self._errors(alive, rung)
                 added = {key: beyond(errors[key], tried[key], search, reference) for key in keys}
-                for key, rate in added.items():
-                    tried[key] |= rate
-                    alive[key] |= rate
+                for key, rates in added.items():
+                    tried[key] |= rates
+                    alive[key] |= rates
                 widened = any(added.values())
             for key in keys:
                 if rung < search.rungs - 1:
@@ -253,7 +265,10 @@ class _Rounds:
             return []
         point, updates = found
         moments = sorted({max(2, round(share * updates)) for share in self.search.moments})
-        return [self._made(f'moment{update}', _constant(point, update)) for update in moments]
+        return [self._made(f'moment{update}-{self._name(point)}', _constant(point, update)) for update in moments]
+
+    def _name(self, point: Mapping[str, Any]) -> str:
+        return recipe.swept_name(dict(self.search.base), _stage(point))
 
     def _branches(self, trunks: Sequence[config.Recipe]) -> list[Goal]:
         """From each moment, some examples more at each batch size, at the learning rate that is tuned for it."""
@@ -261,8 +276,7 @@ class _Rounds:
         for trunk in trunks:
             (stage,) = trunk.stages
             update = int(stage.length)
-            (start, *_) = self._seeded([trunk])
-            more = max(1, round(BRANCH_SHARE * start.examples))
+            more = max(1, round(BRANCH_SHARE * Run(trunk, 0, self.n).examples))
             first = {'updates': update, 'batch_size': stage.batch_size, 'learning_rate': stage.learning_rate}
             for size, point in tuned.items():
                 if size * BRANCH_UPDATES > more:
@@ -270,7 +284,7 @@ class _Rounds:
                 second = {'examples': more, 'batch_size': size, 'learning_rate': point['learning_rate']}
                 changes = {'evaluate_at': (update,), 'validate_at': (update,)}
                 stages = [first | {'momentum': stage.momentum}, second | {'momentum': point['momentum']}]
-                made = self._made(f'{trunk.name}-bs{size}', changes, stages)
+                made = self._made(f'{trunk.name}-to-{self._name(point)}', changes, stages)
                 goals += [Goal(run, run.updates, Run(trunk, run.seed, self.n)) for run in self._seeded([made])]
         return goals
 
@@ -311,7 +325,8 @@ class _Rounds:
         length = max(ends)
         stages[-1]['updates'] = max(1, length - updates)
         dense = {round(length / VALIDATION_RATIO**i) for i in range(int(math.log(length, VALIDATION_RATIO)) + 1)}
-        made = self._made('grow', {'evaluate_at': ends, 'validate_at': (0, *sorted(dense))}, stages)
+        label = f'grow-{hashlib.sha256(json.dumps([stages, ends]).encode()).hexdigest()[:8]}'
+        made = self._made(label, {'evaluate_at': ends, 'validate_at': (0, *sorted(dense))}, stages)
         return [Goal(run, run.updates) for run in self._seeded([made])]
 
     def _ends(self, run: Run) -> tuple[int, ...]:
@@ -343,17 +358,14 @@ class _Rounds:
         goals: dict[Run, int] = {}
         seeds = range(self.study.seeds, self.study.seeds + self.search.confirm_seeds)
         for budget in self.found['budgets'] if seeds else ():
-            rows = {row['batch_size']: row for row in budget['rows']}
-            centre = budget['recommended']
-            for size in (centre / 4, centre, 4 * centre) if centre else ():
-                if size in rows:
-                    row = rows[size]
+            beside = answer.neighbours([row['batch_size'] for row in budget['rows']], budget['recommended'])
+            for row in budget['rows']:
+                if row['batch_size'] in beside:
                     made = self._recipe(Key(row['batch_size'], row['momentum']), row['learning_rate'])
                     for seed in seeds:
                         run = Run(made, seed, self.n)
                         goals[run] = max(goals.get(run, 0), row['updates'])
         self.decisions.stopped += [run.name for run, until in goals.items() if until < run.updates]
-        self.write()
         return [Goal(run, until) for run, until in goals.items()]
 
 
@@ -369,17 +381,21 @@ def beyond(
     """The learning rate to be added, if the best one is at an end of those that were tried; else none.
 
     It is a step of the given ones beyond that end, `search.widen` times at most at either end. Where all have diverged,
-    a lower one is added.
+    a lower one is added. A reference that is further away than a step is no end.
     """
+    if not errors:
+        return set()
     given = search.learning_rates
     step = (given[-1] / given[0]) ** (1 / (len(given) - 1))
     first = min(errors, key=lambda rate: (errors[rate], rate))
     added = set(tried) - {*given, reference}
-    if first == min(tried) and sum(rate < given[0] for rate in added) < search.widen:
-        return {_rounded(first / step)}
-    if first == max(tried) and errors[first] < math.inf and sum(rate > given[-1] for rate in added) < search.widen:
-        return {_rounded(first * step)}
-    return set()
+    near = {rate for rate in tried if rate != reference or given[0] / step <= 1.01 * rate <= 1.03 * step * given[-1]}
+    found = set()
+    if first == min(near) and sum(rate < given[0] for rate in added) < search.widen:
+        found.add(_rounded(first / step))
+    elif first == max(near) and errors[first] < math.inf and sum(rate > given[-1] for rate in added) < search.widen:
+        found.add(_rounded(first * step))
+    return found - set(tried)
 
 
 def _length(updates: int) -> dict[str, Any]:

@@ -129,7 +129,9 @@ def segment(
         loss_B += leg.label_smoothing * (spread_B - loss_B)
         return jnp.vdot(weight_B, loss_B), model_state
 
-    def gradient(state: State, index_B: jax.Array, weight_B: jax.Array) -> tuple[Any, Any, jax.Array, jax.Array]:
+    def gradient(
+        state: State, index_B: jax.Array, weight_B: jax.Array, halve: jax.Array
+    ) -> tuple[Any, Any, jax.Array, jax.Array]:
         """The gradient of a batch's mean loss, the model's state after it, and, for each part whose gradient was made
         apart, its share of the batch's examples and the squared norm of its share of the gradient."""
         key = update_key(leg.seed, state.update)
@@ -163,14 +165,16 @@ def segment(
         # A model with a state, such as batch normalization's, would see the halves.
         if not measure_noise or size == 1 or jax.tree.leaves(state.model_state):
             return whole()
-        return jax.lax.cond(state.update % noise_every(batch_size) == 0, halves, whole)
+        return halves() if noise_every(batch_size) == 1 else jax.lax.cond(halve, halves, whole)
 
     def update(i: jax.Array, state: State) -> State:
         within_B = jnp.arange(number * size, dtype=jnp.int32)
         place_B = stretch.offset + i * batch_size + within_B
         valid_B = (within_B < batch_size) & (place_B < leg.stop)
         weight_B = valid_B / valid_B.sum()
-        grads, model_state, share_P, square_P = gradient(state, order_N[jnp.minimum(place_B, n - 1)], weight_B)
+        halve = (place_B[0] // batch_size) % noise_every(batch_size) == 0  # no run's own, so that `vmap` keeps a choice
+        index_B = order_N[jnp.minimum(place_B, n - 1)]
+        grads, model_state, share_P, square_P = gradient(state, index_B, weight_B, halve)
         # A run whose gradient overflows has diverged; all its weights say so from here on. It also makes each weight
         # wait for the whole gradient; else XLA copies the weight matrices that are still to be read.
         grad_norm = optax.tree.norm(grads)

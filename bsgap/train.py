@@ -274,7 +274,7 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
             rounds: Iterable[list[study_lib.Goal]] = [[study_lib.Goal(run, run.updates) for run in runs]]
         else:
             rounds = search.rounds(study, study.search, runs[0].n, programs.seconds_per_update, workdir)
-        for goals in rounds:
+        for goals in filter(None, rounds):
             study_lib.add_runs(workdir, [goal.run for goal in goals])
             _Training(study, programs, goals, workdir, view).run()
     return metrics.read_runs(workdir)
@@ -314,7 +314,7 @@ class _Training:
         have = {row['update'] for row in self.records[goal.run.name].rows}
         saved = (study_lib.run_folder(self.workdir, goal.run.name) / 'checkpoints').glob('[0-9]*')
         due = (update for update in goal.run.evaluations if update <= goal.until)
-        return have.issuperset(due) and any(int(path.name) >= goal.until for path in saved)
+        return have.issuperset(due) and any(path.name.isdigit() and int(path.name) >= goal.until for path in saved)
 
     def run(self) -> None:
         """Trains every run as far as it shall come, or until a signal."""
@@ -330,6 +330,8 @@ class _Training:
                         self._turn(min(behind, key=lambda cohort: cohort.example), target)
                     for cohort in cohorts:
                         self._save(cohort)
+                if self.stopped_by:  # in the last segment or while it was saved
+                    raise Interrupted(self.stopped_by)
                 metrics.write_results(self.workdir, self.records.values())
         except Interrupted:
             for cohort in cohorts:

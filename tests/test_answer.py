@@ -207,12 +207,13 @@ def test_fresh_seeds_do_not_enter_the_numbers_of_the_search() -> None:
 
 def test_an_incomplete_or_diverged_recipe_is_no_candidate() -> None:
     better = searched(32, 0.3, (0.95, 0.95))
-    diverged = [run._replace(rows=[*run.rows, {**run.rows[-1], 'distance': math.nan}]) for run in better]
+    end = {'distance': math.nan, 'validation_loss': math.nan}
+    diverged = [run._replace(rows=[*run.rows[:-1], run.rows[-1] | end]) for run in better]
     short = [run._replace(rows=run.rows[:3]) for run in better]
     for runs in (better[:2], [*better[:2], diverged[2]], [*better[:2], short[2]], short):
-        each = budget(answer(*plain(), runs), 'updates')
+        each = budget(answer(*plain(), runs), 'epochs')
         assert [row['learning_rate'] for row in each['rows']] == [0.1, 0.1, 0.1]
-    assert [row['learning_rate'] for row in budget(answer(*plain(), better), 'updates')['rows']] == [0.1, 0.3, 0.1]
+    assert [row['learning_rate'] for row in budget(answer(*plain(), better), 'epochs')['rows']] == [0.1, 0.3, 0.1]
 
 
 def test_a_batch_size_whose_runs_all_diverge_hides_nothing() -> None:
@@ -573,7 +574,7 @@ def moment(critical: float, scales: Sequence[float]) -> list[Record]:
         for size in (8, 32, 128, 512):
             loss = 1 - 5 / (size + critical)
             rows = [{'update': 110, 'validation_loss': loss}]
-            runs.append(record(f'moment100-bs{size}', seed, rows, [(32, 0.1, 100), (size, 0.1, 10)]))
+            runs.append(record(f'moment100-to-bs{size}', seed, rows, [(32, 0.1, 100), (size, 0.1, 10)]))
     return runs
 
 
@@ -629,6 +630,23 @@ def test_a_tie_that_looks_worse_by_more_than_a_standard_error_is_not_recommended
     for found, size in ((near, 128), (far, 32)):
         each = budget(found, 'updates')
         assert (each['tied'], each['range'], each['recommended']) == ([32, 128], [32, 128], size)
+
+
+def test_a_run_that_diverges_after_a_budget_counts_for_it() -> None:
+    good = searched(128, 0.1, {'epochs': (0.95, 0.94), 'updates': (0.2, 0.1)})
+    for run in good:  # 128 ends its epochs at update 100, and its updates at 200
+        run.rows[-1].update(train_loss=math.nan, validation_loss=math.nan, distance=math.nan)
+    assert {run.status for run in good} == {'diverged'}
+    found = answer(good, searched(32, 0.1, (0.9, 0.9)))
+    assert budget(found, 'epochs')['winner'] == 128
+    assert [row['batch_size'] for row in budget(found, 'updates')['rows']] == [32]
+
+
+def test_neighbours_are_the_nearest_to_a_quarter_and_four_times() -> None:
+    assert answer_lib.neighbours([4, 16, 64, 256], 16) == {16: 'recommended', 4: 'a quarter', 64: 'four times'}
+    assert answer_lib.neighbours([10, 100, 1000], 100) == {100: 'recommended', 10: 'smaller', 1000: 'larger'}
+    assert answer_lib.neighbours([8, 32], 8) == {8: 'recommended', 32: 'four times'}
+    assert answer_lib.neighbours([8, 32], None) == {}
 
 
 def test_numbers_for_claims() -> None:

@@ -403,11 +403,12 @@ def test_claims_csv_has_all_of_it(tmp_path: Path) -> None:
         one, two = csv.DictReader(file)
     assert tuple(one) == claims.CSV_COLUMNS
     assert float(one['value']) == pytest.approx(0.5)
-    assert float(one['half_width']) == pytest.approx(HIGH - 0.5, rel=1e-4)
+    assert float(one['high']) == pytest.approx(HIGH, rel=1e-4)
+    assert float(one['low']) == pytest.approx(1 - HIGH, rel=1e-4)
     assert (one['n'], one['bound_low'], one['bound_high'], one['verdict']) == ('2', '0.5', '', 'inconclusive')
     assert (one['id'], one['claim'], one['quantity']) == ('one', BASE['text'], 'test_accuracy')
     assert (one['relation'], one['source'], one['status']) == ('at least', BASE['source'], 'V')
-    assert (two['value'], two['half_width'], two['n']) == ('', '', '0')
+    assert (two['value'], two['low'], two['high'], two['n']) == ('', '', '', '0')
     assert (two['bound_low'], two['bound_high'], two['published'], two['status']) == ('0.1', '0.2', 'a, "b"', 'U')
     assert two['note'] == "no run matches b; the source's figure is unverified"
     assert [path.name for path in tmp_path.iterdir()] == ['claims.csv']
@@ -498,6 +499,8 @@ def test_a_number_that_a_search_found_has_its_own_interval(
 ) -> None:
     made = claims.claim('x', 'found b_crit', '*', 'within', (63.0, 632.0), 'x', 'x', 'S')
     claims.check('c', made, [], ['test_accuracy'])
+    with pytest.raises(config.UserError, match=r'config\.claims\.c\.quantity: .b_krit. is not known'):
+        claims.check('c', {**made, 'quantity': 'found b_krit'})
     (judged,) = claims.evaluate({'c': made}, [], {'b_crit': {'value': 180.0, 'low': low, 'high': high}})
     assert (judged.verdict, judged.measured) == (verdict, measured)
     (unknown,) = claims.evaluate({'c': made}, [], {})

@@ -368,6 +368,31 @@ def test_where_runs_go_on() -> None:
     assert starts([10, 20], [10], mates=(zero,)) == [20, 10]  # at the same place, but never in one cohort
 
 
+def test_a_save_that_was_killed_is_in_nobodys_way(uninterrupted: Path, tmp_path: Path) -> None:
+    """Orbax writes into a folder with the step and a suffix in its name."""
+    workdir = tmp_path / 'killed'
+    shutil.copytree(uninterrupted, workdir)
+    for folder in workdir.glob('runs/*/checkpoints'):
+        (folder / '33.orbax-checkpoint-tmp').mkdir()
+    train.train(settings(), workdir)
+    assert_same(uninterrupted, workdir)
+
+
+def test_a_signal_in_the_last_save_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, saved = train._Training._save, list[Any]()
+
+    def signalled(self: Any, cohort: Any) -> None:
+        save(self, cohort)
+        if not saved:
+            saved.append(cohort)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train._Training, '_save', signalled)
+    with pytest.raises(train.Interrupted):
+        train.train(tiny(batch_size=(100,), epochs=1), tmp_path)
+    assert {record.status for record in metrics.read_runs(tmp_path)} == {'done'}
+
+
 def test_final_leaves_hold_all_that_decides_the_future(uninterrupted: Path) -> None:
     leaves = final_leaves(uninterrupted)['grow-seed0']
     kinds = {name.split('.')[0] for name in leaves}

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from bsgap import checkpoint, config, metrics, search, study
 from bsgap.measure import measure
+from bsgap.report import report
 from bsgap.train import train
 
 Launch = Callable[..., subprocess.Popen[str]]
@@ -75,10 +76,24 @@ def test_a_rung_keeps_the_best(errors: dict[float, float], keep: float, kept: se
         ({0.03: math.inf, 0.1: math.inf, 0.3: math.inf}, {0.00949}),  # all diverged
         ({0.03: 0.3, 0.1: 0.2, 0.3: math.inf}, set()),  # what diverged bounds the range
         ({0.03: 0.3, 0.1: 0.2, 0.3: 0.2, 0.949: 0.1}, set()),  # widened already
+        ({}, set()),  # none is left
     ],
 )
 def test_the_range_is_widened_where_the_best_is_at_its_end(errors: dict[float, float], added: set[float]) -> None:
     assert search.beyond(errors, errors, plan(), 0.01) == added
+
+
+def test_a_reference_far_from_the_others_is_no_end() -> None:
+    errors = {1e-5: 0.5, 0.03: 0.1, 0.1: 0.2, 0.3: 0.3}
+    assert search.beyond(errors, errors, plan(), 1e-5) == {0.00949}
+
+
+def test_a_step_that_rounding_hides_adds_nothing() -> None:
+    made = settings()
+    made.sweep.learning_rate = (0.1, 0.10001)
+    narrow = config.resolve(made).search
+    assert narrow
+    assert search.beyond({0.1: 0.1, 0.10001: 0.2}, {0.1, 0.10001}, narrow, 0.1) == set()
 
 
 def test_widening_goes_on_as_often_as_it_may() -> None:
@@ -157,15 +172,31 @@ def test_what_may_change_between_launches(finished: Path, tmp_path: Path) -> Non
     shutil.copytree(finished, workdir)
     with pytest.raises(config.UserError, match=r'config\.search\.keep: 0\.5 contradicts'):
         train(settings(keep=0.5), workdir)
-    train(settings(target=0.5, moments=(), grow=False, confirm_seeds=0), workdir)
+    train(settings(target=0.5, confirm_seeds=0), workdir)
     assert read_json(workdir / 'search.json')['target'] == 0.5
+    more = settings(target=0.5, confirm_seeds=0)
+    more.sweep.batch_size, more.seeds = (8, 16, 32), 3
+    train(more, workdir)
+    report(workdir)
+    found, decided = read_json(workdir / 'recommendation.json'), read_json(workdir / 'search.json')
+    assert decided['budgets'] == read_json(finished / 'search.json')['budgets']
+    assert [point['batch_size'] for point in found['to_target']] == [8, 16, 32]
+    assert all(len(point['runs']) == 3 for point in found['to_target'])
+    # What was trained for the earlier target stays, but is no part of the answer.
+    trunks = {name for name in decided['recipes'] if name.startswith('moment') and '-to-' not in name}
+    there = {record.about['recipe'] for record in metrics.read_runs(workdir)}
+    assert (
+        len(found['noise_scale']['branched'])
+        <= len(trunks)
+        < len({name for name in there if name.startswith('moment') and '-to-' not in name})
+    )
 
 
 def test_moments_are_measured_and_nothing_else(finished: Path) -> None:
     assert read_json(finished / 'search.json')['rungs']  # measuring leaves the decisions as they are
     measured = {path.parent.name for path in finished.rglob('measurements.json')}
     names = {record.about['name'] for record in metrics.read_runs(finished)}
-    trunks = {name for name in names if name.startswith('moment') and '-bs' not in name}
+    trunks = {name for name in names if name.startswith('moment') and '-to-' not in name}
     assert measured == trunks
     assert trunks
 
@@ -200,8 +231,8 @@ def test_a_branch_is_what_it_would_be_without_its_trunk(finished: Path, tmp_path
 def test_a_branch_whose_trunk_is_damaged_is_trained_from_its_start(finished: Path, tmp_path: Path) -> None:
     workdir = tmp_path / 'damaged'
     shutil.copytree(finished, workdir)
-    branch = next(path for path in sorted((workdir / 'runs').glob('moment*-bs*-seed0')))
-    trunk = workdir / 'runs' / f'{branch.name.partition("-bs")[0]}-seed0'
+    branch = next(path for path in sorted((workdir / 'runs').glob('moment*-to-*-seed0')))
+    trunk = workdir / 'runs' / f'{branch.name.partition("-to-")[0]}-seed0'
     rows = metrics.read(branch / 'metrics.csv')
     shutil.rmtree(branch)
     for path in trunk.glob('checkpoints/*/**/*'):

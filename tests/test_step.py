@@ -180,6 +180,15 @@ def test_measuring_the_noise_scale_changes_no_update_beyond_rounding() -> None:
     assert (plain.sums.measured, noisy.sums.measured) == (0, 1)  # of small batches every eighth is halved
 
 
+def test_a_cohort_chooses_together_whether_a_batch_is_halved() -> None:
+    """A choice that each run made for itself would be computed both ways under `vmap`."""
+    function, split = mlp()
+    one = lambda *of_run: step.segment(function, SGD, 4, (1, 4), True, split, stretch(0, 3), *of_run)  # noqa: E731
+    state = step.init(function, SGD, jnp.int32(0))
+    arguments = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), (jnp.arange(N), leg(), state))
+    assert ' cond[' in str(jax.make_jaxpr(step.across_runs(one, 'vmap'))(*arguments))
+
+
 def test_one_example_has_no_noise_scale_and_a_model_with_a_state_is_left_alone() -> None:
     assert run(mlp(), 1, 3, noise=True).sums.measured == 0
     assert run(counter(), 4, 3, noise=True).sums.measured == 0
