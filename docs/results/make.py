@@ -26,8 +26,8 @@ three recipes that are compared at equal ε × updates were exchanged after the 
 evaluated often enough to be compared on a tenth of the data; and the claims of `which-batch-cpu` were written while it
 ran, after a fast run on a fifth of MNIST had shown a critical batch size of 180 and a noise scale that grows. That
 search was begun with batch size 4096 as well, which was dropped in its first rung to save time, and its seconds were
-measured beside other work. With 3 seeds t is 4.3, so that a bound of 0.3 points is often inconclusive. Published figures
-are those of the source's own network and data.
+measured beside other work. With 3 seeds t is 4.3, so that a bound of 0.3 points is often inconclusive. Published
+figures are those of the source's own network and data.
 
 This page is the output of `python docs/results/make.py` on the workdirs of the commands below.
 """
