@@ -86,7 +86,8 @@ class Checkpoints:
         Orbax reads the leaves concurrently. When one fails, the others are left as tasks, which complain on their own
         when they are collected; that is made to happen here, where nobody listens.
         """
-        logger, hook = logging.getLogger('asyncio'), sys.unraisablehook
+        logger, hook = logging.getLogger('asyncio'), _without_late_complaints(sys.unraisablehook)
+        sys.unraisablehook = hook
         try:
             leaves = self._checkpointer.load(update)
             return leaves, self._metadata(update)
@@ -94,7 +95,7 @@ class Checkpoints:
             problem = str(error.__cause__ or error).partition('\n')[0][:200]
         logger.disabled, sys.unraisablehook = True, lambda _: None
         gc.collect()
-        logger.disabled, sys.unraisablehook = False, functools.partial(_unless_late, hook)
+        logger.disabled, sys.unraisablehook = False, hook
         raise DamagedError(problem)
 
     def _metadata(self, update: int) -> dict[str, Any]:
@@ -111,8 +112,14 @@ class Checkpoints:
         self._checkpointer.close()
 
 
-def _unless_late(hook: Callable[[Any], Any], unraisable: Any) -> None:
+def _without_late_complaints(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A thread of TensorStore may end its read after the event loop was closed, and complain at any later time."""
+    if isinstance(hook, functools.partial) and hook.func is _unless_late:
+        return hook
+    return functools.partial(_unless_late, hook)
+
+
+def _unless_late(hook: Callable[[Any], Any], unraisable: Any) -> None:
     if str(unraisable.exc_value) != 'Event loop is closed':
         hook(unraisable)
 
