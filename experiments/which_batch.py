@@ -11,10 +11,10 @@ recommendation with fresh seeds.
     python launch.py --config=experiments/which_batch.py:fast     # under 5 minutes there; it says how sure it is
     python launch.py --config=experiments/which_batch.py:smoke    # seconds; shows that it works
 
-Expected for MNIST (`:cpu`): for two epochs batch size 4, for 250 updates 1024, for the time that two epochs take at batch
-size 64 256; a critical batch size of 250 (200 to 360) for 3.2 % validation error, and a noise scale that grows from some
-tens to 1000 (docs/results). Time on 2 CPU cores: `:cpu` about 35 minutes, `:fast` FAST, `:smoke` 15 s. The
-full search on one GPU (estimated): some minutes.
+Expected for MNIST (`:cpu`): batch size 4 for two epochs, 1024 for 250 updates, and 256 for the time that batch size 64
+needs for two epochs; a critical batch size of 250 (200 to 360) for 3.2 % validation error, and a noise scale that grows
+from some tens to 1000 (docs/results). Time on 2 CPU cores: `:cpu` about 35 minutes, `:fast` 3.5 minutes, `:smoke` 15
+seconds. On one GPU the full search (estimated): some minutes.
 
 Of your own: --config.dataset=idx:FOLDER or tfds:NAME, --config.model=cnn or mymodels:Net, and what training may cost:
 --config.search.budget_epochs=10 --config.search.budget_updates=2000 --config.search.budget_seconds=60. Give each
