@@ -17,7 +17,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from bsgap import plots
+from bsgap import plots, recommend
 
 # McCandlish et al. 2018 (1812.06162), for MNIST.
 PUBLISHED = {
@@ -316,8 +316,7 @@ def _budgets(answer: Mapping[str, Any]) -> Figure | None:
                 axes.plot([budget[key]], [height], marker=marker, markersize=size, label=name, **look)
         shown += [100 * row['value'] for row in rows.values()]
         shown += _fresh(axes, answer, budget['unit'])
-        amount = f'{budget["amount"]:.3g}' if budget['amount'] < 1000 else f'{budget["amount"]:,.0f}'
-        axes.set_title(f'{amount} {"s" if budget["unit"] == "seconds" else budget["unit"]}', fontsize=10)
+        axes.set_title(recommend.budget_text(budget).removesuffix(' on this device'), fontsize=10)
         axes.set_xlim(_limits(sizes, 1.6))
         plots._batch_sizes(axes, 'x', sizes)
     _by_error(all_axes[0], shown)
@@ -348,7 +347,7 @@ def _shade(axes: Axes, sizes: Sequence[int], tied: Sequence[int]) -> None:
     if len(tied) < 2:
         return
     edges = np.sqrt(np.multiply([sizes[0] / 2, *sizes], [*sizes, 2 * sizes[-1]], dtype=float))
-    label = 'no measurable difference'
+    label = '95 % intervals overlap'
     for size, left, right in zip(sizes, edges, edges[1:], strict=False):
         if size in tied:
             axes.axvspan(left, right, color='0.9', linewidth=0, zorder=0, label=label)

@@ -10,7 +10,7 @@ import scipy.stats
 from bsgap import analysis
 
 HEADINGS = (
-    *('Budget', 'Batch size', 'Learning rate', 'Test accuracy', 'Gap (points)', 'No measurable difference'),
+    *('Budget', 'Batch size', 'Learning rate', 'Test accuracy', 'Gap (points)', 'Intervals overlap'),
     'Winner by validation',
 )
 
@@ -198,7 +198,10 @@ def _budget_sentence(budget: Mapping[str, Any]) -> str:
         verdict = f'{beside} differs measurably, and the validation split prefers this one'
     else:
         everything = ', all that were tried,' if [low, high] == [sizes[0], sizes[-1]] else ''
-        verdict = f'from {low} to {high}{everything} it makes no measurable difference (95 % intervals overlap)'
+        verdict = f'from {low} to {high}{everything} it makes no measurable difference'
+        if apart := [size for size in budget['apart'] if low <= size <= high]:
+            differ = f'{_listed(apart)} differ{"s" * (len(apart) == 1)}'
+            verdict = f'from {low} to {high}{everything} the 95 % intervals overlap, though paired by seed {differ}'
     return (
         f'For {amount} use batch size {row["batch_size"]} with learning rate {_rate(row)} (test accuracy'
         f' {percent(row["test_accuracy"])}); {verdict}.'

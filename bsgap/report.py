@@ -43,7 +43,8 @@ def report(workdir: str | Path) -> Path:
         if verdicts:
             claims.write(workdir / 'claims.csv', verdicts)
         drawn = study.read_json(lines, 'lines')['lines'] if lines.exists() else []
-        title = f'{settings["name"]} ({data.title(settings["dataset"])})'
+        model = f', {found["model"]}' if found else ''
+        title = f'{settings["name"]} ({data.title(settings["dataset"])}{model})'
         if found is None:
             figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
         else:

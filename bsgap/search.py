@@ -139,7 +139,8 @@ class _Rounds:
                     f' {label} more than one update'
                 )
         device = before.get('device') or jax.devices()[0].device_kind
-        return Decisions(search.target, budgets, updates, times, device, search.base['learning_rate'])
+        decided = Decisions(search.target, budgets, updates, times, device, search.base['learning_rate'])
+        return dataclasses.replace(decided, recipes=before.get('recipes', []))
 
     def _updates_in(self, batch_size: int, epochs: float) -> int:
         return schedule.updates_between(0, max(1, round(epochs * self.n)), batch_size, self.n)

@@ -449,7 +449,7 @@ def test_each_budget_has_a_panel_with_its_winner_and_what_ties() -> None:
     xy, _ = bars(panels[0], 'confirmation')
     assert len(xy) == 3
     assert [len(panel.containers) for panel in panels] == [2, 1, 1]
-    assert labels(panels[0].figure).count('no measurable difference') == 1
+    assert labels(panels[0].figure).count('95 % intervals overlap') == 1
 
 
 def test_accuracies_are_spaced_by_their_errors_logarithm() -> None:
