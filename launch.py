@@ -1,6 +1,7 @@
 """Trains a study and reports on it: python launch.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE …]
 
-Exit codes: 0, all is trained; 2, bad input; 128 + the signal's number, stopped by a signal with all runs saved."""
+Exit codes: 0, all is trained; 2, bad input, or a workdir that can't be written; 128 + the signal's number, stopped by a
+signal with all runs saved; 134, another process of the launch died."""
 
 import re
 import shlex
@@ -10,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment file; FILE:VARIANT picks a variant of it.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print what would be done, and how long it takes; write nothing.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs and the report go; default: runs/<study name>.')
 
 
@@ -17,17 +19,13 @@ def main(_: list[str]) -> None:
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
     if not isinstance(config := CONFIG.value, ConfigDict):  # ml_collections keeps why it can't be read
         fail(f'--config: {getattr(config, "_error", "missing; give an experiment file: experiments/mnist.py")}')
-    from bsgap.config import UserError, resolve  # here, so that --help and a mistyped flag are answered at once
-    from bsgap.measure import measure
-    from bsgap.report import report
-    from bsgap.train import Interrupted, train
+    from bsgap.cluster import Interrupted  # here, so that --help and a mistyped flag are answered at once
+    from bsgap.config import UserError, resolve
+    from bsgap.job import run
 
     again = f'To go on: {shlex.join(["python", *sys.argv])}'
     try:
-        workdir = WORKDIR.value or f'runs/{resolve(config).name}'
-        train(config, workdir)
-        measure(config, workdir)
-        report(workdir)
+        run(config, WORKDIR.value or f'runs/{resolve(config).name}', DRY_RUN.value)
     except UserError as error:
         fail(str(error))
     except Interrupted as stop:

@@ -76,7 +76,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     (recipe,) = study.recipes
     datasets = data.load(study.data, [recipe.variant])
     n = datasets[recipe.variant].n
-    programs = train.Programs(study, datasets, Silent())  # type: ignore[arg-type]
+    programs = train.Programs(study, datasets, Silent(), jax.devices()[0])  # type: ignore[arg-type]
     planned = study_lib.runs(study, {recipe.variant: n})
     run, seeds = planned[0], [run.seed for run in planned]
     state_R = programs.init(run, seeds)

@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
+_READING = threading.Lock()  # what a damaged checkpoint sets off is the process's, not the thread's
 KEEP = 2  # checkpoints a run, so that there is one to fall back to
 
 # Orbax tells each of its steps at level INFO, many lines a save.
@@ -26,6 +28,10 @@ absl_logging.get_absl_handler().addFilter(
 
 class DamagedError(Exception):
     """A checkpoint can't be read, or is not what was written."""
+
+
+class NotSavedError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class Saved(NamedTuple):
@@ -41,6 +47,7 @@ class Checkpoints:
     """The checkpoints in one run's folder, by the number of updates made."""
 
     def __init__(self, folder: Path) -> None:
+        self._saving: Any = None
         self._checkpointer = ocp.training.Checkpointer(
             folder.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
@@ -52,11 +59,28 @@ class Checkpoints:
         return sorted(int(checkpoint.step) for checkpoint in self._checkpointer.checkpoints)
 
     def save(self, update: int, saved: Saved) -> None:
-        """Saves in the background; the arrays must not change any more."""
+        """Saves in the background, once the last save has ended; the arrays must not change any more.
+
+        Raises:
+          NotSavedError: the last checkpoint, or this one, could not be written.
+        """
+        self.wait()
         leaves = _leaves(saved.state)
         facts = saved._replace(state=None)._asdict()
         metadata = {'sha256': _checksum(leaves, facts), 'facts': facts}
-        self._checkpointer.save_async(update, leaves, force=True, custom_metadata=metadata)
+        with _as_not_saved(update):
+            self._saving = self._checkpointer.save_async(update, leaves, force=True, custom_metadata=metadata)
+
+    def wait(self) -> None:
+        """Returns when all is written.
+
+        Raises:
+          NotSavedError: it could not be.
+        """
+        saving, self._saving = self._saving, None
+        if saving:
+            with _as_not_saved(self._checkpointer.directory):
+                saving.result()
 
     def load(self, update: int, like: Any) -> Saved:
         """Loads what was saved at `update`, a state of the same structure, shapes and dtypes as `like`.
@@ -108,8 +132,24 @@ class Checkpoints:
                 self._checkpointer.delete(later)
 
     def close(self) -> None:
-        """Returns when all is written."""
-        self._checkpointer.close()
+        """Returns when nothing is being written any more."""
+        with contextlib.suppress(Exception):  # `wait` tells
+            self._checkpointer.close()
+
+
+@contextlib.contextmanager
+def _as_not_saved(what: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever Orbax, TensorStore or the file system meet
+        raise NotSavedError(f'checkpoint {what} could not be written ({_cause(error)})') from error
+
+
+def _cause(error: BaseException) -> str:
+    """What lies behind an error, in one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return ' '.join(str(error.__cause__ or error).split())[:200]
 
 
 def _without_late_complaints(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

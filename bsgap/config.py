@@ -118,8 +118,10 @@ STUDY_FIELDS: Mapping[str, Field] = {
     'max_physical_batch': Field(4096, count),  # a larger batch is accumulated from equal parts of at most this size
     'precision': Field('float32', one_of(('float32', 'tensorfloat32', 'bfloat16'))),  # of matrix products
     'across_runs': Field('auto', one_of(('auto', 'vmap', 'map'))),  # side by side | in turn | map on CPU, else vmap
+    'max_parallel_runs': Field(0, count_or_0),  # trained side by side on a device; 0: as many as its memory holds
     'segment_seconds': Field(1.0, above_0),  # how long the compiled program works between two looks at the clock
     'checkpoint_seconds': Field(30.0, at_least_0),  # save a cohort when this long has passed since it was saved
+    'tensorboard': Field(False, boolean),  # also write event files (needs the extra [tensorboard])
 }
 # A search for the answer: which batch size? See bsgap/search.py.
 SEARCH_FIELDS: Mapping[str, Field] = {
@@ -138,7 +140,7 @@ SEARCH_FIELDS: Mapping[str, Field] = {
 # rounding at most. What a recipe is, its run.json says.
 FREE_FIELDS = (
     *('name', 'recipes', 'seeds', 'claims', 'finding', 'figures', 'measurements', 'lines'),
-    *('across_runs', 'segment_seconds', 'checkpoint_seconds'),
+    *('across_runs', 'max_parallel_runs', 'segment_seconds', 'checkpoint_seconds', 'tensorboard'),
     *(f'search.{field}' for field in ('target', 'moments', 'grow', 'confirm_seeds')),
 )
 
@@ -206,8 +208,10 @@ class Study:
     max_physical_batch: int
     precision: str
     across_runs: Literal['auto', 'vmap', 'map']
+    max_parallel_runs: int
     segment_seconds: float
     checkpoint_seconds: float
+    tensorboard: bool
     search: Search | None
 
 

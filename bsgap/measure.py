@@ -16,7 +16,7 @@ import optax
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
-from bsgap import checkpoint, config, data, landscape, metrics, model, noise_scale, progress, search, step
+from bsgap import checkpoint, cluster, config, data, landscape, metrics, model, noise_scale, progress, search, step
 from bsgap import study as study_lib
 from bsgap.train import Programs
 
@@ -35,7 +35,7 @@ Losses = dict[str, Any]  # functions of the weights
 
 
 def measure(settings: ConfigDict, workdir: str | Path) -> None:
-    """Measures what is missing in `workdir`, whose runs have been trained.
+    """Measures what is missing in `workdir`, whose runs have been trained; each process of a launch some of the runs.
 
     Raises:
       UserError: `settings`, or what `workdir` holds, can't be used.
@@ -50,11 +50,16 @@ def measure(settings: ConfigDict, workdir: str | Path) -> None:
         runs = tuple(search.trunks(study, study.search, runs[0].n, workdir))
     records = {record.about['name']: record for record in metrics.read_runs(workdir)}
     done = [run for run in runs if run.name in records and records[run.name].status == 'done']
-    with jax.default_matmul_precision(study.precision), progress.View(study, datasets, workdir) as view:
-        measuring = _Measuring(Programs(study, datasets, view), workdir, view)
-        for run in done:
-            measuring.run(run, study.measurements, records[run.name].measured)
-        measuring.lines(study.lines, done)
+    view = progress.View(study, datasets, workdir)
+    with jax.default_matmul_precision(study.precision), view, study_lib.locked(workdir):
+        measuring = _Measuring(Programs(study, datasets, view, jax.local_devices()[0]), workdir, view)
+        try:
+            for run in done[cluster.index() :: cluster.count()]:
+                measuring.run(run, study.measurements, records[run.name].measured)
+            if not cluster.index():
+                measuring.lines(study.lines, done)
+        except OSError as error:
+            raise study_lib.unusable(workdir, error) from error
 
 
 class _Measuring:
@@ -107,7 +112,7 @@ class _Measuring:
         checkpoints = checkpoint.Checkpoints(study_lib.run_folder(self.workdir, run.name) / 'checkpoints')
         try:
             state = checkpoints.load(run.updates, self.programs.abstract_state(run)).state
-            return jax.device_put((state.params, state.model_state))
+            return self.programs.put((state.params, state.model_state))
         except checkpoint.DamagedError as error:
             self.view.warn(f'{run.name} cannot be measured: its last checkpoint is damaged ({error})')
             return None

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from bsgap import study
 
 Row = dict[str, float]
@@ -106,6 +108,37 @@ def read_runs(workdir: Path) -> list[Record]:
             rows = read(path.parent / 'metrics.csv')
             records.append(Record(about, rows, values, about['name'] in stopped))
     return sorted(records, key=lambda r: (r.about['stages'][0]['batch_size'], r.about['recipe'], r.about['seed']))
+
+
+def arrays(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """All rows of all runs as columns, one run after the other: `pandas.DataFrame(arrays(records))` is a data frame.
+
+    Returns:
+      `run`, `recipe`, `status`: texts [P]; the same in all rows of a run, as are the next three.
+      `seed`, `start_batch_size`: int64 [P]; the batch size of the recipe's first stage.
+      `start_learning_rate`: float64 [P]; at the start of that stage.
+      `update`, `examples`, `batch_size`: int64 [P]; where the row was measured, and the batch size from there on.
+      All other columns of metrics.csv: float64 [P]; NaN where not measured. Accuracies and `gap` are fractions.
+    """
+    rows = [row for record in records for row in record.rows]
+    runs = [record for record in records for _ in record.rows]
+    starts = [run.about['stages'][0] for run in runs]
+    splits = ('train', 'validation', 'test') if any('validation_loss' in row for row in rows) else ('train', 'test')
+
+    def of_rows(column: str) -> np.ndarray:
+        if column in COUNTS:
+            return np.array([row[column] for row in rows], np.int64)
+        return np.array([row.get(column, math.nan) for row in rows], np.float64)
+
+    return {
+        'run': np.array([run.about['name'] for run in runs], np.str_),
+        'recipe': np.array([run.about['recipe'] for run in runs], np.str_),
+        'status': np.array([run.status for run in runs], np.str_),
+        'seed': np.array([run.about['seed'] for run in runs], np.int64),
+        'start_batch_size': np.array([start['batch_size'] for start in starts], np.int64),
+        'start_learning_rate': np.array([start['learning_rate'] for start in starts], np.float64),
+        **{column: of_rows(column) for column in columns(splits)},
+    }
 
 
 def write_results(workdir: Path, records: Iterable[Record]) -> None:

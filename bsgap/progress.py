@@ -7,32 +7,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
+from rich.jupyter import JupyterMixin
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bsgap import config, data
+from bsgap import cluster, config, data
+from bsgap import study as study_lib
 
 if TYPE_CHECKING:
     from bsgap.train import Seat
 
 
 class View:
-    """Shows a row a recipe. Use as a context manager; call `start` before `trained` and `evaluated`."""
+    """Shows a row a recipe. Use as a context manager; call `start`, then `add`, before `trained` and `evaluated`.
+
+    The devices' threads may call it at once. Of several processes each shows its own runs, in plain lines.
+    """
 
     def __init__(self, study: config.Study, datasets: Mapping[config.Variant, data.Dataset], workdir: Path) -> None:
         self._console = Console(highlight=False)
         self._study, self._datasets, self._workdir = study, datasets, workdir
         self._recipes: dict[str, list[Seat]] = {}
+        self._goals: Sequence[study_lib.Goal] = ()
+        self._begun: dict[str, tuple[Seat, int]] = {}  # runs, and the updates at which they were
         self._first_example: dict[str, int] = {}  # where each recipe stood at the start
         self._speed: dict[str, float] = {}  # examples a second
         self._waited = 0.0  # seconds of compilation, which say nothing about the time left
         self._began = time.monotonic()
         self._doing = ''
-        self._live: Live | None = None
+        self._live: Live | _Notebook | None = None
         self._rounds = 0
 
     def __enter__(self) -> 'View':
@@ -51,28 +57,39 @@ class View:
         """Prints a line of progress."""
         self._print(message)
 
-    def start(self, seats: 'Sequence[Seat]') -> None:
-        """Says what will be trained, and on what; `seats` are the runs that have updates to make."""
-        self._recipes = {}
-        for seat in seats:
-            self._recipes.setdefault(seat.run.recipe.name, []).append(seat)
-        self._first_example = {name: _example(group) for name, group in self._recipes.items()}
+    def start(self, goals: Sequence[study_lib.Goal]) -> None:
+        """Says what will be trained, and on what."""
+        self._recipes, self._first_example = {}, {}
+        self._goals, self._begun = goals, {}
         self._began, self._waited = time.monotonic(), 0.0
         self._rounds += 1
         if self._rounds == 1:
-            self._head(seats)
-        elif seats:
-            sizes = sorted({seat.run.span(seat.update).stage.batch_size for seat in seats})
-            self._print(f'round {self._rounds}  {len(seats)} runs to go on, batch sizes {", ".join(map(str, sizes))}')
-        if seats and not self._live and (self._console.is_terminal or self._console.is_jupyter):
-            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
-            self._live.start(refresh=True)
+            self._head(goals)
+        elif goals:
+            sizes = sorted({goal.run.span(0).stage.batch_size for goal in goals})
+            self._print(f'round {self._rounds}  {len(goals)} runs to go on, batch sizes {", ".join(map(str, sizes))}')
 
-    def _head(self, seats: 'Sequence[Seat]') -> None:
+    def add(self, seats: 'Sequence[Seat]') -> None:
+        """From now on these runs are trained."""
+        recipes = dict(self._recipes)
+        for seat in seats:
+            recipes[seat.run.recipe.name] = [*recipes.get(seat.run.recipe.name, ()), seat]
+            self._begun[seat.run.name] = seat, seat.update
+        self._first_example |= {name: _example(recipes[name]) for name in {seat.run.recipe.name for seat in seats}}
+        self._recipes = recipes  # as a whole, since another thread may be drawing
+        if seats and not self._live and cluster.count() == 1:
+            if self._console.is_jupyter:
+                self._live = _Notebook(self)
+            elif self._console.is_terminal:
+                self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
+                self._live.start(refresh=True)
+
+    def _head(self, goals: Sequence[study_lib.Goal]) -> None:
         recipes, wanted = len(self._study.recipes), len(self._study.recipes) * self._study.seeds
-        resumed = sum(seat.update > 0 for seat in seats)
-        devices = jax.devices()
-        going_on = f' to train: {len(seats)}' + (f', {resumed} of them from where they were saved' if resumed else '')
+        resumed = sum(bool(study_lib.saved_updates(self._workdir, goal.run.name)) for goal in goals)
+        going_on = f' to train{" here" * (cluster.count() > 1)}: {len(goals)}' + (
+            f', {resumed} of them from where they were saved' if resumed else ''
+        )
         if self._study.search:
             searched = f'a search from {recipes} recipes × {self._study.seeds} seeds; in its first round{going_on}'
             self._print(f'study    {self._study.name}: {searched}')
@@ -85,8 +102,7 @@ class View:
             self._print(f'data     {self._study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}')
         for architecture in dict.fromkeys(recipe.architecture for recipe in self._study.recipes):
             self._print(f'model    {architecture.text}, {self._study.precision}')
-        others = f', the first of {len(devices)}' if len(devices) > 1 else ''
-        self._print(f'device   {devices[0].device_kind} ({jax.default_backend()}){others}')
+        self._print(f'device   {cluster.describe()}')
         self._print(f'workdir  {self._workdir}')
 
     @contextlib.contextmanager
@@ -118,6 +134,8 @@ class View:
                 self._print(f'{clock}  {cells}')
 
     def _print(self, line: str) -> None:
+        if cluster.count() > 1:
+            line = f'[{cluster.index()}] {line}'
         self._console.print(line, markup=False, soft_wrap=True)
 
     def _now(self, doing: str) -> None:
@@ -125,22 +143,23 @@ class View:
         if self._live:
             self._live.refresh()
 
-    def _render(self) -> RenderableType:
+    def _render(self) -> '_Picture':
         table = Table(box=None, pad_edge=False, header_style='bold')
         rows = [self._cells(recipe) for recipe in self._recipes]
         for heading in rows[0]:
             table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
         for row in rows:
             table.add_row(*row.values())
-        seats = [seat for group in self._recipes.values() for seat in group]
+        seats = [seat for seat, _ in list(self._begun.values())]
         done = sum(seat.example for seat in seats)
         total = sum(seat.example if seat.diverged else seat.goal.last_example for seat in seats)
-        left = max((self._seconds_left(recipe) for recipe in self._recipes), default=0.0)
+        total += sum(goal.last_example for goal in self._goals if goal.run.name not in self._begun)
         working = _duration(time.monotonic() - self._began)
-        note = f' {done / max(total, 1):4.0%}  {working} passed, {_duration(left)} left  {self._doing}'
+        left = _duration(self._all_seconds_left())
+        note = f' {done / max(total, 1):4.0%}  {working} passed, {left} left  {self._doing}'
         bar = Table.grid()
         bar.add_row(ProgressBar(total=total, completed=done, width=30), Text(note, no_wrap=True, overflow='ellipsis'))
-        return Group(table, bar)
+        return _Picture(table, bar)
 
     def _cells(self, recipe: str) -> dict[str, str]:
         """What is known of a recipe, by heading: means over its runs' last rows that have it."""
@@ -176,6 +195,37 @@ class View:
         left = seats[0].goal.last_example - _example(seats)
         working = time.monotonic() - self._began - self._waited
         return working * left / passed if passed else float('nan') if left else 0.0
+
+    def _all_seconds_left(self) -> float:
+        """By what an update costs, because not all runs need be begun yet."""
+        begun = list(self._begun.values())
+        passed = sum(study_lib.cost(seat.goal, first, seat.update) for seat, first in begun)
+        left = sum(study_lib.cost(seat.goal, seat.update) for seat, _ in begun if not seat.diverged)
+        left += sum(study_lib.cost(goal) for goal in self._goals if goal.run.name not in self._begun)
+        working = time.monotonic() - self._began - self._waited
+        return working * left / passed if passed else float('nan') if left else 0.0
+
+
+class _Picture(Group, JupyterMixin):
+    """What is drawn, for a terminal or a notebook."""
+
+
+class _Notebook:
+    """`Live` for a notebook; rich's own shows nothing without ipywidgets, and a saved notebook does not keep it."""
+
+    def __init__(self, view: View) -> None:
+        from IPython.display import display
+
+        self._view, self._drawn_at = view, time.monotonic()
+        self._output = display(view._render(), display_id=True)
+
+    def refresh(self) -> None:
+        if self._view._doing or time.monotonic() - self._drawn_at > 0.5:  # a browser may not keep up with each epoch
+            self.stop()
+
+    def stop(self) -> None:
+        self._output.update(self._view._render())
+        self._drawn_at = time.monotonic()
 
 
 def _example(seats: 'Sequence[Seat]') -> int:

@@ -9,6 +9,7 @@ The schedules are constant, so that a run's first updates are the whole of a sho
 the update where it ends.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bsgap import answer, config, metrics, recipe, schedule
+from bsgap import answer, cluster, config, metrics, recipe, schedule
 from bsgap import study as study_lib
 from bsgap.study import Goal, Run
 
@@ -61,17 +62,18 @@ def rounds(
     n: int,
     seconds_per_update: Callable[[Run], float],
     workdir: Path,
+    write: bool = True,
 ) -> Iterator[list[Goal]]:
     """Yields the goals of each round, once those of the round before are reached in `workdir`.
 
-    `n` is the number of training examples; `seconds_per_update` measures a run's.
+    `n` is the number of training examples; `seconds_per_update` measures a run's. Decisions are written if `write`.
     """
-    return _Rounds(study, search, n, seconds_per_update, workdir).all()
+    return _Rounds(study, search, n, seconds_per_update, workdir, write).all()
 
 
 def trunks(study: config.Study, search: config.Search, n: int, workdir: Path) -> list[Run]:
     """The runs of a finished search that end at the moments at which the noise scale is measured."""
-    rounds = _Rounds(study, search, n, lambda _: math.nan, workdir)
+    rounds = _Rounds(study, search, n, lambda _: math.nan, workdir, write=False)
     return rounds._seeded(rounds._trunks())
 
 
@@ -83,11 +85,13 @@ class _Rounds:
         n: int,
         seconds_per_update: Callable[[Run], float],
         workdir: Path,
+        write: bool,
     ) -> None:
         self.study, self.search, self.n, self.workdir = study, search, n, workdir
-        self.path = workdir / 'search.json'
-        self.decisions = self._budgets(seconds_per_update)
-        self.write()
+        self.path, self.writes = workdir / 'search.json', write and not cluster.index()
+        with cluster.first_goes_first() if write else contextlib.nullcontext():  # others read what it measures
+            self.decisions = self._budgets(seconds_per_update)
+            self.write()
 
     def all(self) -> Iterator[list[Goal]]:
         yield from self._halving()
@@ -101,6 +105,8 @@ class _Rounds:
 
     def write(self) -> None:
         """Writes search.json, unless it has decisions that are still to be gone through again."""
+        if not self.writes:
+            return
         if not self.path.exists() or len(self.decisions.rungs) >= len(study_lib.read_json(self.path).get('rungs', ())):
             study_lib.write_json(self.path, dataclasses.asdict(self.decisions))
 
@@ -184,10 +190,8 @@ class _Rounds:
         """
         search, reference = self.search, self.search.base['learning_rate']
         keys = [Key(size, momentum) for size in search.batch_sizes for momentum in search.momenta]
-        tried: dict[Key, set[float]] = {key: set(search.learning_rates) for key in keys}
-        for key in keys:
-            if key.momentum == search.base['momentum']:
-                tried[key].add(reference)
+        kept = {key: {reference} if key.momentum == search.base['momentum'] else set() for key in keys}
+        tried = {key: {*search.learning_rates, *kept[key]} for key in keys}
         alive = {key: set(rates) for key, rates in tried.items()}
         for rung in range(search.rungs):
             widened = True
@@ -205,9 +209,7 @@ class _Rounds:
                 widened = any(added.values())
             for key in keys:
                 if rung < search.rungs - 1:
-                    alive[key] = best(errors[key], search.keep)
-                    if key.momentum == search.base['momentum']:
-                        alive[key].add(reference)
+                    alive[key] = best(errors[key], search.keep) | kept[key]
                 self._note(key, rung, errors[key], alive[key])
             self.write()
 
@@ -227,21 +229,18 @@ class _Rounds:
 
     def _note(self, key: Key, rung: int, errors: Mapping[float, float], kept: set[float]) -> None:
         names = {rate: self._recipe(key, rate).name for rate in errors}
+        given = {*self.search.learning_rates, self.search.base['learning_rate']}
         self.decisions.rungs.append(
             {
                 **key._asdict(),
                 'update': self._rung(key.batch_size, rung),
                 'errors': {names[rate]: error if error < math.inf else None for rate, error in sorted(errors.items())},
                 'kept': [names[rate] for rate in sorted(kept)],
-                'added': [names[rate] for rate in sorted(errors) if rate not in self._given],
+                'added': [names[rate] for rate in sorted(errors) if rate not in given],
             }
         )
         stopped = [self._recipe(key, rate) for rate in sorted(errors) if rate not in kept]
         self.decisions.stopped += [run.name for run in self._seeded(stopped)]
-
-    @property
-    def _given(self) -> set[float]:
-        return {*self.search.learning_rates, self.search.base['learning_rate']}
 
     def _tuned(self) -> dict[int, Mapping[str, Any]]:
         """The recipe that needs the fewest updates to the target, by batch size; those that reach it."""

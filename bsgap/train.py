@@ -1,10 +1,12 @@
 """The training loop, the only one: restore → evaluate → save → segment → write."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,19 +18,73 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from bsgap import checkpoint, config, data, metrics, model, optimizer, progress, schedule, search, step
+from bsgap import checkpoint, cluster, config, data, metrics, model, optimizer, progress, schedule, search, step
 from bsgap import study as study_lib
+from bsgap.cluster import Interrupted
+from bsgap.tensorboard import Board
 
+GRACE_SECONDS = 25  # from SIGTERM on; Slurm and Kubernetes kill after 30
+IN_TURN_RUNS = 8  # of a cohort on a CPU: more gain nothing there, and a signal waits for a cohort's evaluation
+IN_TURN_EXAMPLES = 2**18  # likewise, in one update of a cohort
 FIRST_SEGMENT_UPDATES = 4  # before there is a measurement
 TIMED_CALLS, TIMED_SECONDS = 5, 0.2  # of `Programs.seconds_per_update`
 
 
-class Interrupted(Exception):  # noqa: N818 (it is no error)
-    """Training was stopped by a signal; all is saved."""
+class _Elsewhere(Exception):  # noqa: N818
+    """Another device's training has failed; here all is saved."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+
+class Stop:
+    """Whether training shall end before its time: for a signal, another process of the launch, or another device.
+
+    The first SIGINT or SIGTERM lets the segment in flight end; a second one has its usual effect. A segment that takes
+    longer than GRACE_SECONDS after a SIGTERM is given up: what was saved before is kept.
+    """
+
+    def __init__(self) -> None:
+        self.failed = False  # another device's training
+        self._number: int | None = None
+
+    def check(self) -> None:
+        """Raises what ends the training, if it shall end."""
+        if self._number:
+            raise Interrupted(self._number)
+        if self.failed:
+            raise _Elsewhere
+        cluster.stop_if_told()
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """In the main thread, answers signals within the block."""
+        usual: dict[int, Any] = {}
+        patience: list[threading.Timer] = []
+
+        def restore() -> None:
+            for number, handler in usual.items():
+                signal.signal(number, handler)
+
+        def stop(number: int, _: Any) -> None:
+            self._number = number
+            restore()
+            if number == signal.SIGTERM:
+                patience.append(threading.Timer(GRACE_SECONDS, _give_up, [number]))
+                patience[0].daemon = True
+                patience[0].start()
+
+        if threading.current_thread() is threading.main_thread():
+            usual |= {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            restore()
+            for timer in patience:
+                timer.cancel()
+
+
+def _give_up(number: int) -> None:
+    name = signal.Signals(number).name
+    print(f'stopped by {name} before all was saved; what is missing is trained again', file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 @dataclasses.dataclass
@@ -104,14 +160,19 @@ class Cohort:
 
 
 class Programs:
-    """The compiled programs of a study: one for each model, kind of optimizer, batch size and cohort size.
+    """A study's programs, compiled for a device: one for each model, kind of optimizer, batch size and cohort size.
 
     The `run` that most methods take stands for its cohort.
     """
 
     def __init__(
-        self, study: config.Study, datasets: Mapping[config.Variant, data.Dataset], view: progress.View
+        self,
+        study: config.Study,
+        datasets: Mapping[config.Variant, data.Dataset],
+        view: progress.View,
+        device: jax.Device,
     ) -> None:
+        self.device = device
         self._datasets = datasets
         self._on_device: dict[int, jax.Array] = {}
         self._splits = {variant: jax.tree.map(self._put, dataset.splits) for variant, dataset in datasets.items()}
@@ -121,10 +182,13 @@ class Programs:
         self._models: dict[Any, model.Model] = {}
         self._compiled: dict[Any, Any] = {}
 
+    def put(self, tree: Any) -> Any:
+        return jax.device_put(tree, self.device)
+
     def _put(self, array: np.ndarray) -> jax.Array:
         """Puts an array on the device once, however many variants of the dataset share it."""
         if id(array) not in self._on_device:
-            self._on_device[id(array)] = jax.device_put(array)
+            self._on_device[id(array)] = self.put(array)
         return self._on_device[id(array)]
 
     def sizes(self, run: study_lib.Run) -> dict[str, int]:
@@ -151,7 +215,7 @@ class Programs:
     def init(self, run: study_lib.Run, seeds: Sequence[int]) -> step.State:
         """The untrained state of a cohort."""
         one = functools.partial(step.init, self.model(run.recipe), run.recipe.kind)
-        seed_R = jax.device_put(np.asarray(seeds, np.int32))
+        seed_R = self.put(np.asarray(seeds, np.int32))
         return self._program('start', run, len(seeds), jax.jit(step.across_runs(one, self._how)), seed_R)(seed_R)
 
     def order(self, run: study_lib.Run, seeds: Sequence[int], epoch: int) -> jax.Array:
@@ -160,12 +224,13 @@ class Programs:
         def order(seed_R: jax.Array, epoch: jax.Array) -> jax.Array:
             return jax.vmap(lambda seed: step.order(seed, epoch, run.n))(seed_R)
 
-        arguments = jax.device_put((np.asarray(seeds, np.int32), np.int32(epoch)))
+        arguments = self.put((np.asarray(seeds, np.int32), np.int32(epoch)))
         return self._program('order', run, len(seeds), jax.jit(order), *arguments)(*arguments)
 
     def abstract_state(self, run: study_lib.Run) -> step.State:
         """Shapes and dtypes of one run's state."""
-        return jax.eval_shape(functools.partial(step.init, self.model(run.recipe), run.recipe.kind), jnp.int32(0))
+        one = functools.partial(step.init, self.model(run.recipe), run.recipe.kind)
+        return jax.eval_shape(one, jax.ShapeDtypeStruct((), np.int32))
 
     def segment(
         self,
@@ -177,20 +242,23 @@ class Programs:
         state_R: step.State,
     ) -> Callable[[], step.State]:
         """Compiles if need be, and returns the call that makes the segment; the call uses up `state_R`."""
-        architecture, kind = run.recipe.architecture, run.recipe.kind
-        parts = step.parts(batch_size, self._max_physical_batch, architecture.ghost_batch)
-        noise = run.recipe.noise_scale
-        of_run = functools.partial(step.segment, self.model(run.recipe), kind, batch_size, parts, noise)
+        train = self._splits[run.recipe.variant]['train']
+        arguments = (train, *self.put((stretch, order_RxN, leg_R)), state_R)
+        return functools.partial(self._segment(run, batch_size, len(leg_R.stop)), *arguments)
+
+    def _segment(self, run: study_lib.Run, batch_size: int, runs: int) -> Any:
+        recipe = run.recipe
+        parts = step.parts(batch_size, self._max_physical_batch, recipe.architecture.ghost_batch)
+        of_run = functools.partial(step.segment, self.model(recipe), recipe.kind, batch_size, parts, recipe.noise_scale)
 
         def segment(train: data.Split, stretch: step.Stretch, *of_runs: Any) -> step.State:
             return step.across_runs(functools.partial(of_run, train, stretch), self._how)(*of_runs)
 
-        train = self._splits[run.recipe.variant]['train']
-        arguments = (train, *jax.device_put((stretch, order_RxN, leg_R)), state_R)
-        jitted = jax.jit(segment, donate_argnums=4)
-        what = f'batch size {batch_size}{" with noise scale" * noise}'
-        program = self._program(what, run, len(leg_R.stop), jitted, *arguments)
-        return functools.partial(program, *arguments)
+        train = self._splits[recipe.variant]['train']
+        stretch = self._abstract(step.Stretch(np.int32(0), np.int32(0)))
+        of_runs = self._abstract((np.empty(run.n, np.int32), leg(run, 0), self.abstract_state(run)), runs)
+        what = f'batch size {batch_size}{" with noise scale" * recipe.noise_scale}'
+        return self._program(what, run, runs, jax.jit(segment, donate_argnums=4), train, stretch, *of_runs)
 
     def evaluate(
         self, run: study_lib.Run, state_R: step.State, initial_R: Any, runs: int, full: bool
@@ -199,6 +267,14 @@ class Programs:
 
         On each split if `full`, else on the validation split.
         """
+        arguments = (self._evaluated(run, full), state_R.params, state_R.model_state, initial_R)
+        return functools.partial(self._evaluate(run, runs, full), *arguments)
+
+    def _evaluated(self, run: study_lib.Run, full: bool) -> dict[str, data.Split]:
+        splits = self._splits[run.recipe.variant]
+        return splits if full else {'validation': splits['validation']}
+
+    def _evaluate(self, run: study_lib.Run, runs: int, full: bool) -> Any:
         of_run = self.model(run.recipe)
 
         def evaluate(splits: dict[str, data.Split], params_R: Any, model_state_R: Any, initial_R: Any) -> Any:
@@ -210,17 +286,55 @@ class Programs:
 
             return step.across_runs(one, self._how)(params_R, model_state_R, initial_R)
 
-        splits = self._splits[run.recipe.variant]
-        splits = splits if full else {'validation': splits['validation']}
-        arguments = (splits, state_R.params, state_R.model_state, initial_R)
-        what = 'evaluation' if full else 'validation'
-        return functools.partial(self._program(what, run, runs, jax.jit(evaluate), *arguments), *arguments)
+        state_R = self._abstract(self.abstract_state(run), runs)
+        arguments = self._evaluated(run, full), state_R.params, state_R.model_state, state_R.params
+        return self._program('evaluation' if full else 'validation', run, runs, jax.jit(evaluate), *arguments)
 
-    def seconds_per_update(self, run: study_lib.Run) -> float:
-        """How long an update takes while this one run has the device, compilation apart: the median of some calls."""
-        batch_size = run.recipe.stages[0].batch_size
-        state_R, order_RxN = self.init(run, [run.seed]), self.order(run, [run.seed], 0)
-        leg_R = jax.tree.map(lambda leaf: np.stack([leaf]), leg(run, 0))
+    def _abstract(self, tree: Any, runs: int | None = None) -> Any:
+        """Shapes, dtypes and place of what is on the device, with a leading axis if `runs`."""
+        sharding = jax.sharding.SingleDeviceSharding(self.device)
+        lead = () if runs is None else (runs,)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(lead + leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+    def largest_cohort(self, batch_size: int) -> int | None:
+        """How many runs a cohort may have; None if any number."""
+        return max(1, min(IN_TURN_RUNS, IN_TURN_EXAMPLES // batch_size)) if self._how == 'map' else None
+
+    def memory(self, goals: Sequence[study_lib.Goal]) -> tuple[int, int]:
+        """Bytes that the data take, and that these runs take besides while they are trained side by side.
+
+        The latter are their states and what the largest program needs while it runs, as XLA counts it.
+        """
+        cohorts: dict[Any, list[study_lib.Run]] = {}
+        for goal in goals:
+            batch_size = max(span.stage.batch_size for span in goal.run.spans)
+            cohorts.setdefault((*goal.run.program, batch_size), []).append(goal.run)
+        resident, transient = 0, 0
+        for (*_, batch_size), runs in cohorts.items():
+            state, size = self.abstract_state(runs[0]), even(len(runs), self.largest_cohort(batch_size))
+            resident += len(runs) * sum(_bytes(leaf) for leaf in jax.tree.leaves((state, state.params)))
+            for program in (self._segment(runs[0], batch_size, size), self._evaluate(runs[0], size, full=True)):
+                needs = program.memory_analysis()
+                output = needs.output_size_in_bytes - needs.alias_size_in_bytes
+                transient = max(transient, needs.temp_size_in_bytes + output)
+        return sum(map(_bytes, self._on_device.values())), resident + transient
+
+    def parallel_runs(self, goals: Sequence[study_lib.Goal]) -> int:
+        """How many of these runs fit on the device side by side; all on one of unknown size."""
+        if len(goals) < 2 or (room := _room(self.device)) is None:
+            return len(goals)
+        fixed, needed = self.memory(goals)
+        return max(1, min(len(goals), int(len(goals) * (room - fixed) / needed)))
+
+    def seconds_per_update(self, run: study_lib.Run, runs: int = 1, batch_size: int = 0) -> float:
+        """How long an update of a cohort of so many such runs takes while it has the device, compilation apart.
+
+        The median of some calls, at the run's first batch size if none is given.
+        """
+        batch_size = batch_size or run.recipe.stages[0].batch_size
+        seeds = [run.seed] * runs
+        state_R, order_RxN = self.init(run, seeds), self.order(run, seeds, 0)
+        leg_R = jax.tree.map(lambda leaf: np.stack([leaf] * runs), leg(run, 0))
         in_an_epoch = -(-run.n // batch_size)
         updates, times = min(2, in_an_epoch), list[float]()
         while len(times) < TIMED_CALLS:
@@ -236,6 +350,16 @@ class Programs:
                 times.append(seconds)
         return float(np.median(times))
 
+    def seconds_per_evaluation(self, run: study_lib.Run, runs: int = 1) -> float:
+        """How long a cohort's evaluation on all splits takes: the median of some."""
+        state_R, times = self.init(run, [run.seed] * runs), list[float]()
+        call = self.evaluate(run, state_R, state_R.params, runs, full=True)
+        for _ in range(TIMED_CALLS):
+            began = time.perf_counter()
+            jax.block_until_ready(call())
+            times.append(time.perf_counter() - began)
+        return float(np.median(times))
+
     def _program(self, what: str, run: study_lib.Run, runs: int, jitted: Any, *arguments: Any) -> Callable[..., Any]:
         """Compilation is kept apart from running, so that it is neither timed nor repeated."""
         recipe = run.recipe
@@ -244,6 +368,30 @@ class Programs:
             with self._view.compiling(f'{what}, {runs} run{"s"[: runs > 1]}'):
                 self._compiled[key] = jitted.lower(*arguments).compile()
         return self._compiled[key]
+
+
+def _bytes(array: Any) -> int:
+    return array.size * array.dtype.itemsize
+
+
+def even(number: int, largest: int | None) -> int:
+    """The size of equal parts of at most `largest`."""
+    return -(-number // -(-number // largest)) if largest else number
+
+
+def _room(device: jax.Device) -> int | None:
+    """The bytes that may be used on a device; None if that is unknown.
+
+    On a CPU half of the memory that this process may have, which holds the dataset and what is being saved as well.
+    """
+    if limit := (device.memory_stats() or {}).get('bytes_limit'):
+        return int(0.8 * limit)
+    if device.platform != 'cpu':
+        return None
+    total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+        total = min(total, int(Path('/sys/fs/cgroup/memory.max').read_text()))
+    return total // 2 // len(jax.local_devices())
 
 
 def across_runs(study: config.Study) -> Literal['vmap', 'map']:
@@ -256,27 +404,39 @@ def across_runs(study: config.Study) -> Literal['vmap', 'map']:
 def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
     """Trains those runs of a study that are missing in `workdir`, and returns all that it then holds.
 
+    Where the launch has several processes, each calls this, and trains its share of the runs.
+
     Raises:
-      UserError: `settings`, or what `workdir` holds, can't be used; nothing was trained.
+      UserError: `settings`, or what `workdir` holds, can't be used, or `workdir` could not be written any more; what
+        was saved before is kept, and the same call goes on with it.
       Interrupted: SIGINT or SIGTERM came; all runs are saved, and the same call goes on with them.
     """
     _keep_compiled_programs()
     workdir = Path(workdir)
     study = config.resolve(settings)
+    board = Board(workdir) if study.tensorboard else None
     datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
     runs = study_lib.runs(study, {variant: dataset.n for variant, dataset in datasets.items()})
-    with jax.default_matmul_precision(study.precision), progress.View(study, datasets, workdir) as view:
-        programs = Programs(study, datasets, view)
+    stop = Stop()
+    with progress.View(study, datasets, workdir) as view, study_lib.locked(workdir), stop.on_signals():
+        programs = functools.cache(lambda device: Programs(study, datasets, view, device))
+        here = programs(jax.local_devices()[0])
         for recipe in study.recipes:
-            programs.model(recipe)  # so that a model that can't be made stops here
-        study_lib.open_workdir(workdir, study, () if study.search else runs)
+            here.model(recipe)  # so that a model that can't be made stops here
+        with cluster.first_goes_first():
+            study_lib.open_workdir(workdir, study, () if study.search else runs)
         if study.search is None:
             rounds: Iterable[list[study_lib.Goal]] = [[study_lib.Goal(run, run.updates) for run in runs]]
         else:
-            rounds = search.rounds(study, study.search, runs[0].n, programs.seconds_per_update, workdir)
-        for goals in filter(None, rounds):
-            study_lib.add_runs(workdir, [goal.run for goal in goals])
-            _Training(study, programs, goals, workdir, view).run()
+            rounds = search.rounds(study, study.search, runs[0].n, here.seconds_per_update, workdir)
+        try:
+            for goals in filter(None, rounds):
+                if study.search:
+                    with cluster.first_goes_first():
+                        study_lib.add_runs(workdir, [goal.run for goal in goals])
+                _Round(study, programs, goals, workdir, view, board, stop).run()
+        except OSError as error:
+            raise study_lib.unusable(workdir, error) from error
     return metrics.read_runs(workdir)
 
 
@@ -288,78 +448,133 @@ def _keep_compiled_programs() -> None:
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
-class _Training:
-    """One round: the runs that are missing, from where they are to where they shall be."""
+def reached(goal: study_lib.Goal, workdir: Path, record: metrics.Record) -> bool:
+    """Whether a run has all its rows up to its goal, and was saved there or later, or has diverged."""
+    have = {row['update'] for row in record.rows}
+    due = (update for update in goal.run.evaluations if update <= goal.until)
+    saved = study_lib.saved_updates(workdir, goal.run.name)
+    return record.status == 'diverged' or (have.issuperset(due) and max(saved, default=-1) >= goal.until)
+
+
+class _Round:
+    """The runs of a round that are missing, from where they are to where they shall be, on this process's devices."""
 
     def __init__(
         self,
         study: config.Study,
-        programs: Programs,
+        programs: Callable[[jax.Device], Programs],
         goals: Sequence[study_lib.Goal],
         workdir: Path,
         view: progress.View,
+        board: Board | None,
+        stop: Stop,
     ) -> None:
-        self.study, self.programs, self.workdir, self.view = study, programs, workdir, view
-        self.header = metrics.columns(programs.sizes(goals[0].run))
+        self.study, self.workdir, self.view, self.board, self.stop = study, workdir, view, board, stop
         self.records = {record.about['name']: record for record in metrics.read_runs(workdir)}
-        self.seats = [self._seat(goal) for goal in goals if not self._reached(goal)]
-        self.stopped_by: int | None = None
+        self.trainings = []
+        dealt = study_lib.shares(goals, sum(cluster.all_devices()), side_by_side=across_runs(study) == 'vmap')
+        for place, device in cluster.devices().items():
+            if not all(map(self.reached, dealt[place])):
+                self.trainings.append(_Training(self, programs(device), dealt[place]))
+        self._writing = threading.Lock()
 
-    def _seat(self, goal: study_lib.Goal) -> Seat:
-        folder = study_lib.run_folder(self.workdir, goal.run.name)
-        return Seat(goal, folder, checkpoint.Checkpoints(folder / 'checkpoints'), self.records[goal.run.name].rows)
-
-    def _reached(self, goal: study_lib.Goal) -> bool:
-        """Whether a run has all its rows up to its goal, and was saved there or later."""
-        have = {row['update'] for row in self.records[goal.run.name].rows}
-        saved = (study_lib.run_folder(self.workdir, goal.run.name) / 'checkpoints').glob('[0-9]*')
-        due = (update for update in goal.run.evaluations if update <= goal.until)
-        return have.issuperset(due) and any(path.name.isdigit() and int(path.name) >= goal.until for path in saved)
+    def reached(self, goal: study_lib.Goal) -> bool:
+        return reached(goal, self.workdir, self.records[goal.run.name])
 
     def run(self) -> None:
-        """Trains every run as far as it shall come, or until a signal."""
+        """Trains every run as far as it shall come, or until the training shall end."""
+        self.view.start([goal for training in self.trainings for goal in training.goals if not self.reached(goal)])
+        if len(self.trainings) == 1:
+            self.trainings[0].run()
+        elif self.trainings:
+            self._side_by_side()
+        self.stop.check()  # a signal may have come in the last segment, or while it was saved
+        cluster.meet(self.stop.check)
+        if not cluster.index():
+            metrics.write_results(self.workdir, metrics.read_runs(self.workdir))
+
+    def _side_by_side(self) -> None:
+        """A thread for each device; when one fails, the others save and end too."""
+
+        def run(training: _Training) -> None:
+            try:
+                training.run()
+            except BaseException:
+                self.stop.failed = True
+                raise
+
+        with concurrent.futures.ThreadPoolExecutor(len(self.trainings)) as pool:
+            futures = [pool.submit(run, training) for training in self.trainings]
+            try:
+                concurrent.futures.wait(futures)
+            except KeyboardInterrupt:  # a second signal
+                self.stop.failed = True
+                raise
+        errors = [error for future in futures if (error := future.exception())]
+        for error in sorted(errors, key=lambda error: isinstance(error, Interrupted | _Elsewhere)):
+            raise error
+
+    def write_results(self) -> None:
+        """Shows in results.csv how far the runs are; where others train some, process 0 does so at the end."""
+        if cluster.count() == 1:
+            with self._writing:
+                metrics.write_results(self.workdir, self.records.values())
+
+
+class _Training:
+    """The runs of a round on one device."""
+
+    def __init__(self, of: _Round, programs: Programs, goals: list[study_lib.Goal]) -> None:
+        self.round, self.study, self.view, self.workdir = of, of.study, of.view, of.workdir
+        self.programs, self.goals = programs, goals
+        self.header = metrics.columns(programs.sizes(goals[0].run))
+        self.seats: list[Seat] = []
+
+    def run(self) -> None:
+        """As many runs side by side as the device has memory for, in the order of the goals."""
+        with jax.default_matmul_precision(self.study.precision):  # a thread's own
+            limit = self.study.max_parallel_runs or self.programs.parallel_runs(self.goals)
+            for first in range(0, len(self.goals), limit):
+                goals = [goal for goal in self.goals[first : first + limit] if not self.round.reached(goal)]
+                try:
+                    self._train(goals)
+                except jax.errors.JaxRuntimeError as error:
+                    if 'RESOURCE_EXHAUSTED' not in str(error):
+                        raise
+                    raise config.UserError(
+                        f'config.max_parallel_runs: {self.study.max_parallel_runs} is not allowed, the memory of'
+                        f' {self.programs.device} is full; it must be below {len(goals)}'
+                    ) from error
+
+    def _train(self, goals: Sequence[study_lib.Goal]) -> None:
         cohorts: list[Cohort] = []
         try:
-            with self._signals():
-                seats = self._restore()
-                self.view.start(seats)
-                for target in study_lib.targets(seat.goal for seat in seats):
-                    cohorts = self._group(seats, cohorts)
-                    # The one that is furthest behind goes first, so that all recipes show their epochs together.
-                    while behind := [cohort for cohort in cohorts if cohort.example < target and not cohort.over]:
-                        self._turn(min(behind, key=lambda cohort: cohort.example), target)
-                    for cohort in cohorts:
-                        self._save(cohort)
-                if self.stopped_by:  # in the last segment or while it was saved
-                    raise Interrupted(self.stopped_by)
-                metrics.write_results(self.workdir, self.records.values())
-        except Interrupted:
+            self.seats = [self._seat(goal) for goal in goals]
+            seats = self._restore()
+            self.view.add(seats)
+            for target in study_lib.targets(seat.goal for seat in seats):
+                cohorts = self._group(seats, cohorts)
+                # The one that is furthest behind goes first, so that all recipes show their epochs together.
+                while behind := [cohort for cohort in cohorts if cohort.example < target and not cohort.over]:
+                    self._turn(min(behind, key=lambda cohort: cohort.example), target)
+                for cohort in cohorts:
+                    self._save(cohort)
+            for seat in self.seats:
+                seat.checkpoints.wait()
+        except (Interrupted, _Elsewhere, config.UserError):
             for cohort in cohorts:
                 self._save(cohort)
+            for seat in self.seats:
+                seat.checkpoints.wait()
             raise
         finally:
             for seat in self.seats:
                 seat.checkpoints.close()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM lets the segment in flight end; a second one has its usual effect."""
-        usual: dict[int, Any] = {}
-
-        def restore() -> None:
-            for number, handler in usual.items():
-                signal.signal(number, handler)
-
-        def stop(number: int, _: Any) -> None:
-            self.stopped_by = number
-            restore()
-
-        if threading.current_thread() is threading.main_thread():
-            usual |= {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            restore()
+    def _seat(self, goal: study_lib.Goal) -> Seat:
+        folder = study_lib.run_folder(self.workdir, goal.run.name)
+        rows = self.round.records[goal.run.name].rows
+        return Seat(goal, folder, checkpoint.Checkpoints(folder / 'checkpoints'), rows)
 
     def _restore(self) -> list[Seat]:
         """Puts every run where it goes on, and returns those that have updates to make."""
@@ -389,10 +604,13 @@ class _Training:
             elif seat.goal.trunk:
                 self._branch(seat, seat.goal.trunk)
             seat.checkpoints.delete_after(seat.update)
-            seat.rows[:] = [row for row in seat.rows if row['update'] <= seat.update]
+            due = set(seat.run.evaluations)  # a run that was shorter before was evaluated at its end
+            seat.rows[:] = [row for row in seat.rows if row['update'] <= seat.update and row['update'] in due]
             if seat.rows and seat.rows[-1]['update'] == seat.update:  # the evaluation may have come after the save
                 seat.train_seconds, seat.eval_seconds = (seat.rows[-1][f'{what}_seconds'] for what in ('train', 'eval'))
             metrics.write(seat.folder / 'metrics.csv', seat.rows, self.header)
+            if self.round.board:
+                self.round.board.start(study_lib.describe(seat.run), seat.rows)
         return seats
 
     def _branch(self, seat: Seat, trunk: study_lib.Run) -> None:
@@ -407,7 +625,7 @@ class _Training:
             checkpoints.close()
         seat.state, seat.train_seconds, seat.eval_seconds, _ = saved
         seat.update = trunk.updates
-        seat.rows[:] = self.records[trunk.name].rows
+        seat.rows[:] = self.round.records[trunk.name].rows
 
     def _usable(self, seat: Seat) -> list[int]:
         """The updates from which a run can go on: saved, with all rows that were due before."""
@@ -424,19 +642,25 @@ class _Training:
         for seat in seats:
             if seat.update < seat.goal.until and not seat.diverged:
                 groups.setdefault(seat.run.cohort(seat.update), []).append(seat)
+        parts = [part for group in groups.values() for part in self._parts(group)]
         members = {tuple(seat.run for seat in cohort.seats): cohort for cohort in cohorts}
-        kept = [members.pop(tuple(seat.run for seat in group), None) for group in groups.values()]
+        kept = [members.pop(tuple(seat.run for seat in group), None) for group in parts]
         for cohort in members.values():
             for seat, state in zip(cohort.seats, cohort.host_states(), strict=True):
                 seat.state = state
-        return [old or self._stack(group) for old, group in zip(kept, groups.values(), strict=True)]
+        return [old or self._stack(group) for old, group in zip(kept, parts, strict=True)]
+
+    def _parts(self, group: list[Seat]) -> list[list[Seat]]:
+        """Equal cohorts of a group that is too large for one."""
+        size = even(len(group), self.programs.largest_cohort(group[0].run.span(group[0].update).stage.batch_size))
+        return [group[i : i + size] for i in range(0, len(group), size)]
 
     def _stack(self, seats: list[Seat]) -> Cohort:
         """Puts runs on the device as one cohort."""
         state_R = self.programs.init(seats[0].run, [seat.run.seed for seat in seats])
         initial_R = jax.tree.map(jnp.copy, state_R.params)
         if seats[0].update:
-            state_R = jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *[seat.state for seat in seats]))
+            state_R = self.programs.put(jax.tree.map(lambda *leaves: np.stack(leaves), *[s.state for s in seats]))
         for seat in seats:
             seat.state = None
         return Cohort(seats, state_R, initial_R)
@@ -446,8 +670,7 @@ class _Training:
         self._evaluate(cohort)
         if time.monotonic() - cohort.saved_at > self.study.checkpoint_seconds:
             self._save(cohort)
-        if self.stopped_by:
-            raise Interrupted(self.stopped_by)
+        self.round.stop.check()
         if cohort.over:
             return
         example, run = cohort.example, cohort.seats[0].run
@@ -497,7 +720,11 @@ class _Training:
                 row = _row(seat, measured, float(distance_R[r]), sums)
                 metrics.append(seat.folder / 'metrics.csv', row, self.header)
                 seat.rows.append(row)
-        metrics.write_results(self.workdir, self.records.values())
+                if self.round.board:
+                    self.round.board.add(seat.run.name, row)
+                    if seat.update == seat.run.updates or seat.diverged:
+                        self.round.board.end(study_lib.describe(seat.run), seat.rows)
+        self.round.write_results()
         self.view.evaluated(cohort.seats)
 
     def _save(self, cohort: Cohort) -> None:
@@ -508,6 +735,7 @@ class _Training:
         names = [seat.run.name for seat in cohort.seats if not seat.diverged]
         for seat, state in zip(cohort.seats, cohort.host_states(), strict=True):
             if not seat.diverged:
+                (seat.folder / 'run.json').stat()  # or else a folder that is gone would come again, with nothing in it
                 saved = checkpoint.Saved(state, seat.train_seconds, seat.eval_seconds, names)
                 seat.checkpoints.save(seat.update, saved)
                 seat.saved_update = seat.update

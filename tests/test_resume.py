@@ -230,7 +230,7 @@ def test_a_cohort_killed_between_two_saves_goes_on_together(
         began.update({seat.run.name: seat.update for seat in seats})
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.progress.View, 'start', start)
+        patch.setattr(train.progress.View, 'add', start)
         patch.setattr(train.progress.View, 'trained', lambda *_: None)
         patch.setattr(train.progress.View, 'evaluated', lambda *_: None)
         train.train(settings(), workdir)

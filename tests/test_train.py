@@ -328,8 +328,8 @@ def test_more_seeds_and_batch_sizes_train_only_what_is_new(tmp_path: Path) -> No
     [
         (
             'epochs',
-            3,
-            r'config.epochs: 3.0 contradicts 2.0 in .*bs300-lr0.1-seed0/run.json; use the same, another name',
+            1,
+            r'config.epochs: 1.0 contradicts 2.0 in .*bs300-lr0.1-seed0/run.json; use the same, another name',
         ),
         ('hidden', (17,), r'config.hidden: \[17\] contradicts \[16\]'),
         ('subset', 400, 'config.subset: 400 contradicts 300'),

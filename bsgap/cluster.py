@@ -1,0 +1,178 @@
+"""The processes of a launch, by JAX's distributed runtime.
+
+Each process trains its share of the runs at its own pace; they meet where one needs what another has written, and stop
+together. When a process dies, the runtime ends the others within HEARTBEAT_SECONDS. With one process all of this does
+nothing.
+
+They share the runtime's coordinator, not arrays: `jax.distributed.initialize` would also join their devices, and then
+Orbax lets process 0 alone write what all of them have to save at once. So the runtime is held here, in JAX's own class.
+"""
+
+import collections
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from bsgap import config
+
+HEARTBEAT_SECONDS = 20
+LEAVING_SECONDS = 60  # how long a process that leaves waits for the others to do so
+POLL_SECONDS = 0.2
+VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+
+_runtime = distributed.State()
+_meetings = itertools.count()
+
+
+class Interrupted(Exception):  # noqa: N818 (it is no error)
+    """Training was stopped by a signal; all is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Joins the other processes of this launch for the block; to be entered before anything else of JAX is used.
+
+    There are some if JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID are set, or
+    a scheduler started several; JAX_NUM_PROCESSES=1 says that there are none. Where the block ends with an exception,
+    the others are told why, and stop too.
+
+    Raises:
+      UserError: some of the three variables are missing, or wrong; or the other processes can't be reached.
+    """
+    _join()
+    try:
+        yield
+    except BaseException as error:
+        if count() > 1:
+            what = str(getattr(error, 'number', '') or error)
+            _client().key_value_set(f'bsgap/stop/{index()}', what, allow_overwrite=True)
+        raise
+    finally:
+        _runtime.shutdown()
+
+
+def _join() -> None:
+    told: dict[str, Any] = {}
+    address, number, place = (os.environ.get(name) for name in VARIABLES)
+    if number == '1' or (not any((address, number, place)) and not _scheduled()):
+        return
+    if any((address, number, place)):
+        if not (address and ':' in address and number and number.isdigit() and place and place.isdigit()):
+            given = f'{address}, {number}, {place}'
+            raise config.UserError(f'{", ".join(VARIABLES)}: {given} is not allowed; give host:port and two numbers')
+        told = {'coordinator_address': address, 'num_processes': int(number), 'process_id': int(place)}
+        told['cluster_detection_method'] = 'deactivate'
+    jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM, which `train` answers
+    told |= {'heartbeat_timeout_seconds': HEARTBEAT_SECONDS, 'shutdown_timeout_seconds': LEAVING_SECONDS}
+    try:
+        _runtime.initialize(**told)
+    except (RuntimeError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise config.UserError(f'the processes of this launch did not find each other: {reason}') from error
+
+
+def _scheduled() -> bool:
+    """Whether a scheduler started several processes. JAX's own search also asks the network, where a machine has a TPU,
+    and fails or waits where there is but one process."""
+    environment = os.environ
+    counts = [environment.get('OMPI_COMM_WORLD_SIZE', '1')]
+    if 'SLURM_STEP_NODELIST' in environment:  # started by srun
+        counts.append(environment.get('SLURM_NTASKS', '1'))
+    return (
+        any(count.isdigit() and int(count) > 1 for count in counts)
+        or ',' in environment.get('TPU_WORKER_HOSTNAMES', '')
+        or {'KUBERNETES_SERVICE_HOST', 'JOB_COMPLETION_INDEX'} <= environment.keys()
+    )
+
+
+def _client() -> Any:
+    return _runtime.client
+
+
+def count() -> int:
+    """The number of processes."""
+    return _runtime.num_processes
+
+
+def index() -> int:
+    """This process's place among them; process 0 writes what belongs to no run."""
+    return _runtime.process_id
+
+
+def devices() -> dict[int, jax.Device]:
+    """This process's devices, by their places among those of all processes."""
+    before = sum(number for process, number in enumerate(all_devices()) if process < index())
+    return dict(enumerate(jax.local_devices(), before))
+
+
+def all_devices() -> list[int]:
+    """How many devices each process has."""
+    if count() == 1:
+        return [jax.local_device_count()]
+    _client().key_value_set(f'bsgap/devices/{index()}', str(jax.local_device_count()), allow_overwrite=True)
+    wait = 1000 * LEAVING_SECONDS
+    return [int(_client().blocking_key_value_get(f'bsgap/devices/{process}', wait)) for process in range(count())]
+
+
+def describe() -> str:
+    """What there is to train on, in words."""
+    kinds = collections.Counter(device.device_kind for device in jax.local_devices())
+    counts = [f'{number} × {kind}' if number > 1 else kind for kind, number in kinds.items()]
+    others = f', in process {index()} of {count()}' if count() > 1 else ''
+    return f'{", ".join(counts)} ({jax.default_backend()}){others}'
+
+
+@contextlib.contextmanager
+def first_goes_first() -> Iterator[None]:
+    """Process 0 goes through the block before the others do."""
+    if index():
+        meet()
+    yield
+    if not index():
+        meet()
+
+
+def meet(check: Callable[[], None] = lambda: None) -> None:
+    """Returns when all processes have called this as often; what `check` raises ends the waiting.
+
+    No barrier of the runtime's, because a signal is not answered in one.
+
+    Raises:
+      Interrupted, UserError: another process says why this one shall stop.
+    """
+    if count() == 1:
+        return
+    place = f'bsgap/meeting{next(_meetings)}/'
+    _client().key_value_set(f'{place}{index()}', '')
+    while len(_client().key_value_dir_get(place)) < count():
+        check()
+        stop_if_told()
+        time.sleep(POLL_SECONDS)
+
+
+def stop_if_told() -> None:
+    """Raises why this process shall stop, if another one has said so.
+
+    Raises:
+      Interrupted: a signal came there.
+      UserError: it failed.
+    """
+    if count() == 1:
+        return
+    for key, what in sorted(_client().key_value_dir_get('bsgap/stop/')):
+        process = key.rpartition('/')[2]
+        if process != str(index()):
+            if what.isdigit():
+                raise Interrupted(int(what))
+            raise config.UserError(f'stopped together with process {process}, which says: {what}')
