@@ -1,11 +1,15 @@
 """Checkpoints of one run: Orbax, with a checksum, because a flipped byte in the data loads silently."""
 
 import contextlib
+import errno
 import functools
 import gc
 import hashlib
 import json
 import logging
+import os
+import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,13 +21,12 @@ import numpy as np
 from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
-_READING = threading.Lock()  # what a damaged checkpoint sets off is the process's, not the thread's
+_ORBAX = threading.Lock()  # two saves that begin at once take the same of its numbers; a failed read complains late
+PATIENCE_SECONDS = 10**7  # with a save; Orbax tells time by the wall clock, which may jump ahead
 KEEP = 2  # checkpoints a run, so that there is one to fall back to
 
-# Orbax tells each of its steps at level INFO, many lines a save.
-absl_logging.get_absl_handler().addFilter(
-    lambda record: record.levelno >= logging.WARNING or 'orbax' not in record.pathname
-)
+# Orbax tells each of its steps, many lines a save, and an error with several tracebacks; what goes wrong is raised too.
+absl_logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
 
 
 class DamagedError(Exception):
@@ -47,11 +50,15 @@ class Checkpoints:
     """The checkpoints in one run's folder, by the number of updates made."""
 
     def __init__(self, folder: Path) -> None:
+        _drop_late_complaints()
+        context = ocp.Context()
+        context.asynchronous.timeout_secs = PATIENCE_SECONDS
         self._saving: Any = None
         self._checkpointer = ocp.training.Checkpointer(
             folder.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
             cleanup_tmp_directories=True,
+            context=context,
         )
 
     def updates(self) -> list[int]:
@@ -68,7 +75,9 @@ class Checkpoints:
         leaves = _leaves(saved.state)
         facts = saved._replace(state=None)._asdict()
         metadata = {'sha256': _checksum(leaves, facts), 'facts': facts}
-        with _as_not_saved(update):
+        folder = Path(self._checkpointer.directory)
+        with _ORBAX, _as_not_saved(folder / str(update)):
+            _writable(folder, sum(leaf.nbytes for leaf in leaves.values()))
             self._saving = self._checkpointer.save_async(update, leaves, force=True, custom_metadata=metadata)
 
     def wait(self) -> None:
@@ -110,17 +119,17 @@ class Checkpoints:
         Orbax reads the leaves concurrently. When one fails, the others are left as tasks, which complain on their own
         when they are collected; that is made to happen here, where nobody listens.
         """
-        logger, hook = logging.getLogger('asyncio'), _without_late_complaints(sys.unraisablehook)
-        sys.unraisablehook = hook
-        try:
-            leaves = self._checkpointer.load(update)
-            return leaves, self._metadata(update)
-        except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
-            problem = str(error.__cause__ or error).partition('\n')[0][:200]
-        logger.disabled, sys.unraisablehook = True, lambda _: None
-        gc.collect()
-        logger.disabled, sys.unraisablehook = False, hook
-        raise DamagedError(problem)
+        with _ORBAX:
+            logger, hook = logging.getLogger('asyncio'), sys.unraisablehook
+            try:
+                leaves = self._checkpointer.load(update)
+                return leaves, self._metadata(update)
+            except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
+                problem = str(error.__cause__ or error).partition('\n')[0][:200]
+            logger.disabled, sys.unraisablehook = True, lambda _: None
+            gc.collect()
+            logger.disabled, sys.unraisablehook = False, hook
+            raise DamagedError(problem)
 
     def _metadata(self, update: int) -> dict[str, Any]:
         return dict(self._checkpointer.checkpointables_metadata(update).custom_metadata)
@@ -146,22 +155,37 @@ def _as_not_saved(what: Any) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """What lies behind an error, in one line."""
+    """What lies behind an error, in a few words: what the file system said, if it was that."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return ' '.join(str(error.__cause__ or error).split())[:200]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = ' '.join(str(error.__cause__ or error).split())
+    said = re.search(r'([^:]+) \[os_error_code', text)
+    return said[1].strip() if said else text[:200]
 
 
-def _without_late_complaints(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A thread of TensorStore may end its read after the event loop was closed, and complain at any later time."""
-    if isinstance(hook, functools.partial) and hook.func is _unless_late:
-        return hook
-    return functools.partial(_unless_late, hook)
+def _writable(folder: Path, size: int) -> None:
+    """Raises what is the matter with a folder; Orbax would wait for minutes before it does."""
+    (folder.parent / 'run.json').stat()  # or else a folder that is gone would come again, with nothing in it
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _unless_late(hook: Callable[[Any], Any], unraisable: Any) -> None:
-    if str(unraisable.exc_value) != 'Event loop is closed':
-        hook(unraisable)
+def _drop_late_complaints() -> None:
+    """A thread of TensorStore may end its work after the event loop was closed, and complain at any later time."""
+    if not isinstance(sys.unraisablehook, functools.partial):
+        sys.unraisablehook = functools.partial(_unless_late, sys.unraisablehook)
+    if not isinstance(sys.excepthook, functools.partial):
+        sys.excepthook = functools.partial(_unless_late, sys.excepthook)
+
+
+def _unless_late(hook: Callable[..., Any], *complaint: Any) -> None:
+    error = complaint[0].exc_value if len(complaint) == 1 else complaint[1]
+    if str(error) != 'Event loop is closed':
+        hook(*complaint)
 
 
 def _leaves(state: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Orbax lets process 0 alone write what all of them have to save at once. So the r
 
 import collections
 import contextlib
+import faulthandler
 import itertools
 import os
 import signal
@@ -22,12 +23,14 @@ from jax._src import distributed
 
 from bsgap import config
 
+JOINING_SECONDS = 120  # how long a process waits for the others to start
 HEARTBEAT_SECONDS = 20
 LEAVING_SECONDS = 60  # how long a process that leaves waits for the others to do so
 POLL_SECONDS = 0.2
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 
 _runtime = distributed.State()
+_devices = list[int]()  # how many each process has; empty with one process
 _meetings = itertools.count()
 
 
@@ -56,7 +59,8 @@ def together() -> Iterator[None]:
     except BaseException as error:
         if count() > 1:
             what = str(getattr(error, 'number', '') or error)
-            _client().key_value_set(f'bsgap/stop/{index()}', what, allow_overwrite=True)
+            with contextlib.suppress(RuntimeError):  # they may be gone
+                _client().key_value_set(f'bsgap/stop/{index()}', what, allow_overwrite=True)
         raise
     finally:
         _runtime.shutdown()
@@ -74,12 +78,17 @@ def _join() -> None:
         told = {'coordinator_address': address, 'num_processes': int(number), 'process_id': int(place)}
         told['cluster_detection_method'] = 'deactivate'
     jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM, which `train` answers
+    faulthandler.disable()  # where another process dies, the runtime's own words are enough
+    told['initialization_timeout'] = JOINING_SECONDS
     told |= {'heartbeat_timeout_seconds': HEARTBEAT_SECONDS, 'shutdown_timeout_seconds': LEAVING_SECONDS}
     try:
         _runtime.initialize(**told)
     except (RuntimeError, ValueError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise config.UserError(f'the processes of this launch did not find each other: {reason}') from error
+    _client().key_value_set(f'bsgap/devices/{index()}', str(jax.local_device_count()))
+    wait = 1000 * JOINING_SECONDS
+    _devices[:] = [int(_client().blocking_key_value_get(f'bsgap/devices/{i}', wait)) for i in range(count())]
 
 
 def _scheduled() -> bool:
@@ -110,19 +119,14 @@ def index() -> int:
     return _runtime.process_id
 
 
+def all_devices() -> int:
+    """How many devices all processes have."""
+    return sum(_devices) or jax.local_device_count()
+
+
 def devices() -> dict[int, jax.Device]:
     """This process's devices, by their places among those of all processes."""
-    before = sum(number for process, number in enumerate(all_devices()) if process < index())
-    return dict(enumerate(jax.local_devices(), before))
-
-
-def all_devices() -> list[int]:
-    """How many devices each process has."""
-    if count() == 1:
-        return [jax.local_device_count()]
-    _client().key_value_set(f'bsgap/devices/{index()}', str(jax.local_device_count()), allow_overwrite=True)
-    wait = 1000 * LEAVING_SECONDS
-    return [int(_client().blocking_key_value_get(f'bsgap/devices/{process}', wait)) for process in range(count())]
+    return dict(enumerate(jax.local_devices(), sum(_devices[: index()])))
 
 
 def describe() -> str:

@@ -64,7 +64,7 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
             goals = next((goals for goals in rounds if missing(goals)), [])
         left = missing(goals)
         estimates = _Estimates(study, programs, workdir)
-        dealt = study_lib.shares(goals, sum(cluster.all_devices()), side_by_side=across_runs(study) == 'vmap')
+        dealt = study_lib.shares(goals, cluster.all_devices(), side_by_side=across_runs(study) == 'vmap')
         shares = [estimates.share(i, share, left) for i, share in enumerate(dealt)]
         found = Plan(goals, left, [share for share in shares if share.runs], estimates.by_run)
     if not cluster.index():

@@ -36,6 +36,7 @@ class View:
         self._first_example: dict[str, int] = {}  # where each recipe stood at the start
         self._speed: dict[str, float] = {}  # examples a second
         self._waited = 0.0  # seconds of compilation, which say nothing about the time left
+        self._compiled_at = 0.0
         self._began = time.monotonic()
         self._doing = ''
         self._live: Live | _Notebook | None = None
@@ -111,11 +112,12 @@ class View:
         began = time.monotonic()
         self._now(f'compiling: {what} …')
         yield
-        seconds = time.monotonic() - began
-        self._waited += seconds
+        ended = time.monotonic()
+        self._waited += max(0.0, ended - max(began, self._compiled_at))  # devices compile at the same time
+        self._compiled_at = ended
         self._now('')
         if not self._live:
-            self._print(f'compiled {what} in {seconds:.1f} s')
+            self._print(f'compiled {what} in {ended - began:.1f} s')
 
     def trained(self, seats: 'Sequence[Seat]', examples: int, seconds: float) -> None:
         """A cohort's segment has ended; `examples` is the sum over its runs."""

@@ -472,7 +472,7 @@ class _Round:
         self.study, self.workdir, self.view, self.board, self.stop = study, workdir, view, board, stop
         self.records = {record.about['name']: record for record in metrics.read_runs(workdir)}
         self.trainings = []
-        dealt = study_lib.shares(goals, sum(cluster.all_devices()), side_by_side=across_runs(study) == 'vmap')
+        dealt = study_lib.shares(goals, cluster.all_devices(), side_by_side=across_runs(study) == 'vmap')
         for place, device in cluster.devices().items():
             if not all(map(self.reached, dealt[place])):
                 self.trainings.append(_Training(self, programs(device), dealt[place]))
@@ -735,7 +735,6 @@ class _Training:
         names = [seat.run.name for seat in cohort.seats if not seat.diverged]
         for seat, state in zip(cohort.seats, cohort.host_states(), strict=True):
             if not seat.diverged:
-                (seat.folder / 'run.json').stat()  # or else a folder that is gone would come again, with nothing in it
                 saved = checkpoint.Saved(state, seat.train_seconds, seat.eval_seconds, names)
                 seat.checkpoints.save(seat.update, saved)
                 seat.saved_update = seat.update

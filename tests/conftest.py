@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from bsgap import checkpoint, config, metrics
+from benchmarks.kill import final_leaves, rows
+from bsgap import config
 
 ROOT = Path(__file__).parent.parent
-WALL_CLOCK = ('train_seconds', 'eval_seconds')
 
 
 def tiny(**changes: Any) -> ConfigDict:
@@ -31,28 +31,6 @@ def tiny(**changes: Any) -> ConfigDict:
             owner = study.sweep if swept else study
             owner[field] = value
     return study
-
-
-def rows(workdir: Path) -> dict[str, list[dict[str, str]]]:
-    """Each run's metrics.csv, wall-clock columns aside, as text, so that NaN equals NaN."""
-    return {
-        path.parent.name: [
-            {column: repr(value) for column, value in row.items() if column not in WALL_CLOCK}
-            for row in metrics.read(path)
-        ]
-        for path in sorted(workdir.glob('runs/*/metrics.csv'))
-    }
-
-
-def final_leaves(workdir: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Every leaf of each run's last checkpoint, as Orbax reads it; a run that diverged at once has none."""
-    leaves = {}
-    for folder in sorted(workdir.glob('runs/*/checkpoints')):
-        checkpoints = checkpoint.Checkpoints(folder)
-        if updates := checkpoints.updates():
-            leaves[folder.parent.name] = checkpoints._checkpointer.load(updates[-1])
-        checkpoints.close()
-    return leaves
 
 
 def assert_same(first: Path, second: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bsgap import metrics
@@ -64,6 +65,45 @@ def test_status() -> None:
     assert metrics.status([row(0), row(9)], 9) == 'done'
     assert metrics.status([row(0), row(5, train_loss=nan)], 9) == 'diverged'
     assert metrics.status([row(0), row(9, distance=inf)], 9) == 'diverged'
+
+
+def test_arrays_are_the_rows_of_all_runs_as_columns() -> None:
+    """Of one run that was validated in between and grew its batch, and of one that diverged at once."""
+    stages = [{'batch_size': 10, 'learning_rate': 0.1}, {'batch_size': 20, 'learning_rate': 0.2}]
+    about = {'name': 'grow-seed1', 'recipe': 'grow', 'seed': 1, 'updates': 9, 'stages': stages}
+    dense = {'update': 5, 'examples': 50, 'batch_size': 20, 'validation_loss': 2.0, 'validation_accuracy': 0.25}
+    grown = metrics.Record(about, [row(0), dense, row(9, examples=130, batch_size=20)], {})
+    flat = {'name': 'flat-seed0', 'recipe': 'flat', 'seed': 0, 'updates': 9, 'stages': stages[1:]}
+    diverged = metrics.Record(flat, [row(1, batch_size=20, learning_rate=0.2, train_loss=float('inf'))], {})
+    columns = metrics.arrays([grown, diverged])
+    first = ['run', 'recipe', 'status', 'seed', 'start_batch_size', 'start_learning_rate']
+    assert list(columns) == first + metrics.columns(['train', 'validation', 'test'])
+    whole = {'seed', 'start_batch_size', 'update', 'examples', 'batch_size'}
+    for name, column in columns.items():
+        assert column.shape == (4,)
+        assert column.dtype.kind == ('U' if name in first[:3] else 'i' if name in whole else 'f'), name
+    nan = float('nan')
+    for name, expected in {
+        'run': ['grow-seed1'] * 3 + ['flat-seed0'],
+        'recipe': ['grow'] * 3 + ['flat'],
+        'status': ['done'] * 3 + ['diverged'],
+        'seed': [1, 1, 1, 0],
+        'start_batch_size': [10, 10, 10, 20],
+        'start_learning_rate': [0.1, 0.1, 0.1, 0.2],
+        'update': [0, 5, 9, 1],
+        'examples': [0, 50, 130, 10],
+        'batch_size': [10, 20, 20, 20],
+        'learning_rate': [0.5, nan, 0.5, 0.2],
+        'train_loss': [0.5, nan, 0.5, float('inf')],
+        'validation_accuracy': [nan, 0.25, nan, nan],
+        'test_accuracy': [0.5, nan, 0.5, 0.5],
+    }.items():
+        np.testing.assert_array_equal(columns[name], expected, err_msg=name)
+
+
+def test_arrays_of_no_rows_have_the_same_columns() -> None:
+    assert [list(column) for column in metrics.arrays([]).values()] == [[]] * len(metrics.arrays([]))
+    assert set(metrics.arrays([])) > set(HEADER)
 
 
 def test_results_hold_the_last_row_or_blanks(tmp_path: Path) -> None:
