@@ -123,11 +123,16 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[int]:
     return [process.returncode for process in processes]
 
 
-def kill_at_random(workdir: Path, processes: int, rng: random.Random, seconds: float) -> tuple[bool, list[float]]:
-    """Launches once, and kills one of the processes within `seconds`.
+class Hit(NamedTuple):
+    """What came of a launch."""
 
-    Returns whether it came to that, and the seconds after which the others had ended.
-    """
+    killed: bool  # or the study ended before
+    done: bool  # the study; a process may also be killed after that
+    ended: list[float]  # seconds from the kill until the others had ended
+
+
+def kill_at_random(workdir: Path, processes: int, rng: random.Random, seconds: float) -> Hit:
+    """Launches once, and kills one of the processes within `seconds`."""
     launched = start(workdir, processes)
     victim = rng.randrange(processes)
     if processes > 1 and (output := launched[victim].stdout):
@@ -141,9 +146,7 @@ def kill_at_random(workdir: Path, processes: int, rng: random.Random, seconds: f
     killed = codes[victim] == -9
     if not killed and any(codes):
         raise RuntimeError(f'process {victim} of {processes} was not killed, but they ended with {codes}')
-    if killed and processes > 1 and not all(codes):
-        raise RuntimeError(f'process {victim} of {processes} was killed, but they ended with {codes}')
-    return killed, [time.monotonic() - died] if killed and processes > 1 else []
+    return Hit(killed, 0 in codes, [time.monotonic() - died] if killed and processes > 1 else [])
 
 
 def kill(kills: int, processes: int, room: Path, rng: random.Random) -> Toll:
@@ -158,12 +161,12 @@ def kill(kills: int, processes: int, room: Path, rng: random.Random) -> Toll:
     ended: list[float] = []
     workdir = room / 'killed'
     while killed < kills:
-        hit, waited = kill_at_random(workdir, processes, rng, seconds)
-        launches, killed, ended = launches + 1, killed + hit, ended + waited
+        hit = kill_at_random(workdir, processes, rng, seconds)
+        launches, killed, ended = launches + 1, killed + hit.killed, ended + hit.ended
         lost += rows_that_differ(workdir, whole)
-        if not hit or killed == kills:
-            if hit:
-                finish(start(workdir, processes))
+        if hit.done or killed == kills:
+            if not hit.done and any(codes := finish(start(workdir, processes))):
+                raise RuntimeError(f'started again, the study ended with {codes}')
             found = final_leaves(workdir)
             values += sum(
                 int((leaf != found.get(run, {}).get(name, np.nan)).sum())
