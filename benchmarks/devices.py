@@ -162,10 +162,12 @@ def main(_: list[str]) -> None:
                 measure(worker, way, runs)
             times: dict[int, list[float]] = {worker: [] for worker in workers}
             memory: dict[int, list[int]] = {}
-            for _ in range(ROUNDS.value):
+            for _round in range(ROUNDS.value):
                 for worker in workers:
-                    seconds, *memory[worker], kind = measure(worker, way, runs)
+                    answer = measure(worker, way, runs)
+                    seconds, needs, peak, kind = answer
                     times[worker].append(seconds / runs)
+                    memory[worker] = [needs, peak]
             rows += [(runs, way, worker, times[worker], times[min(workers)], *memory[worker]) for worker in workers]
     print(f'{kind}; {describe()}; batch size {BATCH_SIZE.value}, {ROUNDS.value} rounds; median [min – max]\n')
     print('| runs | way | devices | s a run-epoch | speed-up | MiB a device needs | MiB of the process |')
