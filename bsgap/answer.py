@@ -8,16 +8,14 @@ batch sizes and noise scales are examples.
 
 import itertools
 import math
-import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 
-from bsgap import analysis, data, metrics, noise_scale, recipe, recommend, scaling, schedule, study
+from bsgap import analysis, data, metrics, noise_scale, recipe, recommend, scaling, schedule
 from bsgap.metrics import Record, Row
 
 NEAR = 1.5  # rows within this factor of an update are pooled for the noise scale there
@@ -37,10 +35,6 @@ class Candidate(NamedTuple):
     learning_rate: float
     momentum: float
     runs: list[Record]
-
-    @property
-    def diverged(self) -> bool:
-        return any(run.status == 'diverged' for run in self.runs)
 
     @property
     def about(self) -> Json:
@@ -148,11 +142,6 @@ def numbers(answer: Mapping[str, Any], sound: Tried) -> Json:
 def _nearest(entries: Iterable[Mapping[str, Any]], batch_size: float) -> Mapping[str, Any]:
     """The entry whose batch size is nearest, by its logarithm."""
     return min(entries, key=lambda entry: abs(math.log(entry['batch_size'] / batch_size)))
-
-
-def write(path: Path, answer: Mapping[str, Any]) -> None:
-    """Writes recommendation.json."""
-    study.write_json(path, answer)
 
 
 def roles(records: Iterable[Record], seeds: int, wanted: Sequence[str] | None = None) -> dict[str, list[Record]]:
@@ -356,7 +345,7 @@ def noise(
     reached: Sequence[Mapping[str, Any]],
     sound: Tried,
     trunks: Iterable[Record],
-    branches: Iterable[Record],
+    branches: Sequence[Record],
     curve: Json | None,
 ) -> Json:
     """The noise scale by each estimator, and how far it would have predicted B_crit.
@@ -425,17 +414,14 @@ def _mean_over_updates(rows: Sequence[Row]) -> list[float]:
     return [total / weight] if weight else []
 
 
-def moments(trunks: Iterable[Record], branches: Iterable[Record]) -> tuple[list[Json], list[Json]]:
+def moments(trunks: Iterable[Record], branches: Sequence[Record]) -> tuple[list[Json], list[Json]]:
     """The exact noise scale, and the local critical batch size by branched training, at the end of each trunk."""
-    by_start: dict[tuple[str, int], list[Record]] = {}
-    for branch in branches:
-        by_start.setdefault(_trunk(branch), []).append(branch)
     by_recipe: dict[str, list[Record]] = {}
     for trunk in trunks:
         if trunk.rows and trunk.status != 'diverged':
             by_recipe.setdefault(trunk.about['recipe'], []).append(trunk)
     exact, branched = [], []
-    for name, runs in by_recipe.items():
+    for runs in sorted(by_recipe.values(), key=lambda runs: runs[0].rows[-1]['update']):
         last = runs[0].rows[-1]
         where = {
             'batch_size': runs[0].about['stages'][-1]['batch_size'],
@@ -448,13 +434,10 @@ def moments(trunks: Iterable[Record], branches: Iterable[Record]) -> tuple[list[
             exact.append({**where, 'noise_scale': _estimate(*values)})
         elif measured:
             exact.append({**where, 'noise_scale': _geometric(values['noise_scale'] for values in measured)})
-        critical = noise_scale.branched_interval(
-            [_branched(trunk, by_start.get((name, trunk.about['seed']), [])) for trunk in runs]
-        )
+        critical = noise_scale.branched_interval([_branched(trunk, branches) for trunk in runs])
         if math.isfinite(critical.value):
             branched.append({**where, 'critical_batch': _estimate(*critical)})
-    by_update = operator.itemgetter('update')
-    return sorted(exact, key=by_update), sorted(branched, key=by_update)
+    return exact, branched
 
 
 def _trunk(branch: Record) -> tuple[str, int]:
@@ -463,12 +446,12 @@ def _trunk(branch: Record) -> tuple[str, int]:
 
 
 def _branched(trunk: Record, branches: Iterable[Record]) -> float:
-    """The local critical batch size where a run's branches leave it."""
-    start = trunk.rows[-1]['validation_loss']
+    """The local critical batch size where those of the branches that leave a run do so."""
+    start, left = trunk.rows[-1]['validation_loss'], (trunk.about['recipe'], trunk.about['seed'])
     progress = {
         branch.about['stages'][-1]['batch_size']: start - branch.rows[-1]['validation_loss']
         for branch in branches
-        if branch.rows and branch.status == 'done'
+        if _trunk(branch) == left and branch.rows and branch.status == 'done'
     }
     return noise_scale.branched(sorted(progress), [progress[size] for size in sorted(progress)])
 
@@ -499,7 +482,7 @@ def gaps(search: Mapping[str, Any], budgets: Iterable[Mapping[str, Any]], tried:
                 for candidate in tried.get(int(text), [])
                 if candidate.learning_rate == search['reference']
                 for run in candidate.runs
-                if '-m' not in run.about['recipe'] and run.status != 'diverged'
+                if run.about['recipe'] == recipe.swept_name(run.about['fields'], {}) and run.status != 'diverged'
             ]
             if at := rows_at(runs, end):
                 points.append({'batch_size': int(text), 'gap': _over_seeds(row['gap'] for row in at)})
@@ -704,15 +687,8 @@ def rests_on(by_role: Mapping[str, Sequence[Record]], seeds: int) -> Json:
 
 
 def _model(fields: Mapping[str, Any]) -> str:
-    made = recipe.Architecture(
-        fields['model'],
-        tuple(fields['hidden']),
-        tuple(fields['channels']),
-        fields['batch_norm'],
-        fields['ghost_batch'],
-        tuple(fields['model_arguments'].items()),
-    )
-    return made.text
+    shown = {name: value for name, value in fields.items() if name in recipe.Architecture._fields}
+    return recipe.Architecture(**shown, arguments=tuple(fields['model_arguments'].items())).text
 
 
 def _errors(run: Record) -> list[tuple[float, float]]:
@@ -751,15 +727,15 @@ def _pairs(tried: Tried, entry: Mapping[str, Any]) -> list[tuple[Record, Json]]:
 
 def _measured(run: Record) -> list[Row]:
     """The rows with an estimate of the noise scale."""
-    columns = ('gradient_square', 'gradient_variance')
-    return [row for row in run.rows if row['update'] and all(math.isfinite(row.get(c, math.nan)) for c in columns)]
+    return [
+        row for row in run.rows if row['update'] and all(math.isfinite(row.get(c, math.nan)) for c in metrics.NOISE)
+    ]
 
 
 def _ratio(rows: Sequence[Row]) -> Json | None:
     """The noise scale of measurements together; None where one of their means is not positive."""
-    found = noise_scale.ratio(
-        np.asarray([row['gradient_square'] for row in rows]), np.asarray([row['gradient_variance'] for row in rows])
-    )
+    square_P, variance_P = (np.asarray([row[column] for row in rows]) for column in metrics.NOISE)
+    found = noise_scale.ratio(square_P, variance_P)
     return _estimate(*found) if 0 < found.value < math.inf else None
 
 

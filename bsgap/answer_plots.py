@@ -5,7 +5,6 @@ interval, as with one seed. One end null: the interval has no bound on that side
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ PUBLISHED = {
     'B_simple 900 on average': 900,
 }
 RED, BLUE, ORANGE = 'tab:red', 'tab:blue', 'tab:orange'
-NOT_REACHED = 'not reached in the updates made'
 
 
 def draw(answer: Mapping[str, Any], folder: Path, title: str) -> dict[str, Path]:
@@ -38,22 +36,13 @@ def draw(answer: Mapping[str, Any], folder: Path, title: str) -> dict[str, Path]
       folder: where NAME.png goes for each of `FIGURES`; made if need be.
       title: names the study, above each figure.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     seeds = sorted({row['seeds'] for budget in answer['budgets'] for row in budget['rows']})
     seeds = seeds or sorted({len(entry['runs']) for entry in answer['to_target']})
     note = title
     if max(seeds, default=1) > 1:
         note += f'; 95 % intervals, {" or ".join(map(str, seeds))} seeds'
-    files = {}
-    with mpl.rc_context(plots.STYLE):
-        for name, (caption, drawn) in FIGURES.items():
-            if figure := drawn(answer):
-                caption = caption.format(target=_target(answer))
-                text = f'{caption}\n{textwrap.fill(note, 92)}'
-                figure.suptitle(text, x=0.01, horizontalalignment='left', fontsize=10)
-                files[caption] = folder / f'{name}.png'
-                figure.savefig(files[caption], dpi=100)
-    return files
+    figures = {name: (caption.format(target=_target(answer)), drawn) for name, (caption, drawn) in FIGURES.items()}
+    return plots.write(figures, answer, folder, note)
 
 
 def _updates_to_target(answer: Mapping[str, Any]) -> Figure | None:
@@ -99,7 +88,8 @@ def _hyperbola(left: Axes, right: Axes, curve: Mapping[str, Any], sizes: Sequenc
     """The fit with its asymptotes and regimes, inside the limits that the axes have.
 
     Its band goes from both parameters' low ends to both high ends: too wide rather than too narrow, for the answer
-    does not tell how the two errors depend on one another.
+    does not tell how the two errors depend on one another. Scaling is perfect where the examples are at most 10 % above
+    E_min, and the curve is flat where the updates are at most 10 % above S_min.
     """
     (s_min, *s_ends), (e_min, *e_ends) = _ends([curve['s_min'], curve['e_min']]).T
     size_P = np.geomspace(min(sizes) / 1.6, 1.6 * max(sizes), 200)
@@ -195,7 +185,9 @@ def _accuracy_surface(answer: Mapping[str, Any]) -> Figure | None:
         if diverged:
             x, y = np.array([(c['batch_size'], c['learning_rate']) for c in diverged]).T
             axes.plot(x, y, 'x', color=RED, markersize=5, label='diverged')
-        lowest = {c['batch_size']: c['learning_rate'] for c, _ in sorted(here, key=lambda p: -p[1]) if _done(c)}
+        lowest = {
+            c['batch_size']: c['learning_rate'] for c, _ in sorted(here, key=lambda p: -p[1]) if c['status'] == 'done'
+        }
         axes.plot(
             list(lowest),
             list(lowest.values()),
@@ -386,7 +378,7 @@ def _gaps(answer: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure | None]]] = {
+FIGURES: plots.Figures = {
     'updates_to_target': ('Updates to {target} validation error against batch size', _updates_to_target),
     'time_to_target': ('Time and examples to {target} validation error against batch size', _time_to_target),
     'accuracy_surface': ('Validation error by batch size and learning rate', _accuracy_surface),
@@ -401,10 +393,6 @@ def _target(answer: Mapping[str, Any]) -> str:
     return 'the target' if error is None else f'{100 * error:.3g} %'
 
 
-def _done(cell: Mapping[str, Any]) -> bool:
-    return cell['status'] == 'done'
-
-
 def _run_look(reached: bool, colour: str) -> dict[str, Any]:
     """An upward open triangle for a run that would have needed more."""
     if reached:
@@ -415,7 +403,7 @@ def _run_look(reached: bool, colour: str) -> dict[str, Any]:
 def _keys(axes: Axes, entries: Sequence[Mapping[str, Any]]) -> None:
     """What the points mean, for the legend."""
     reached = {run['updates'] is not None for entry in entries for run in entry['runs']}
-    for state, name in ((True, 'one run'), (False, NOT_REACHED)):
+    for state, name in ((True, 'one run'), (False, 'not reached in the updates made')):
         if state in reached:
             axes.plot([], [], **_run_look(state, 'grey'), label=name)
 

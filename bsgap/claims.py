@@ -121,20 +121,9 @@ class _UnreadableError(Exception):
     """Why a quantity can't be read from the runs."""
 
 
-def claim(
-    text: str,
-    quantity: str,
-    of: str | Sequence[str],
-    relation: str,
-    bound: float | tuple[float, float],
-    published: str,
-    source: str,
-    status: str,
-    **optional: Any,
-) -> dict[str, Any]:
-    """Writes a claim as the data that it is."""
-    required = dict(zip(REQUIRED, (text, quantity, of, relation, bound, published, source, status), strict=True))
-    return {**required, **optional}
+def claim(*required: Any, **optional: Any) -> dict[str, Any]:
+    """Writes a claim as the data that it is: the fields of REQUIRED in their order, others by name."""
+    return dict(zip(REQUIRED, required, strict=True), **optional)
 
 
 def check(id: str, claim: Any, recipes: Sequence[str] = (), known: Sequence[str] = ()) -> None:
@@ -188,19 +177,9 @@ def check(id: str, claim: Any, recipes: Sequence[str] = (), known: Sequence[str]
         raise refuse('quantity', str(forms)) from None
     if quantity.form == 'found':
         config.one_of(answer.NUMBERS)(f'claims.{id}.quantity', quantity.y)
-    named = [
-        ('quantity', quantity.y),
-        ('quantity', quantity.x),
-        ('select', _select(claim)),
-        ('group', claim.get('group')),
-    ]
-    for field, number in named:
-        if (
-            quantity.form != 'found'
-            and number
-            and known
-            and not any(fnmatch.fnmatchcase(number, pattern) for pattern in known)
-        ):
+    named = quantity.y, quantity.x, _select(claim), claim.get('group')
+    for field, number in zip(('quantity', 'quantity', 'select', 'group'), named, strict=True):
+        if known and quantity.form != 'found' and number and not _matches(number, known):
             near = difflib.get_close_matches(number, known, n=1) or known
             raise refuse(field, f'of what runs have, such as {near[0]}; they have no {number}')
     if 'at' in claim:

@@ -1,14 +1,14 @@
 """The loss around given weights: sharpness, curvature, the line between two solutions, gradient noise.
 
 Weights are any pytree of float32 arrays, called `params`. The functions of them that are given here are compiled, and
-they are differentiated in reverse mode only. Give one as `jax.tree_util.Partial(function, *arrays)`: its arrays are
-then arguments of the program, which is compiled once for all that share `function` and the arrays' shapes. A loss over
+they are differentiated in reverse mode only. They are given as `jax.tree_util.Partial(function, *arrays)`: the arrays
+are arguments of the program, which is compiled once for all that share `function` and the arrays' shapes. A loss over
 a split in parts wants `jax.checkpoint` around the part; its gradient otherwise keeps the activations of all examples.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,12 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 
-def _argument(function: Callable[..., Any]) -> Partial:
-    """A function in the form that a compiled program takes as an argument."""
-    return function if isinstance(function, Partial) else Partial(function)
-
-
-def sharpness(loss: Callable[[Any], jax.Array], params: Any, box: float, iterations: int = 10) -> float:
+def sharpness(loss: Partial, params: Any, box: float, iterations: int = 10) -> float:
     """100 (max f(x + y) − f(x)) / (1 + f(x)) over the box |y_i| ≤ `box` (|x_i| + 1).
 
     Keskar et al. 2017 (1609.04836), equations (3) and (4) with A = I. As there, the maximum is what `iterations` of
@@ -38,10 +33,9 @@ def sharpness(loss: Callable[[Any], jax.Array], params: Any, box: float, iterati
     `loss(params)` is f, a float32 scalar. The answer is in percent, never negative, and NaN where f(x) is not finite.
     The host keeps some 45 float64 a parameter meanwhile.
     """
-    function = _argument(loss)
 
     def value_and_slope(y_P: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope_P = _value_and_slope(function, params, y_P.astype(np.float32))
+        value, slope_P = _value_and_slope(loss, params, y_P.astype(np.float32))
         return float(value), np.asarray(slope_P, np.float64)
 
     half_P = box * (np.abs(np.asarray(ravel_pytree(params)[0], np.float64)) + 1)
@@ -77,20 +71,16 @@ def _value_and_slope(loss: Partial, params: Any, y_P: jax.Array) -> tuple[jax.Ar
     return jax.value_and_grad(lambda y_P: loss(unravel(x_P + y_P)))(y_P)
 
 
+@jax.jit
 def top_eigenvalue(
-    loss: Callable[[Any], jax.Array], params: Any, key: jax.Array, iterations: int = 50, tolerance: float = 1e-3
-) -> float:
+    loss: Partial, params: Any, key: jax.Array, iterations: int = 50, tolerance: float = 1e-3
+) -> jax.Array:
     """The eigenvalue of the loss's Hessian that is largest in magnitude, with its sign.
 
     Power iteration on Hessian-vector products, as in PyHessian (Yao et al. 2020, 1912.07145), from a random direction
     made from `key`. It stops when the Rayleigh quotient vᵀHv changes by at most `tolerance` of itself, or after
     `iterations`; both can be short of the eigenvalue where the next one is nearly as large. NaN where the Hessian is.
     """
-    return float(_top_eigenvalue(_argument(loss), params, key, iterations, tolerance))
-
-
-@jax.jit
-def _top_eigenvalue(loss: Partial, params: Any, key: jax.Array, iterations: Any, tolerance: Any) -> jax.Array:
     x_P, unravel = ravel_pytree(params)
 
     def slope(x_P: jax.Array) -> jax.Array:
@@ -110,25 +100,23 @@ def _top_eigenvalue(loss: Partial, params: Any, key: jax.Array, iterations: Any,
     return jax.lax.while_loop(unsettled, iterate, start)[2]
 
 
-def line(function: Callable[[Any], Any], first: Any, second: Any, alphas: Sequence[float]) -> Any:
-    """`function` at α `second` + (1 − α) `first` for each of `alphas`, one after the other in one program.
+@jax.jit
+def line(function: Partial, first: Any, second: Any, alpha_A: jax.Array) -> Any:
+    """`function` at α `second` + (1 − α) `first` for each α, one after the other in one program.
 
     Keskar et al. 2017 (1609.04836), §2.2.1: `first` is their small-batch and `second` their large-batch solution, and α
     goes from −1 to 2. Returns what `function(params)` returns, a pytree of scalars, with a leading axis over α.
     """
-    return _line(_argument(function), first, second, jnp.asarray(alphas, jnp.float32))
 
-
-@jax.jit
-def _line(function: Partial, first: Any, second: Any, alpha_A: jax.Array) -> Any:
     def at(alpha: jax.Array) -> Any:
         return function(jax.tree.map(lambda a, b: alpha * b + (1 - alpha) * a, first, second))
 
     return jax.lax.map(at, alpha_A)
 
 
+@functools.partial(jax.jit, static_argnames=('batch_size', 'select'))
 def gradient_norms(
-    loss_of: Callable[[Any, jax.Array], jax.Array],
+    loss_of: Partial,
     params: Any,
     order_N: jax.Array,
     batch_size: int,
@@ -146,13 +134,7 @@ def gradient_norms(
     """
     if not 1 <= batch_size <= len(order_N):
         raise ValueError(f'no batch of {batch_size} in {len(order_N)} examples')
-    return _gradient_norms(_argument(loss_of), params, order_N, batch_size, learning_rate, select)
 
-
-@functools.partial(jax.jit, static_argnames=('batch_size', 'select'))
-def _gradient_norms(
-    loss_of: Partial, params: Any, order_N: jax.Array, batch_size: int, learning_rate: Any, select: Callable[[Any], Any]
-) -> jax.Array:
     def update(params: Any, index_B: jax.Array) -> tuple[Any, jax.Array]:
         grads = jax.grad(loss_of)(params, index_B)
         return jax.tree.map(lambda w, g: w - learning_rate * g, params, grads), optax.tree.norm(select(grads))

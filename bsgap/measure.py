@@ -99,7 +99,8 @@ class _Measuring:
 
     def _line(self, run: Any, first: Ended, second: Ended) -> dict[str, list[float]]:
         splits = {name: self.programs.splits(run)[name] for name in ('train', 'test')}
-        values = landscape.line(Partial(self._of(run)['line'], first[1], splits), first[0], second[0], ALPHAS)
+        of_weights = Partial(self._of(run)['line'], first[1], splits)
+        values = landscape.line(of_weights, first[0], second[0], jnp.float32(ALPHAS))
         return {'alpha': list(ALPHAS), **{name: np.asarray(column).tolist() for name, column in values.items()}}
 
     def _of(self, run: study_lib.Run) -> Losses:
@@ -160,7 +161,7 @@ def top_eigenvalue(
 ) -> dict[str, float]:
     """The largest eigenvalue of the training loss's Hessian."""
     loss = Partial(of['whole'], model_state, train)
-    return {'top_eigenvalue': landscape.top_eigenvalue(loss, params, jax.random.key(run.seed))}
+    return {'top_eigenvalue': float(landscape.top_eigenvalue(loss, params, jax.random.key(run.seed)))}
 
 
 def gradient_norm(of: Losses, train: data.Split, run: study_lib.Run, params: Any, model_state: Any) -> dict[str, float]:

@@ -46,6 +46,7 @@ STYLE: Any = {
     'axes.spines.right': False,
     'font.size': 10,
 }
+Figures = Mapping[str, tuple[str, Callable[[Any], Figure | None]]]  # by name: the caption, and what draws it
 
 
 class Data(NamedTuple):
@@ -83,14 +84,17 @@ def draw(
       lines: for each pair of solutions and each seed a mapping with `first` and `second` (recipes), `seed`, and, of
         equal length, `alpha`, `train_loss`, `test_loss` (nats), `train_accuracy` and `test_accuracy` (fractions).
     """
-    data = gather(groups, lines)
+    return write({name: FIGURES[name] for name in figures}, gather(groups, lines), folder, _note(groups, title))
+
+
+def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, Path]:
+    """Draws figures, each a function `of` the data, with a note below their captions; returns the files, by caption."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     with mpl.rc_context(STYLE):
-        for name in figures:
-            caption, drawn = FIGURES[name]
-            if figure := drawn(data):
-                text = f'{caption}\n{textwrap.fill(_note(groups, title), 92)}'
+        for name, (caption, drawn) in figures.items():
+            if figure := drawn(of):
+                text = f'{caption}\n{textwrap.fill(note, 92)}'
                 figure.suptitle(text, x=0.01, horizontalalignment='left', fontsize=10)
                 files[caption] = folder / f'{name}.png'
                 figure.savefig(files[caption], dpi=100)
@@ -283,7 +287,7 @@ def _gradient_norm(data: Data) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[Data], Figure | None]]] = {
+FIGURES: Figures = {
     'curves': (
         'Accuracy and loss over training',
         lambda data: _over_training(data, ('train_accuracy', 'test_accuracy', 'train_loss', 'test_loss'), ('epoch',)),

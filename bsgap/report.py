@@ -4,7 +4,7 @@ import base64
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from rich.console import Console
@@ -14,6 +14,29 @@ from bsgap import analysis, answer, answer_plots, claims, config, data, metrics,
 
 QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
 HEADINGS = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
+
+
+class Contents(NamedTuple):
+    """What a workdir holds, and what follows from it."""
+
+    about: dict[str, Any]  # study.json
+    records: list[metrics.Record]
+    found: dict[str, Any] | None  # recommendation.json, of a search
+    verdicts: list[claims.Verdict]
+
+
+def read(workdir: Path) -> Contents:
+    """Reads a workdir.
+
+    Raises:
+      UserError: a file is damaged.
+    """
+    about = study.read_json(workdir / 'study.json', 'config', 'time', 'devices', 'machine')
+    records, search = metrics.read_runs(workdir), workdir / 'search.json'
+    found = answer.find(about, study.read_json(search), records) if search.exists() else None
+    numbers = found['numbers'] if found else None
+    verdicts = claims.evaluate(about['config']['claims'], [record.full for record in records], numbers)
+    return Contents(about, records, found, verdicts)
 
 
 def report(workdir: str | Path) -> Path:
@@ -27,16 +50,9 @@ def report(workdir: str | Path) -> Path:
     workdir = Path(workdir)
     if not (workdir / 'study.json').exists():
         raise config.UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
-    about = study.read_json(workdir / 'study.json', 'config', 'time', 'devices', 'machine')
-    settings = about['config']
-    records = metrics.read_runs(workdir)
-    groups = analysis.groups(records)
-    search = workdir / 'search.json'
-    found = answer.find(about, study.read_json(search), records) if search.exists() else None
-    numbers = found['numbers'] if found else None
-    verdicts = claims.evaluate(settings['claims'], [record.full for record in records], numbers)
-    lines = workdir / 'lines.json'
-    path = workdir / 'report.html'
+    about, records, found, verdicts = read(workdir)
+    settings, groups = about['config'], analysis.groups(records)
+    lines, path = workdir / 'lines.json', workdir / 'report.html'
     rows = [_cells(group) for group in groups if group.runs]
     try:
         metrics.write_results(workdir, records)
@@ -48,7 +64,7 @@ def report(workdir: str | Path) -> Path:
         if found is None:
             figures = plots.draw(groups, workdir / 'figures', title, settings['figures'], drawn)
         else:
-            answer.write(workdir / 'recommendation.json', found)
+            study.write_json(workdir / 'recommendation.json', found)
             figures = answer_plots.draw(found, workdir / 'figures', title)
         study.replace(path, _page(about, groups, rows, verdicts, figures, found))
     except OSError as error:

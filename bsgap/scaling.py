@@ -7,7 +7,7 @@ and E = B S examples at batch size B. Solved for S it reads S = S_min (1 + B_cri
 import decimal
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -33,9 +33,6 @@ class Fit(NamedTuple):
     e_min: Estimate  # examples that even the smallest batch needs
     b_crit: Estimate  # the batch size that needs twice both, E_min / S_min
     noise: float  # σ of log S around the curve
-
-
-Regime = Literal['perfect scaling', 'diminishing returns', 'flat']
 
 
 def crossing(updates_P: Any, errors_P: Any, target: float) -> float:
@@ -176,22 +173,6 @@ def _estimate(log_value: float, log_value_R: np.ndarray) -> Estimate:
     low = np.quantile(log_value_R, 0.025, method='lower') if len(log_value_R) else -np.inf
     high = np.quantile(log_value_R, 0.975, method='higher') if len(log_value_R) else np.inf
     return Estimate(*(float(np.exp(x)) for x in (log_value, min(low, log_value), max(high, log_value))))
-
-
-def updates(fit: Fit, batch_size_B: Any) -> np.ndarray:
-    """S, the updates to the target by the fitted curve, float64, at each batch size."""
-    return fit.s_min.value + fit.e_min.value / np.asarray(batch_size_B, float)
-
-
-def regime(b_crit: float, batch_size: float) -> Regime:
-    """Where on the curve a batch size is.
-
-    Perfect scaling: at most 10 % more examples than E_min (E/E_min = 1 + B/B_crit). Flat: at most 10 % more updates
-    than S_min (S/S_min = 1 + B_crit/B).
-    """
-    if batch_size <= b_crit / 10:
-        return 'perfect scaling'
-    return 'flat' if batch_size >= 10 * b_crit else 'diminishing returns'
 
 
 def exponent(batch_size_P: Any, value_P: Any) -> float:

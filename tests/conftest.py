@@ -1,21 +1,29 @@
 """What several tests need: a study that trains in seconds, and ways to compare what it left."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from benchmarks.kill import final_leaves, rows
-from bsgap import config
+from bsgap import config, data
 
 ROOT = Path(__file__).parent.parent
+
+# Whatever a test or its launches compile is kept for all workers and the next session, apart from the user's own.
+COMPILED = str(ROOT / '.pytest_cache' / 'compiled')
+os.environ |= {'JAX_COMPILATION_CACHE_DIR': COMPILED, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+jax.config.update('jax_compilation_cache_dir', COMPILED)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 def tiny(**changes: Any) -> ConfigDict:
@@ -42,6 +50,16 @@ def assert_same(first: Path, second: Path) -> None:
         assert one[run].keys() == other[run].keys()
         for name, leaf in one[run].items():
             np.testing.assert_array_equal(leaf, other[run][name], err_msg=f'{run} {name}')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def mnist_once() -> Iterator[None]:
+    """A worker reads the packaged MNIST once, not for each of its studies."""
+    read, packaged = data._read_idx, data.MNIST
+    kept = functools.cache(read)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, '_read_idx', lambda path, md5: (kept if path.parent == packaged else read)(path, md5))
+        yield
 
 
 @pytest.fixture

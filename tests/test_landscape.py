@@ -37,7 +37,7 @@ def test_sharpness_of_a_bowl_is_at_a_corner_of_its_box(box: float, x_4: np.ndarr
     """Also at its minimum, where the gradient is 0, and where the slopes are far below L-BFGS-B's own tolerance."""
     here = np.sum(factor * A * (x_4 - M) ** 2, dtype=float) / 2
     corner = np.sum(factor * A * (np.abs(x_4 - M) + box * (np.abs(x_4) + 1)) ** 2, dtype=float) / 2
-    got = landscape.sharpness(lambda params: factor * quadratic(A, params), parameters(x_4), box)
+    got = landscape.sharpness(Partial(quadratic, factor * A), parameters(x_4), box)
     # What is left of float32 in the difference of two values of about `here`.
     rounding = 1e-7 * here / (corner - here)
     assert got == pytest.approx(100 * (corner - here) / (1 + here), rel=1e-5 + 10 * rounding, abs=0)
@@ -47,6 +47,7 @@ def test_sharpness_finds_a_maximum_inside_the_box() -> None:
     top_2, curvature_2 = np.float32([0.03, -0.02]), np.float32([1, 5])
     height = 0.03**2 + 5 * 0.02**2
 
+    @Partial
     def hill(x_2: jax.Array) -> jax.Array:
         return 2 - jnp.vdot(curvature_2, (x_2 - top_2) ** 2)
 
@@ -57,12 +58,13 @@ def test_sharpness_finds_a_maximum_inside_the_box() -> None:
 
 @pytest.mark.parametrize('box', [1e-6, 0.1])
 def test_sharpness_of_a_slope_grows_with_the_box(box: float) -> None:
-    assert landscape.sharpness(jnp.sum, jnp.zeros(3), box) == pytest.approx(100 * 3 * box, rel=1e-6, abs=0)
+    assert landscape.sharpness(Partial(jnp.sum), jnp.zeros(3), box) == pytest.approx(100 * 3 * box, rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize('curvature', [(1.0, 100.0), (0.0, 0.0)])
 @pytest.mark.parametrize('iterations', [1, 10])
 def test_sharpness_is_zero_where_nothing_in_the_box_is_higher(curvature: tuple[float, ...], iterations: int) -> None:
+    @Partial
     def hill(x_2: jax.Array) -> jax.Array:
         return -jnp.vdot(jnp.float32(curvature), x_2**2)
 
@@ -71,7 +73,7 @@ def test_sharpness_is_zero_where_nothing_in_the_box_is_higher(curvature: tuple[f
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_sharpness_of_a_diverged_run_is_nan(value: float) -> None:
-    assert math.isnan(landscape.sharpness(jnp.sum, jnp.float32([1.0, value]), 0.1))
+    assert math.isnan(landscape.sharpness(Partial(jnp.sum), jnp.float32([1.0, value]), 0.1))
 
 
 @pytest.mark.parametrize('a_4', [np.float32([1, 2, 3, 5]), np.float32([1, 2, 3, -5]), np.float32([0, 0, 0, 0])])
@@ -99,6 +101,7 @@ def test_top_eigenvalue_of_a_network_is_that_of_its_dense_hessian() -> None:
     x_BxI, labels_B = jax.random.normal(jax.random.key(0), (20, 4)), jnp.arange(20) % 3
     params = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(4, 5), (5, 3)])]
 
+    @Partial
     def loss(params: Any) -> jax.Array:
         logits_BxK = model.product(jax.nn.relu(model.product(x_BxI, params[0])), params[1])
         return -jax.nn.log_softmax(logits_BxK)[jnp.arange(20), labels_B].mean()
@@ -112,10 +115,12 @@ def test_top_eigenvalue_of_a_network_is_that_of_its_dense_hessian() -> None:
 
 def test_a_line_goes_through_both_ends_and_follows_its_closed_form() -> None:
     first, second = parameters(OFF), parameters(np.float32([2.0, 0.1, -0.7, 0.3]))
-    alphas = [-1.0, 0.0, 0.3, 1.0, 2.0]
-    got = landscape.line(
-        lambda params: {'x': params['second'][0, 0], 'all': quadratic(A, params)}, first, second, alphas
-    )
+    alphas = np.float32([-1, 0, 0.3, 1, 2])
+
+    def both(params: Any) -> dict[str, jax.Array]:
+        return {'x': params['second'][0, 0], 'all': quadratic(A, params)}
+
+    got = landscape.line(Partial(both), first, second, alphas)
     assert got['x'][1] == first['second'][0, 0]
     assert got['x'][3] == second['second'][0, 0]
     np.testing.assert_allclose(got['x'], [0.5 + alpha * (0.1 - 0.5) for alpha in alphas], rtol=1e-6)
@@ -130,6 +135,7 @@ X_NxI, Y_N = RNG.normal(size=(N, 3)).astype(np.float32), RNG.normal(size=N).asty
 W = {'w': jnp.float32([0.3, -0.2, 0.9]), 'b': jnp.float32(0.1)}
 
 
+@Partial
 def squares(params: Any, index_B: jax.Array) -> jax.Array:
     error_B = jnp.asarray(X_NxI)[index_B] @ params['w'] + params['b'] - jnp.asarray(Y_N)[index_B]
     return (error_B**2).mean() / 2
@@ -192,7 +198,7 @@ def test_runs_share_a_program() -> None:
     def measure(loss: Partial, x_4: np.ndarray, key: int, step: float) -> int:
         landscape.sharpness(loss, parameters(x_4), step, iterations=2)
         landscape.top_eigenvalue(loss, parameters(x_4), jax.random.key(key), tolerance=step)
-        landscape.line(loss, parameters(x_4), parameters(M), [0.0, step])
+        landscape.line(loss, parameters(x_4), parameters(M), np.float32([0, step]))
         return next(traces)
 
     first = measure(Partial(counted, jnp.asarray(A)), OFF, 0, 0.1)

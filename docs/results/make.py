@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bsgap import analysis, answer, answer_plots, claims, metrics, recommend, study
+from bsgap import analysis, answer_plots, claims, metrics, recommend, report, study
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
@@ -41,15 +41,10 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     """A study's part of the page; copies its figures and results beside it."""
-    about = study.read_json(workdir / 'study.json')
-    settings, records = about['config'], metrics.read_runs(workdir)
+    about, records, found, verdicts = report.read(workdir)
+    settings = about['config']
     if unfinished := [record.about['name'] for record in records if record.status == 'running']:
         sys.exit(f'{workdir}: not finished: {", ".join(unfinished)}')
-    search = workdir / 'search.json'
-    found = answer.find(about, study.read_json(search), records) if search.exists() else None
-    verdicts = claims.evaluate(
-        settings['claims'], [record.full for record in records], found['numbers'] if found else None
-    )
     name = workdir.name if found else settings['name']  # a search is asked of several models and datasets
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +59,7 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     words = claims.finding(settings['finding'], verdicts)
     files = f'[results.csv]({name}/results.csv)'
     if found:
-        answer.write(folder / 'recommendation.json', found)
+        study.write_json(folder / 'recommendation.json', found)
         files += f', the answer as data: [recommendation.json]({name}/recommendation.json)'
         noise = recommend.predictions(found)
         parts = [
