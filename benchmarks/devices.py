@@ -201,7 +201,8 @@ def draw(rows: list[Any], path: Path, title: str) -> None:
     right.set(xlabel='runs', ylabel='MiB a device needs', ylim=(0, None))
     for axes in (left, right):
         axes.set_xscale('log', base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
+        axes.set_xticks(ticks := sorted({row[0] for row in rows}), map(str, ticks))
+        axes.xaxis.set_minor_locator(plt.NullLocator())
         axes.legend(fontsize=7, frameon=False)
         axes.spines[['top', 'right']].set_visible(False)
     figure.savefig(path, dpi=110)
