@@ -96,7 +96,7 @@ os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])
 
 
 READ_ONLY = """
-import sys
+import contextlib, os, sys
 sys.path.insert(0, 'tests')
 from conftest import tiny
 from pathlib import Path
@@ -107,8 +107,11 @@ def count(self, seats):
     evaluated(self, seats)
     left[0] -= 1
     if left[0] == 0:
-        for folder in (workdir, *workdir.rglob('*')):
-            folder.chmod(0o555 if folder.is_dir() else 0o444)
+        for folder, _, files in os.walk(workdir):
+            with contextlib.suppress(FileNotFoundError):  # a save goes on meanwhile
+                os.chmod(folder, 0o555)
+                for file in files:
+                    os.chmod(os.path.join(folder, file), 0o444)
 progress.View.evaluated = count
 workdir = Path(sys.argv[1])
 try:
