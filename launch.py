@@ -5,6 +5,7 @@ signal with all runs saved; 134, another process of the launch died."""
 
 import re
 import shlex
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -19,19 +20,19 @@ def main(_: list[str]) -> None:
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
     if not isinstance(config := CONFIG.value, ConfigDict):  # ml_collections keeps why it can't be read
         fail(f'--config: {getattr(config, "_error", "missing; give an experiment file: experiments/mnist.py")}')
-    from bsgap.cluster import Interrupted  # here, so that --help and a mistyped flag are answered at once
-    from bsgap.config import UserError, resolve
-    from bsgap.job import run
+    from bsgap.config import UserError, resolve  # here, so that --help and a mistyped flag are answered at once
 
-    again = f'To go on: {shlex.join(["python", *sys.argv])}'
     try:
-        run(config, WORKDIR.value or f'runs/{resolve(config).name}', DRY_RUN.value)
+        workdir = WORKDIR.value or f'runs/{resolve(config).name}'
+        from bsgap import job  # likewise, for what is wrong with the config
+
+        job.run(config, workdir, DRY_RUN.value)
     except UserError as error:
         fail(str(error))
-    except Interrupted as stop:
-        fail(f'stopped by {stop}; all runs are saved. {again}', 128 + stop.number)
-    except KeyboardInterrupt:
-        fail(f'stopped at once; what was saved before is kept. {again}', 130)
+    except KeyboardInterrupt as stop:
+        kept = f'by {stop}; all runs are saved' if str(stop) else 'at once; what was saved before is kept'
+        again = shlex.join(['python', *sys.argv])
+        fail(f'stopped {kept}. To go on: {again}', 128 + getattr(stop, 'number', signal.SIGINT))
 
 
 def fail(message: str, code: int = 2) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from bsgap.metrics import Record
 
@@ -28,12 +28,17 @@ class Interval(NamedTuple):
 
 
 def interval(values: Iterable[float]) -> Interval:
-    """Mean and 95 % interval of independent values: Student's t with n − 1 degrees of freedom."""
+    """Mean and 95 % interval of independent values."""
     array = np.asarray(list(values), float)
     if array.size < 2:
         return Interval(float(array.mean()) if array.size else math.nan, math.nan, array.size)
     standard_error = array.std(ddof=1) / math.sqrt(array.size)
-    return Interval(float(array.mean()), float(scipy.stats.t.ppf(0.975, array.size - 1) * standard_error), array.size)
+    return Interval(float(array.mean()), standard_errors(array.size) * float(standard_error), array.size)
+
+
+def standard_errors(n: int) -> float:
+    """To each side of the mean of n values, in its 95 % interval: Student's t with n − 1 degrees of freedom."""
+    return float(scipy.special.stdtrit(n - 1, 0.975))
 
 
 class Group(NamedTuple):

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from bsgap import analysis, data, metrics, noise_scale, recipe, recommend, scaling, schedule
 from bsgap.metrics import Record, Row
@@ -332,7 +331,7 @@ def _as_good(row: Mapping[str, Any], won: Mapping[str, Any]) -> bool:
         if (low := each['validation_accuracy']['low']) is None:
             return row is won
         half_width = each['validation_accuracy']['value'] - low
-        variance += (half_width / scipy.stats.t.ppf(0.975, each['seeds'] - 1)) ** 2
+        variance += (half_width / analysis.standard_errors(each['seeds'])) ** 2
     return behind <= math.sqrt(variance)
 
 

@@ -176,10 +176,10 @@ def _writable(folder: Path, size: int) -> None:
 
 def _drop_late_complaints() -> None:
     """A thread of TensorStore may end its work after the event loop was closed, and complain at any later time."""
-    if not isinstance(sys.unraisablehook, functools.partial):
-        sys.unraisablehook = functools.partial(_unless_late, sys.unraisablehook)
-    if not isinstance(sys.excepthook, functools.partial):
-        sys.excepthook = functools.partial(_unless_late, sys.excepthook)
+    for name in ('unraisablehook', 'excepthook'):
+        hook = getattr(sys, name)
+        if getattr(hook, 'func', None) is not _unless_late:
+            setattr(sys, name, functools.partial(_unless_late, hook))
 
 
 def _unless_late(hook: Callable[..., Any], *complaint: Any) -> None:

@@ -34,7 +34,7 @@ _devices = list[int]()  # how many each process has; empty with one process
 _meetings = itertools.count()
 
 
-class Interrupted(Exception):  # noqa: N818 (it is no error)
+class Interrupted(KeyboardInterrupt):
     """Training was stopped by a signal; all is saved."""
 
     def __init__(self, number: int) -> None:
@@ -58,7 +58,7 @@ def together() -> Iterator[None]:
         yield
     except BaseException as error:
         if count() > 1:
-            what = str(getattr(error, 'number', '') or error)
+            what = str(getattr(error, 'number', '') or error) or type(error).__name__
             with contextlib.suppress(RuntimeError):  # they may be gone
                 _client().key_value_set(f'bsgap/stop/{index()}', what, allow_overwrite=True)
         raise

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from bsgap import analysis
 
@@ -21,10 +20,9 @@ def limits(answer: Mapping[str, Any]) -> list[str]:
     """What the answer does not say, in sentences; only what applies."""
     seeds = answer['rests_on']['seeds']
     if seeds > 1:
-        factor = scipy.stats.t.ppf(0.975, seeds - 1)
         found = [
-            f'Intervals are Student’s t over {seeds} seeds ({factor:.1f} standard errors to each side): more seeds may'
-            ' tell batch sizes apart that tie here.'
+            f'Intervals are Student’s t over {seeds} seeds ({analysis.standard_errors(seeds):.1f} standard errors to'
+            ' each side): more seeds may tell batch sizes apart that tie here.'
         ]
     else:
         found = ['One seed: there are no intervals, and ties cannot be told.']

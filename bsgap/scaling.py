@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.optimize
 import scipy.special
-import scipy.stats
 
 REACH = 1e3  # B_crit is sought up to this factor beyond the batch sizes that were tried
 NOISE_BOUNDS = (math.log(1e-3), math.log(10))  # log σ; at σ = 0 points on the curve would be infinitely likely
@@ -183,7 +182,7 @@ def exponent(batch_size_P: Any, value_P: Any) -> float:
     log_b_P, log_value_P = _log(batch_size_P), _log(value_P)
     if len(set(log_b_P)) < 2:
         raise ValueError('an exponent needs two batch sizes')
-    return float(scipy.stats.linregress(log_b_P, log_value_P).slope)
+    return float(np.polyfit(log_b_P, log_value_P, 1)[0])
 
 
 def _log(values: Any) -> np.ndarray:

@@ -180,6 +180,7 @@ class Programs:
         self._how = across_runs(study)
         self._view = view
         self._models: dict[Any, model.Model] = {}
+        self._states: dict[Any, step.State] = {}
         self._compiled: dict[Any, Any] = {}
 
     def put(self, tree: Any) -> Any:
@@ -229,8 +230,10 @@ class Programs:
 
     def abstract_state(self, run: study_lib.Run) -> step.State:
         """Shapes and dtypes of one run's state."""
-        one = functools.partial(step.init, self.model(run.recipe), run.recipe.kind)
-        return jax.eval_shape(one, jax.ShapeDtypeStruct((), np.int32))
+        if run.program not in self._states:
+            one = functools.partial(step.init, self.model(run.recipe), run.recipe.kind)
+            self._states[run.program] = jax.eval_shape(one, jax.ShapeDtypeStruct((), np.int32))
+        return self._states[run.program]
 
     def segment(
         self,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from benchmarks.kill import final_leaves, rows
+from benchmarks.kill import final_leaves, finish, rows, start
 from bsgap import config, data
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +60,14 @@ def mnist_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, '_read_idx', lambda path, md5: (kept if path.parent == packaged else read)(path, md5))
         yield
+
+
+@pytest.fixture(scope='session')
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the small study of `benchmarks.kill` leaves where nothing happens to it."""
+    workdir = tmp_path_factory.mktemp('small')
+    assert finish(start(workdir)) == [0]
+    return workdir
 
 
 @pytest.fixture

@@ -162,14 +162,6 @@ except train.config.UserError as error:
     assert_same(tmp_path, tmp_path / 'whole')
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small study, uninterrupted, in one process."""
-    workdir = tmp_path_factory.mktemp('whole')
-    assert finish(start(workdir)) == [0]
-    return workdir
-
-
 def wait_for_rows(workdir: Path, number: int, process: subprocess.Popen[str]) -> None:
     for _ in range(1200):
         if sum(map(len, rows(workdir).values())) >= number:
@@ -179,7 +171,7 @@ def wait_for_rows(workdir: Path, number: int, process: subprocess.Popen[str]) ->
     raise AssertionError('no rows came')
 
 
-def test_one_two_and_one_processes_over_one_study(tmp_path: Path, whole: Path) -> None:
+def test_one_two_and_one_processes_over_one_study(tmp_path: Path, small: Path) -> None:
     """Stopped by a signal to one of them, all save; then one process is killed; then a single one goes on."""
     (alone,) = start(tmp_path)
     wait_for_rows(tmp_path, 1, alone)
@@ -196,14 +188,14 @@ def test_one_two_and_one_processes_over_one_study(tmp_path: Path, whole: Path) -
         assert int(table[-1]['update']) <= max(study.saved_updates(tmp_path, run), default=0)
     kill_at_random(tmp_path, 2, random.Random(), 3)
     assert finish(start(tmp_path)) == [0]
-    assert_same(tmp_path, whole)
+    assert_same(tmp_path, small)
 
 
-def test_two_processes_report_once_and_share_the_runs(tmp_path: Path, whole: Path) -> None:
+def test_two_processes_report_once_and_share_the_runs(tmp_path: Path, small: Path) -> None:
     two = start(tmp_path, 2)
     outputs = [process.communicate(timeout=120) for process in two]
     assert [process.returncode for process in two] == [0, 0], outputs
-    assert_same(tmp_path, whole)
+    assert_same(tmp_path, small)
     assert (tmp_path / 'results.csv').read_text().count(',done,') == 4
     assert [output.count('report   ') for output, _ in outputs] == [1, 0]
     here = [int(re.findall(r'to train here: (\d+)', output)[0]) for output, _ in outputs]

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from conftest import assert_same, final_leaves, rows, tiny
 from flax import nnx
 
+from benchmarks.kill import finish, start
 from bsgap import checkpoint, metrics, train
 from bsgap import study as study_lib
 
@@ -278,24 +278,6 @@ def test_a_run_folder_deleted_by_hand_is_trained_again(tmp_path: Path, uninterru
     assert_same(workdir, uninterrupted)
 
 
-SMALL = (
-    '--config=experiments/mnist.py:smoke',
-    '--config.subset=1000',
-    '--config.hidden=64,64',
-    '--config.sweep.batch_size=1,16',
-    '--config.sweep.momentum=0.5',
-    '--config.epochs=3',
-    '--config.segment_seconds=0.05',
-    '--config.checkpoint_seconds=0',
-)
-
-
-def end(process: subprocess.Popen[str]) -> str:
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return output
-
-
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     """Until training has begun."""
     for _ in range(600):
@@ -306,38 +288,27 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     raise AssertionError(f'{path} did not come')
 
 
-@pytest.fixture
-def whole(launch: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same study, uninterrupted; trained once."""
-    workdir = tmp_path_factory.getbasetemp() / 'whole'
-    if not workdir.exists():
-        end(launch(*SMALL, f'--workdir={workdir}'))
-    return workdir
-
-
-def test_killed_at_random_moments(launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole: Path) -> None:
+def test_killed_at_random_moments(tmp_path: Path, small: Path) -> None:
     """kill −9 of the real process, three times, then to the end."""
     seed = random.randrange(10**6)
     print(f'seed {seed}')
     rng = random.Random(seed)
     killed = 0
     for _ in range(3):
-        process = launch(*SMALL, f'--workdir={tmp_path}')
+        (process,) = start(tmp_path)
         wait_for(tmp_path / 'runs' / 'bs1-lr0.01-m0.5-seed0' / 'metrics.csv', process)
         time.sleep(rng.uniform(0, 1.5))
         killed += process.poll() is None
         process.kill()
         process.communicate()
     assert killed
-    end(launch(*SMALL, f'--workdir={tmp_path}'))
-    assert_same(tmp_path, whole)
-    assert len(rows(whole)) == 4
+    assert finish(start(tmp_path)) == [0]
+    assert_same(tmp_path, small)
+    assert len(rows(small)) == 4
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, whole: Path
-) -> None:
-    process = launch(*SMALL, f'--workdir={tmp_path}')
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, small: Path) -> None:
+    (process,) = start(tmp_path)
     wait_for(tmp_path / 'runs' / 'bs1-lr0.01-m0.5-seed1' / 'metrics.csv', process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -345,8 +316,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     last = errors.splitlines()[-1]
     assert last.startswith('stopped by SIGINT; all runs are saved. To go on: python launch.py')
     assert f'--workdir={tmp_path}' in last
-    end(launch(*SMALL, f'--workdir={tmp_path}'))
-    assert_same(tmp_path, whole)
+    assert finish(start(tmp_path)) == [0]
+    assert_same(tmp_path, small)
 
 
 def test_where_runs_go_on() -> None:
