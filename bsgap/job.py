@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from bsgap import cluster, measure, plan, report, train
+from bsgap import cluster, measure, plan, train
 
 
 def run(settings: ConfigDict, workdir: str | Path, dry_run: bool = False) -> None:
@@ -22,5 +22,7 @@ def run(settings: ConfigDict, workdir: str | Path, dry_run: bool = False) -> Non
         measure.measure(settings, workdir)
         cluster.meet()
         if not cluster.index():
+            from bsgap import report  # here, because Matplotlib takes half a second to load
+
             report.report(workdir)
         cluster.meet()

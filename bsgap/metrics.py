@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ from bsgap import study
 Row = dict[str, float]
 Status = Literal['done', 'diverged', 'stopped', 'running']
 COUNTS = frozenset({'update', 'examples', 'batch_size'})
+CHECKSUM = 'checksum'  # the last column: CRC-32 of the header and the row, as a changed digit is a number too
 NOISE = ('gradient_square', 'gradient_variance')  # blank where they were not measured
 RESULT_COLUMNS = (
     *('run', 'recipe', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
@@ -22,7 +24,7 @@ RESULT_COLUMNS = (
 
 
 def columns(splits: Iterable[str]) -> list[str]:
-    """The columns of metrics.csv for a dataset with these splits."""
+    """What metrics.csv has for a dataset with these splits, besides the checksum."""
     measured = [f'{split}_{quantity}' for split in splits for quantity in ('loss', 'accuracy')]
     return [
         *('epoch', 'update', 'examples', 'batch_size', 'learning_rate', 'learning_rate_sum'),
@@ -32,36 +34,41 @@ def columns(splits: Iterable[str]) -> list[str]:
 
 
 def read(path: Path) -> list[Row]:
-    """Reads a metrics.csv up to its first incomplete line (a killed process may leave half of one).
+    """Reads a metrics.csv up to its first row that is not as it was written (a killed process may leave half of one).
 
     A row has the columns that were measured: not all splits are evaluated each time.
     """
     if not path.exists():
         return []
-    lines = path.read_text(errors='replace').splitlines(keepends=True)
+    *lines, _ = path.read_bytes().decode(errors='replace').split('\n')
+    titles = lines[0].split(',') if lines else []
     rows: list[Row] = []
-    reader = csv.reader(line for line in lines if line.endswith('\n'))
-    header = next(reader, [])
-    if not set(columns(['train', 'test'])) - set(NOISE) <= set(header):
-        return []
-    for values in reader:
-        try:
-            cells = zip(header, values, strict=True)
-            rows.append({k: int(v) if k in COUNTS else float(v) for k, v in cells if v})
-        except ValueError:
+    for line in lines[1:]:
+        *cells, checksum = line.split(',')
+        if checksum != _checksum(titles, cells):
             break
+        rows.append({k: int(v) if k in COUNTS else float(v) for k, v in zip(titles, cells, strict=False) if v})
     return rows
 
 
 def write(path: Path, rows: Sequence[Row], header: Sequence[str]) -> None:
     """Writes a metrics.csv as a whole."""
-    study.replace(path, _text([header, *([_cell(row.get(k, '')) for k in header] for row in rows)]))
+    study.replace(path, _text([[*header, CHECKSUM], *(_cells(row, header) for row in rows)]))
 
 
 def append(path: Path, row: Row, header: Sequence[str]) -> None:
     """Adds a row to a metrics.csv."""
     with path.open('a') as file:
-        file.write(_text([[_cell(row.get(k, '')) for k in header]]))
+        file.write(_text([_cells(row, header)]))
+
+
+def _cells(row: Row, header: Sequence[str]) -> list[str]:
+    cells = [_cell(row.get(column, '')) for column in header]
+    return [*cells, _checksum([*header, CHECKSUM], cells)]
+
+
+def _checksum(titles: Sequence[str], cells: Sequence[str]) -> str:
+    return f'{zlib.crc32(",".join([*titles, *cells]).encode()):08x}'
 
 
 def status(rows: Sequence[Row], updates: int) -> Status:

@@ -34,6 +34,18 @@ def test_reading_stops_at_the_first_line_that_is_not_whole(tmp_path: Path, tail:
     assert [r['update'] for r in metrics.read(path)] == [0, 5]
 
 
+def test_no_flipped_bit_is_read_as_another_number(tmp_path: Path) -> None:
+    """Each bit of the file in turn: what is left is the rows before it, and nothing else."""
+    path = tmp_path / 'metrics.csv'
+    metrics.write(path, [row(0, train_loss=1 / 3), row(5)], HEADER)
+    whole, rows = path.read_bytes(), metrics.read(path)
+    last_row = whole[:-1].rindex(b'\n') + 1
+    for place in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            assert metrics.read(path) == rows[: place >= last_row], (place, bit)
+
+
 def test_what_was_not_measured_is_blank_and_not_read(tmp_path: Path) -> None:
     header = metrics.columns(['train', 'validation', 'test'])
     dense = {'update': 5, 'examples': 50, 'batch_size': 10, 'validation_accuracy': 0.25, 'distance': 1.0}

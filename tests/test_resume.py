@@ -239,7 +239,9 @@ def test_a_cohort_killed_between_two_saves_goes_on_together(
     assert_same(workdir, uninterrupted)
 
 
-@pytest.mark.parametrize('how', ['half a line', 'a row missing', 'emptied', 'deleted', 'changed header'])
+@pytest.mark.parametrize(
+    'how', ['half a line', 'a row missing', 'flipped byte', 'emptied', 'deleted', 'changed header']
+)
 def test_a_damaged_metrics_file_is_made_whole(interrupted: Path, uninterrupted: Path, how: str) -> None:
     workdir = interrupted
     path = workdir / 'runs' / 'grow-seed0' / 'metrics.csv'
@@ -250,6 +252,8 @@ def test_a_damaged_metrics_file_is_made_whole(interrupted: Path, uninterrupted: 
             path.write_text(''.join(lines[:-1]) + lines[-1][:20])
         case 'a row missing':
             path.write_text(''.join(lines[:1] + lines[2:]))
+        case 'flipped byte':
+            flip(path)
         case 'emptied':
             path.write_text('')
         case 'deleted':
@@ -265,7 +269,8 @@ def test_rows_after_the_restored_update_are_dropped(interrupted: Path, uninterru
     for run in ('grow-seed0', 'grow-seed1'):
         folder = workdir / 'runs' / run
         row = {**metrics.read(uninterrupted / 'runs' / run / 'metrics.csv')[-2], 'train_loss': 123.0}
-        metrics.append(folder / 'metrics.csv', row, list(row))
+        metrics.append(folder / 'metrics.csv', row, metrics.columns(['train', 'test']))
+        assert metrics.read(folder / 'metrics.csv')[-1] == row
     train.train(settings(), workdir)
     assert_same(workdir, uninterrupted)
 
