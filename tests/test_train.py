@@ -18,7 +18,7 @@ from bsgap import config, metrics, model, step, train
 
 METRICS = (
     'epoch,update,examples,batch_size,learning_rate,learning_rate_sum,train_loss,train_accuracy,test_loss,test_accuracy,'
-    'gap,distance,grad_norm,gradient_square,gradient_variance,train_seconds,eval_seconds'
+    'gap,distance,grad_norm,gradient_square,gradient_variance,train_seconds,eval_seconds,checksum'
 )
 RESULTS = (
     'run,recipe,batch_size,learning_rate,momentum,seed,epochs,updates,examples,'
