@@ -2,10 +2,12 @@
 
     python benchmarks/devices.py --devices=1,2,4 --runs=1,3,4,10
 
-An epoch of the study's MLP on a tenth of MNIST, at one batch size, for so many runs, in two ways: *cohorts*, as bsgap
-does it, each device trains its share with programs of its own; *axis*, one program over all devices, whose runs axis is
-sharded and filled up to a multiple of the devices. On a CPU each number of devices has a process of its own; the
-processes work in turn, `--rounds` times. On an accelerator:
+An epoch of the study's MLP on a tenth of MNIST, at one batch size, for so many untrained runs, in two ways:
+
+  cohorts: as bsgap does it, each device trains its share with programs of its own;
+  axis: one program over all devices, whose runs axis is sharded and filled up to a multiple of the devices.
+
+On a CPU each number of devices has a process of its own; they work in turn, `--rounds` times. On an accelerator:
 
     python benchmarks/devices.py --devices=1 --runs=1,4,16,64,256 --ways=cohorts
 """
@@ -67,7 +69,7 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
         for device, share in zip(devices, study.shares(goals, len(devices), how == 'vmap'), strict=True):
             if share:
                 programs = train.Programs(made, datasets, view, device)
-                needs = max(needs, sum(programs.memory(share)))
+                needs = max(needs, programs.memory(share))
                 size = train.even(len(share), programs.largest_cohort(BATCH_SIZE.value))
                 cohorts = [share[i : i + size] for i in range(0, len(share), size)]
                 epochs.append(functools.partial(of_device, programs, cohorts, stretch, legs))
@@ -92,16 +94,18 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     program = jax.jit(sharded)
     everywhere, by_run = NamedSharding(mesh, P()), NamedSharding(mesh, P('runs'))
     seeds = [goal.run.seed for goal in padded]
-    arguments = jax.device_put(
-        (programs.order(run, seeds, 0), legs(padded), programs.init(run, seeds)), (by_run, by_run, by_run)
-    )
+
+    def begin() -> Any:
+        of_runs = programs.order(run, seeds, 0), legs(padded), programs.init(run, seeds)
+        return jax.device_put(of_runs, (by_run, by_run, by_run))
+
     split = jax.device_put(programs.splits(run)['train'], everywhere)
-    compiled = program.lower(split, *arguments).compile()
-    return lambda: jax.block_until_ready(compiled(split, *arguments)), 0
+    compiled = program.lower(split, *begin()).compile()
+    return lambda: jax.block_until_ready(compiled(split, *begin())), 0
 
 
 def of_device(programs: Any, cohorts: list[list[Any]], stretch: Any, legs: Callable[..., Any]) -> None:
-    """An epoch of a device's share; every epoch begins with the untrained runs."""
+    """An epoch of a device's share."""
     import jax
 
     for cohort in cohorts:

@@ -14,6 +14,8 @@ import faulthandler
 import itertools
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,22 +50,37 @@ def together() -> Iterator[None]:
 
     There are some if JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID are set, or
     a scheduler started several; JAX_NUM_PROCESSES=1 says that there are none. Where the block ends with an exception,
-    the others are told why, and stop too.
+    or by SIGTERM, the others are told why, and stop too.
 
     Raises:
       UserError: some of the three variables are missing, or wrong; or the other processes can't be reached.
     """
     _join()
+    usual: Any = None
+    if count() > 1 and threading.current_thread() is threading.main_thread():
+        usual = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     except BaseException as error:
-        if count() > 1:
-            what = str(getattr(error, 'number', '') or error) or type(error).__name__
-            with contextlib.suppress(RuntimeError):  # they may be gone
-                _client().key_value_set(f'bsgap/stop/{index()}', what, allow_overwrite=True)
+        with contextlib.suppress(RuntimeError):  # the others may be gone
+            if count() > 1:
+                _client().key_value_set(f'bsgap/stop/{index()}', _reason(error), allow_overwrite=True)
+            _runtime.shutdown()
         raise
-    finally:
+    else:
         _runtime.shutdown()
+    finally:
+        if usual is not None:
+            signal.signal(signal.SIGTERM, usual)
+
+
+def _reason(error: BaseException) -> str:
+    """What the other processes are told: a signal's number, or words."""
+    if isinstance(error, KeyboardInterrupt):
+        return str(int(getattr(error, 'number', signal.SIGINT)))
+    if isinstance(error, SystemExit):
+        return str(int(signal.SIGTERM))
+    return str(error) or type(error).__name__
 
 
 def _join() -> None:
@@ -79,6 +96,8 @@ def _join() -> None:
         told['cluster_detection_method'] = 'deactivate'
     jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM, which `train` answers
     faulthandler.disable()  # where another process dies, the runtime's own words are enough
+    if _has_devices_of_its_own():
+        told['local_device_ids'] = []  # or else JAX takes the one whose number is the process's on its machine
     told['initialization_timeout'] = JOINING_SECONDS
     told |= {'heartbeat_timeout_seconds': HEARTBEAT_SECONDS, 'shutdown_timeout_seconds': LEAVING_SECONDS}
     try:
@@ -86,8 +105,13 @@ def _join() -> None:
     except (RuntimeError, ValueError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise config.UserError(f'the processes of this launch did not find each other: {reason}') from error
-    _client().key_value_set(f'bsgap/devices/{index()}', str(jax.local_device_count()))
+    if jax.process_count() > 1:
+        raise config.UserError(
+            'this process sees the devices of other machines, as on a TPU pod; let it see its own alone:'
+            ' TPU_PROCESS_BOUNDS=1,1,1 and TPU_CHIPS_PER_PROCESS_BOUNDS for one machine'
+        )
     wait = 1000 * JOINING_SECONDS
+    _client().key_value_set(f'bsgap/devices/{index()}', str(jax.local_device_count()))
     _devices[:] = [int(_client().blocking_key_value_get(f'bsgap/devices/{i}', wait)) for i in range(count())]
 
 
@@ -107,6 +131,16 @@ def _scheduled() -> bool:
 
 def _client() -> Any:
     return _runtime.client
+
+
+def _has_devices_of_its_own() -> bool:
+    """Whether a scheduler gave each process GPUs of its own, or a machine has one process."""
+    environment = os.environ
+    return (
+        'SLURM_GPUS_PER_TASK' in environment
+        or environment.get('SLURM_STEP_TASKS_PER_NODE', '').partition('(')[0] == '1'
+        or environment.get('OMPI_COMM_WORLD_LOCAL_SIZE') == '1'
+    )
 
 
 def count() -> int:
@@ -138,31 +172,37 @@ def describe() -> str:
 
 
 @contextlib.contextmanager
-def first_goes_first() -> Iterator[None]:
-    """Process 0 goes through the block before the others do."""
+def first_goes_first(check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Process 0 goes through the block before the others do; what `check` raises ends their waiting."""
     if index():
-        meet()
+        meet(check)
     yield
     if not index():
-        meet()
+        meet(check)
 
 
-def meet(check: Callable[[], None] = lambda: None) -> None:
+def meet(check: Callable[[], None] = lambda: None, plan: str = '') -> None:
     """Returns when all processes have called this as often; what `check` raises ends the waiting.
 
     No barrier of the runtime's, because a signal is not answered in one.
 
     Raises:
-      Interrupted, UserError: another process says why this one shall stop.
+      Interrupted: another process was stopped by a signal.
+      UserError: another process has failed, or has another `plan`.
     """
     if count() == 1:
         return
     place = f'bsgap/meeting{next(_meetings)}/'
-    _client().key_value_set(f'{place}{index()}', '')
-    while len(_client().key_value_dir_get(place)) < count():
+    _client().key_value_set(f'{place}{index()}', plan)
+    while len(plans := _client().key_value_dir_get(place)) < count():
         check()
         stop_if_told()
         time.sleep(POLL_SECONDS)
+    if any(other != plan for _, other in plans):
+        raise config.UserError(
+            'the processes of this launch would share the runs in different ways;'
+            ' give all the same settings and the same kind of devices'
+        )
 
 
 def stop_if_told() -> None:

@@ -17,6 +17,7 @@ def run(settings: ConfigDict, workdir: str | Path, dry_run: bool = False) -> Non
     with cluster.together():
         if dry_run:
             plan.plan(settings, workdir)
+            cluster.meet()
             return
         train.train(settings, workdir)
         measure.measure(settings, workdir)

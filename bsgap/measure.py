@@ -74,6 +74,7 @@ class _Measuring:
         if not missing or (ended := self._ended(run)) is None:
             return
         for name in missing:
+            cluster.stop_if_told()
             began = time.monotonic()
             known |= MEASUREMENTS[name](self._of(run), self.programs.splits(run)['train'], run, *ended)
             study_lib.write_json(folder / 'measurements.json', known)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bsgap import cluster, config, data, metrics, progress, search
 from bsgap import study as study_lib
+from bsgap.tensorboard import Board
 from bsgap.train import Programs, across_runs, even, reached
 
 HEADINGS = ('recipe', 'batch sizes', 'runs', 'done', 'to go on', 'to begin', 'updates left', 'seconds left')
@@ -50,6 +51,8 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
     runs = study_lib.runs(study, {variant: dataset.n for variant, dataset in datasets.items()})
     study_lib.check_workdir(workdir, study)
+    if study.tensorboard:
+        Board(workdir)  # says if it can't be had
     records = {record.about['name']: record for record in metrics.read_runs(workdir)}
 
     def missing(goals: list[study_lib.Goal]) -> list[study_lib.Goal]:
@@ -102,8 +105,8 @@ class _Estimates:
                     part = group[i : i + size]
                     cohorts[batch_size, len(part)] = cohorts.get((batch_size, len(part)), 0) + 1
                     seconds += self._cohort(part)
-        fixed, needed = self.programs.memory(goals[:limit])
-        return Share(device, len(wanted), min(limit, len(wanted)), cohorts, seconds, fixed + needed)
+        needed = self.programs.memory(goals[:limit])
+        return Share(device, len(wanted), min(limit, len(wanted)), cohorts, seconds, needed)
 
     def _cohort(self, goals: list[study_lib.Goal]) -> float:
         """What is left of the run that is furthest behind, with the others beside it."""
@@ -114,8 +117,10 @@ class _Estimates:
         for span in run.spans:
             if updates := max(0, min(goal.until, span.last_update) - max(update, span.first_update)):
                 seconds += updates * self._update(run, len(goals), span.stage.batch_size)
-        evaluations = sum(update <= at <= goal.until for at in run.evaluations)
-        seconds += evaluations * self._evaluation(run, len(goals))
+        due = [at for at in run.evaluations if update <= at <= goal.until]
+        for full in (True, False):
+            if number := sum((at in run.full_evaluations) == full for at in due):
+                seconds += number * self._evaluation(run, len(goals), full)
         self.by_run |= {goal.run.name: seconds / len(goals) for goal in goals}
         return seconds
 
@@ -158,5 +163,6 @@ def _show(study: config.Study, workdir: Path, found: Plan) -> None:
             markup=False,
             soft_wrap=True,
         )
-    longest = max((share.seconds for share in found.shares), default=0.0)
-    console.print(f'\nin all about {longest:,.0f} s, and compilation; nothing was written')
+    of_devices = [share.seconds for share in found.shares]  # those of a CPU share its cores
+    seconds = sum(of_devices) if jax.default_backend() == 'cpu' else max(of_devices, default=0.0)
+    console.print(f'\nin all about {seconds:,.0f} s, and compilation; nothing was written')

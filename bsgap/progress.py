@@ -33,7 +33,7 @@ class View:
         self._recipes: dict[str, list[Seat]] = {}
         self._goals: Sequence[study_lib.Goal] = ()
         self._begun: dict[str, tuple[Seat, int]] = {}  # runs, and the updates at which they were
-        self._first_example: dict[str, int] = {}  # where each recipe stood at the start
+        self._first: dict[str, tuple[int, float]] = {}  # where each recipe stood when it was added, and at what time
         self._speed: dict[str, float] = {}  # examples a second
         self._waited = 0.0  # seconds of compilation, which say nothing about the time left
         self._compiled_at = 0.0
@@ -60,7 +60,7 @@ class View:
 
     def start(self, goals: Sequence[study_lib.Goal]) -> None:
         """Says what will be trained, and on what."""
-        self._recipes, self._first_example = {}, {}
+        self._recipes, self._first = {}, {}
         self._goals, self._begun = goals, {}
         self._began, self._waited = time.monotonic(), 0.0
         self._rounds += 1
@@ -76,7 +76,8 @@ class View:
         for seat in seats:
             recipes[seat.run.recipe.name] = [*recipes.get(seat.run.recipe.name, ()), seat]
             self._begun[seat.run.name] = seat, seat.update
-        self._first_example |= {name: _example(recipes[name]) for name in {seat.run.recipe.name for seat in seats}}
+        now = self._working()
+        self._first |= {name: (_example(recipes[name]), now) for name in {seat.run.recipe.name for seat in seats}}
         self._recipes = recipes  # as a whole, since another thread may be drawing
         if seats and not self._live and cluster.count() == 1:
             if self._console.is_jupyter:
@@ -148,7 +149,7 @@ class View:
     def _render(self) -> '_Picture':
         table = Table(box=None, pad_edge=False, header_style='bold')
         rows = [self._cells(recipe) for recipe in self._recipes]
-        for heading in rows[0]:
+        for heading in rows[0] if rows else ():  # a round has begun, but none of its runs yet
             table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
         for row in rows:
             table.add_row(*row.values())
@@ -189,14 +190,17 @@ class View:
         }
 
     def _seconds_left(self, recipe: str) -> float:
-        """All recipes pass through their examples together, so each one's pace since the start tells when it ends."""
+        """Recipes pass through their examples together, so each one's pace since it was added tells when it ends."""
         seats = [seat for seat in self._recipes[recipe] if not seat.diverged]
         if not seats:
             return 0.0
-        passed = _example(seats) - self._first_example[recipe]
-        left = seats[0].goal.last_example - _example(seats)
-        working = time.monotonic() - self._began - self._waited
-        return working * left / passed if passed else float('nan') if left else 0.0
+        first, began = self._first[recipe]
+        passed, left = _example(seats) - first, seats[0].goal.last_example - _example(seats)
+        return (self._working() - began) * left / passed if passed else float('nan') if left else 0.0
+
+    def _working(self) -> float:
+        """Seconds since the start of the round, compilation apart."""
+        return time.monotonic() - self._began - self._waited
 
     def _all_seconds_left(self) -> float:
         """By what an update costs, because not all runs need be begun yet."""
@@ -204,8 +208,7 @@ class View:
         passed = sum(study_lib.cost(seat.goal, first, seat.update) for seat, first in begun)
         left = sum(study_lib.cost(seat.goal, seat.update) for seat, _ in begun if not seat.diverged)
         left += sum(study_lib.cost(goal) for goal in self._goals if goal.run.name not in self._begun)
-        working = time.monotonic() - self._began - self._waited
-        return working * left / passed if passed else float('nan') if left else 0.0
+        return self._working() * left / passed if passed else float('nan') if left else 0.0
 
 
 class _Picture(Group, JupyterMixin):

@@ -24,7 +24,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax
 
@@ -153,8 +153,7 @@ def shares(goals: Sequence[Goal], devices: int, side_by_side: bool) -> list[list
     pieces = list(alike.values())
     best = deal(pieces)
     while len(largest := max(best[0], key=cost_of, default=[])) > 1:
-        middle = -(-len(largest) // 2)
-        parted = [piece for piece in pieces if piece is not largest] + [largest[:middle], largest[middle:]]
+        parted = [piece for piece in pieces if piece is not largest] + [largest[::2], largest[1::2]]
         dealt = deal(parted)
         if list(map(load, dealt)) >= list(map(load, best)):
             break
@@ -203,35 +202,41 @@ def start_updates(saved: dict[Run, list[int]], cohort: Callable[[Run, int], list
 def locked(workdir: Path) -> Iterator[None]:
     """Keeps other launches out of a workdir, which is made if need be; the lock ends with the process.
 
-    Process 0 holds it for all processes of a launch.
+    The processes of a launch hold it together: the last one that lives keeps others out.
 
     Raises:
       UserError: another launch works there, or the workdir can't be written.
     """
-    if cluster.index():
+    with contextlib.ExitStack() as stack:
+        with cluster.first_goes_first():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((workdir / 'lock').open('a+'))
+            except OSError as error:
+                raise unusable(workdir, error) from error
+            _lock(workdir, file)
         yield
-        return
+
+
+def _lock(workdir: Path, file: TextIO) -> None:
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / 'lock').open('a+')
-    except OSError as error:
-        raise unusable(workdir, error) from error
-    with file:
-        try:
+        if not cluster.index():
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise config.UserError(
-                f'--workdir: {workdir} is in use by {file.read().strip() or "another launch"};'
-                ' wait for its end, stop it, or use another'
-            ) from error
-        except OSError:  # a file system without locks, as some that are mounted from elsewhere
-            pass
+        if cluster.count() > 1:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise config.UserError(
+            f'--workdir: {workdir} is in use by {file.read().strip() or "another launch"};'
+            ' wait for its end, stop it, or use another'
+        ) from error
+    except OSError:  # a file system without locks, as some that are mounted from elsewhere
+        pass
+    if not cluster.index():
         with contextlib.suppress(OSError):
             file.truncate(0)
             file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
             file.flush()
-        yield
 
 
 def unusable(workdir: Path, error: OSError) -> config.UserError:
@@ -425,6 +430,6 @@ def write_json(path: Path, content: Any) -> None:
 
 def replace(path: Path, text: str) -> None:
     """Writes a file as a whole, so that a killed process leaves the old one or the new one."""
-    part = path.with_name(f'.{path.name}.{os.getpid()}')
+    part = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
     part.write_text(text)
     part.replace(path)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bsgap import config, metrics
+from bsgap import config, metrics, study
 
 MODULES = ('', '.proto.event_pb2', '.proto.api_pb2', '.proto.plugin_hparams_pb2', '.record_writer', '.summary')
 
@@ -67,10 +67,6 @@ class Board:
         ended.value[0].metadata.plugin_data.content = content.SerializeToString()
         self._write(about['name'], {'summary': ended})
 
-    def close(self) -> None:
-        """Forgets the runs; no file is open."""
-        self._files.clear()
-
     def _scalars(self, row: metrics.Row) -> dict[str, Any]:
         made = self._summary.Summary
         values = [made.Value(tag=tag, simple_value=value) for tag, value in _tagged(row).items()]
@@ -119,16 +115,17 @@ def write(workdir: str | Path) -> Path:
     """Writes all runs of a workdir anew, from its files alone, and returns the folder to give to TensorBoard.
 
     Raises:
-      UserError: tensorboardX is not installed, or `workdir` holds no study, or can't be written.
+      UserError: tensorboardX is not installed, or `workdir` holds no study, is in use, or can't be written.
     """
     workdir = Path(workdir)
     if not (workdir / 'study.json').exists():
         raise config.UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
     board = Board(workdir)
     try:
-        for record in metrics.read_runs(workdir):
-            board.start(record.about, record.rows)
-            board.end(record.about, record.rows)
+        with study.locked(workdir):
+            for record in metrics.read_runs(workdir):
+                board.start(record.about, record.rows)
+                board.end(record.about, record.rows)
     except OSError as error:
         raise config.UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
     return workdir / 'tensorboard'

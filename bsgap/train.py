@@ -303,31 +303,39 @@ class Programs:
         """How many runs a cohort may have; None if any number."""
         return max(1, min(IN_TURN_RUNS, IN_TURN_EXAMPLES // batch_size)) if self._how == 'map' else None
 
-    def memory(self, goals: Sequence[study_lib.Goal]) -> tuple[int, int]:
-        """Bytes that the data take, and that these runs take besides while they are trained side by side.
+    def memory(self, goals: Sequence[study_lib.Goal], limit: int = 0) -> int:
+        """Bytes that these runs take while they are trained, `limit` side by side; all at once without it.
 
-        The latter are their states and what the largest program needs while it runs, as XLA counts it.
+        The data, the runs' states and orders, and what the largest program needs while it runs, as XLA counts it for
+        the cohorts of all runs; where they are advanced side by side, a part of a cohort needs that part of it.
         """
-        cohorts: dict[Any, list[study_lib.Run]] = {}
-        for goal in goals:
-            batch_size = max(span.stage.batch_size for span in goal.run.spans)
-            cohorts.setdefault((*goal.run.program, batch_size), []).append(goal.run)
+        whole: dict[Any, tuple[int, int]] = {}  # by cohort: its runs, and the bytes that a program of it needs
+        for cohort, runs in _cohorts(goals).items():
+            batch_size = cohort[-2]
+            size = even(len(runs), self.largest_cohort(batch_size))
+            programs = self._segment(runs[0], batch_size, size), self._evaluate(runs[0], size, full=True)
+            whole[cohort] = size, max(_transient(program.memory_analysis()) for program in programs)
+        return sum(map(_bytes, self._on_device.values())) + max(
+            self._wave(goals[first : first + (limit or len(goals))], whole)
+            for first in range(0, len(goals), limit or len(goals))
+        )
+
+    def _wave(self, goals: Sequence[study_lib.Goal], whole: Mapping[Any, tuple[int, int]]) -> int:
         resident, transient = 0, 0
-        for (*_, batch_size), runs in cohorts.items():
-            state, size = self.abstract_state(runs[0]), even(len(runs), self.largest_cohort(batch_size))
-            resident += len(runs) * sum(_bytes(leaf) for leaf in jax.tree.leaves((state, state.params)))
-            for program in (self._segment(runs[0], batch_size, size), self._evaluate(runs[0], size, full=True)):
-                needs = program.memory_analysis()
-                output = needs.output_size_in_bytes - needs.alias_size_in_bytes
-                transient = max(transient, needs.temp_size_in_bytes + output)
-        return sum(map(_bytes, self._on_device.values())), resident + transient
+        for goal in goals:
+            state = self.abstract_state(goal.run)
+            resident += sum(_bytes(leaf) for leaf in jax.tree.leaves((state, state.params))) + 4 * goal.run.n
+        for cohort, runs in _cohorts(goals).items():
+            size, needs = whole[cohort]
+            transient = max(transient, needs if self._how == 'map' else needs * len(runs) // size)
+        return resident + transient
 
     def parallel_runs(self, goals: Sequence[study_lib.Goal]) -> int:
         """How many of these runs fit on the device side by side; all on one of unknown size."""
         if len(goals) < 2 or (room := _room(self.device)) is None:
             return len(goals)
-        fixed, needed = self.memory(goals)
-        return max(1, min(len(goals), int(len(goals) * (room - fixed) / needed)))
+        limits = (-(-len(goals) // waves) for waves in range(1, len(goals)))
+        return next((limit for limit in limits if self.memory(goals, limit) <= room), 1)
 
     def seconds_per_update(self, run: study_lib.Run, runs: int = 1, batch_size: int = 0) -> float:
         """How long an update of a cohort of so many such runs takes while it has the device, compilation apart.
@@ -353,10 +361,10 @@ class Programs:
                 times.append(seconds)
         return float(np.median(times))
 
-    def seconds_per_evaluation(self, run: study_lib.Run, runs: int = 1) -> float:
-        """How long a cohort's evaluation on all splits takes: the median of some."""
+    def seconds_per_evaluation(self, run: study_lib.Run, runs: int = 1, full: bool = True) -> float:
+        """How long a cohort's evaluation takes, on all splits or on the validation split: the median of some."""
         state_R, times = self.init(run, [run.seed] * runs), list[float]()
-        call = self.evaluate(run, state_R, state_R.params, runs, full=True)
+        call = self.evaluate(run, state_R, state_R.params, runs, full)
         for _ in range(TIMED_CALLS):
             began = time.perf_counter()
             jax.block_until_ready(call())
@@ -373,6 +381,21 @@ class Programs:
         return self._compiled[key]
 
 
+def _cohorts(goals: Iterable[study_lib.Goal]) -> dict[Any, list[study_lib.Run]]:
+    """The cohorts that runs are in from their start to their goals, each by what it has in common."""
+    cohorts: dict[Any, list[study_lib.Run]] = {}
+    for goal in goals:
+        for span in goal.run.spans:
+            if span.first_update < goal.until:
+                cohorts.setdefault(goal.run.cohort(span.first_update), []).append(goal.run)
+    return cohorts
+
+
+def _transient(needs: Any) -> int:
+    """Bytes that a program needs besides its arguments, by XLA's analysis."""
+    return needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
+
+
 def _bytes(array: Any) -> int:
     return array.size * array.dtype.itemsize
 
@@ -386,15 +409,24 @@ def _room(device: jax.Device) -> int | None:
     """The bytes that may be used on a device; None if that is unknown.
 
     On a CPU half of the memory that this process may have, which holds the dataset and what is being saved as well.
+    Other processes on the machine are not known of.
     """
     if limit := (device.memory_stats() or {}).get('bytes_limit'):
         return int(0.8 * limit)
     if device.platform != 'cpu':
         return None
     total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
-        total = min(total, int(Path('/sys/fs/cgroup/memory.max').read_text()))
-    return total // 2 // len(jax.local_devices())
+    return min([total, *_limits()]) // 2 // len(jax.local_devices())
+
+
+def _limits() -> Iterator[int]:
+    """What this process's control group, and those around it, may have of the memory (Linux, version 2)."""
+    top, group = Path('/sys/fs/cgroup'), ''
+    with contextlib.suppress(OSError):
+        group = Path('/proc/self/cgroup').read_text().partition('0::')[2].strip().strip('/')
+    for folder in (top / group, *(top / group).parents):
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+            yield int((folder / 'memory.max').read_text())
 
 
 def across_runs(study: config.Study) -> Literal['vmap', 'map']:
@@ -418,7 +450,8 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
     workdir = Path(workdir)
     study = config.resolve(settings)
     board = Board(workdir) if study.tensorboard else None
-    datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
+    with cluster.first_goes_first():  # it may prepare a copy of the data
+        datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
     runs = study_lib.runs(study, {variant: dataset.n for variant, dataset in datasets.items()})
     stop = Stop()
     with progress.View(study, datasets, workdir) as view, study_lib.locked(workdir), stop.on_signals():
@@ -426,16 +459,21 @@ def train(settings: ConfigDict, workdir: str | Path) -> list[metrics.Record]:
         here = programs(jax.local_devices()[0])
         for recipe in study.recipes:
             here.model(recipe)  # so that a model that can't be made stops here
-        with cluster.first_goes_first():
+        with cluster.first_goes_first(stop.check):
             study_lib.open_workdir(workdir, study, () if study.search else runs)
         if study.search is None:
             rounds: Iterable[list[study_lib.Goal]] = [[study_lib.Goal(run, run.updates) for run in runs]]
         else:
-            rounds = search.rounds(study, study.search, runs[0].n, here.seconds_per_update, workdir)
+
+            def seconds_per_update(run: study_lib.Run) -> float:
+                stop.check()
+                return here.seconds_per_update(run)
+
+            rounds = search.rounds(study, study.search, runs[0].n, seconds_per_update, workdir)
         try:
             for goals in filter(None, rounds):
                 if study.search:
-                    with cluster.first_goes_first():
+                    with cluster.first_goes_first(stop.check):
                         study_lib.add_runs(workdir, [goal.run for goal in goals])
                 _Round(study, programs, goals, workdir, view, board, stop).run()
         except OSError as error:
@@ -476,6 +514,7 @@ class _Round:
         self.records = {record.about['name']: record for record in metrics.read_runs(workdir)}
         self.trainings = []
         dealt = study_lib.shares(goals, cluster.all_devices(), side_by_side=across_runs(study) == 'vmap')
+        self.plan = repr([across_runs(study), *([(goal.run.name, goal.until) for goal in share] for share in dealt)])
         for place, device in cluster.devices().items():
             if not all(map(self.reached, dealt[place])):
                 self.trainings.append(_Training(self, programs(device), dealt[place]))
@@ -486,6 +525,7 @@ class _Round:
 
     def run(self) -> None:
         """Trains every run as far as it shall come, or until the training shall end."""
+        cluster.meet(self.stop.check, self.plan)
         self.view.start([goal for training in self.trainings for goal in training.goals if not self.reached(goal)])
         if len(self.trainings) == 1:
             self.trainings[0].run()
@@ -536,18 +576,19 @@ class _Training:
     def run(self) -> None:
         """As many runs side by side as the device has memory for, in the order of the goals."""
         with jax.default_matmul_precision(self.study.precision):  # a thread's own
-            limit = self.study.max_parallel_runs or self.programs.parallel_runs(self.goals)
-            for first in range(0, len(self.goals), limit):
-                goals = [goal for goal in self.goals[first : first + limit] if not self.round.reached(goal)]
-                try:
+            goals = self.goals
+            try:
+                limit = self.study.max_parallel_runs or self.programs.parallel_runs(self.goals)
+                for first in range(0, len(self.goals), limit):
+                    goals = [goal for goal in self.goals[first : first + limit] if not self.round.reached(goal)]
                     self._train(goals)
-                except jax.errors.JaxRuntimeError as error:
-                    if 'RESOURCE_EXHAUSTED' not in str(error):
-                        raise
-                    raise config.UserError(
-                        f'config.max_parallel_runs: {self.study.max_parallel_runs} is not allowed, the memory of'
-                        f' {self.programs.device} is full; it must be below {len(goals)}'
-                    ) from error
+            except jax.errors.JaxRuntimeError as error:
+                if 'RESOURCE_EXHAUSTED' not in str(error):
+                    raise
+                raise config.UserError(
+                    f'config.max_parallel_runs: {self.study.max_parallel_runs or "unset"} does not do, the memory of'
+                    f' {self.programs.device} is full; it must be below {len(goals)}'
+                ) from error
 
     def _train(self, goals: Sequence[study_lib.Goal]) -> None:
         cohorts: list[Cohort] = []
@@ -606,6 +647,8 @@ class _Training:
                 seat.state, seat.train_seconds, seat.eval_seconds, _ = loaded[seat.run, seat.update]
             elif seat.goal.trunk:
                 self._branch(seat, seat.goal.trunk)
+            if not seat.rows and seat.checkpoints.updates():
+                self.view.warn(f'{seat.folder}/metrics.csv is damaged in its first row; the run starts anew')
             seat.checkpoints.delete_after(seat.update)
             due = set(seat.run.evaluations)  # a run that was shorter before was evaluated at its end
             seat.rows[:] = [row for row in seat.rows if row['update'] <= seat.update and row['update'] in due]

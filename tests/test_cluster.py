@@ -1,6 +1,7 @@
 """Several devices, and several processes on one machine, each a real one."""
 
 import contextlib
+import io
 import os
 import random
 import re
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT, assert_same, tiny
+from rich.console import Console
 
 from benchmarks.kill import final_leaves, finish, kill_at_random, rows, start
 from bsgap import cluster, config, data, progress, study, train
@@ -117,11 +119,12 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
     made, goals = planned(**changes)
     datasets = data.load(made.data, [goals[0].run.recipe.variant])
     programs = train.Programs(made, datasets, progress.View(made, datasets, Path()), jax.devices()[0])
-    fixed, needed = programs.memory(goals)
+    needed = [programs.memory(goals, limit) for limit in (8, 4, 3, 1)]
+    assert needed == sorted(needed, reverse=True)
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(jax.device_get(programs.init(goals[0].run, range(8)))))
-    assert fixed == datasets[goals[0].run.recipe.variant].train.images_NxHxWxC[0].size * 10_300 + 4 * 10_300
-    assert needed > state
-    monkeypatch.setattr(train, '_room', lambda _: fixed + int(needed * 3.5 / 8))
+    image = datasets[goals[0].run.recipe.variant].train.images_NxHxWxC[0]
+    assert needed[0] > (image.size + 4) * 10_300 + state + 8 * 4 * 300
+    monkeypatch.setattr(train, '_room', lambda _: needed[2])
     train.train(tiny(**changes), tmp_path / 'room')
     assert most == [3, 3, 2] * 2
     for other in ('three', 'room'):
@@ -214,6 +217,50 @@ def test_an_error_in_one_process_stops_the_other(tmp_path: Path) -> None:
     )
 
 
+def test_processes_that_would_share_the_runs_in_different_ways_stop(tmp_path: Path) -> None:
+    two = start(tmp_path, 2, of_last=['--config.seeds=3'])
+    outputs = [process.communicate(timeout=120) for process in two]
+    assert [process.returncode for process in two] == [2, 2], outputs
+    assert any('would share the runs in different ways' in errors for _, errors in outputs)
+    assert not any(checkpoints.glob('[0-9]*') for checkpoints in tmp_path.glob('runs/*/checkpoints'))
+
+
+def test_a_workdir_is_locked_until_the_last_process_is_dead(tmp_path: Path) -> None:
+    first, second = start(tmp_path, 2, '--config.epochs=1000')
+    wait_for_rows(tmp_path, 4, first)
+    second.send_signal(signal.SIGSTOP)  # or else it ends too soon
+    first.kill()
+    first.communicate()
+    with pytest.raises(config.UserError, match=f'is in use by process {first.pid} on '), study.locked(tmp_path):
+        pass
+    second.kill()
+    second.communicate()
+    with study.locked(tmp_path):
+        pass
+
+
+def test_what_the_others_are_told() -> None:
+    assert cluster._reason(cluster.Interrupted(signal.SIGTERM)) == '15'
+    assert cluster._reason(KeyboardInterrupt()) == '2'
+    assert cluster._reason(SystemExit(143)) == '15'
+    assert cluster._reason(config.UserError('no room')) == 'no room'
+    assert cluster._reason(MemoryError()) == 'MemoryError'
+
+
+def test_the_live_table_has_nothing_to_draw_between_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(progress, 'Console', lambda **_: Console(file=shown, force_terminal=True, width=120))
+    made, goals = planned(batch_size=(20,))
+    datasets = data.load(made.data, [goals[0].run.recipe.variant])
+    with progress.View(made, datasets, Path()) as view:
+        view.start(goals)
+        view.add([train.Seat(goal, Path(), None, []) for goal in goals])  # type: ignore[arg-type]
+        view.start(goals)
+        with view.compiling('batch size 20'):
+            pass
+    assert 'compiling: batch size 20' in shown.getvalue()
+
+
 @pytest.mark.parametrize(
     ('variables', 'says'),
     [
@@ -274,5 +321,10 @@ def test_slurm_is_found_by_jax_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     from jax._src import clusters
 
     found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 1)
-    assert found[:3] == (f'node07:{65535 - 2**12 + 1}', 2, 1)
+    assert found == (f'node07:{65535 - 2**12 + 1}', 2, 1, [0])
     assert cluster._scheduled()
+    assert not cluster._has_devices_of_its_own()
+    monkeypatch.setenv('SLURM_GPUS_PER_TASK', '1')  # then each task sees its own alone, and counts from 0
+    assert cluster._has_devices_of_its_own()
+    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, [], None, 1)
+    assert found[3] == []

@@ -221,7 +221,6 @@ def test_a_run_has_ended_once_it_is_done(tmp_path: Path, records: dict[str, metr
             event.ClearField('wall_time')
             written[-1].append(event)
     assert written[0] == written[1]
-    board.close()
 
 
 def test_the_last_values_are_those_of_the_last_row_that_has_them(
