@@ -60,6 +60,7 @@ def together() -> Iterator[None]:
     if count() > 1 and threading.current_thread() is threading.main_thread():
         usual = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
+        _count_devices()
         yield
     except BaseException as error:
         with contextlib.suppress(RuntimeError):  # the others may be gone
@@ -105,6 +106,11 @@ def _join() -> None:
     except (RuntimeError, ValueError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise config.UserError(f'the processes of this launch did not find each other: {reason}') from error
+
+
+def _count_devices() -> None:
+    if count() == 1:
+        return
     if jax.process_count() > 1:
         raise config.UserError(
             'this process sees the devices of other machines, as on a TPU pod; let it see its own alone:'
