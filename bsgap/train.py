@@ -309,12 +309,11 @@ class Programs:
         The data, the runs' states and orders, and what the largest program needs while it runs, as XLA counts it for
         the cohorts of all runs; where they are advanced side by side, a part of a cohort needs that part of it.
         """
-        whole: dict[Any, tuple[int, int]] = {}  # by cohort: its runs, and the bytes that a program of it needs
-        for cohort, runs in _cohorts(goals).items():
-            batch_size = cohort[-2]
+        whole: dict[Any, tuple[int, int]] = {}  # of each cohort, its size and the bytes that a program of it needs
+        for (program, batch_size), runs in _cohorts(goals).items():
             size = even(len(runs), self.largest_cohort(batch_size))
             programs = self._segment(runs[0], batch_size, size), self._evaluate(runs[0], size, full=True)
-            whole[cohort] = size, max(_transient(program.memory_analysis()) for program in programs)
+            whole[program, batch_size] = size, max(_transient(program.memory_analysis()) for program in programs)
         return sum(map(_bytes, self._on_device.values())) + max(
             self._wave(goals[first : first + (limit or len(goals))], whole)
             for first in range(0, len(goals), limit or len(goals))
@@ -325,8 +324,8 @@ class Programs:
         for goal in goals:
             state = self.abstract_state(goal.run)
             resident += sum(_bytes(leaf) for leaf in jax.tree.leaves((state, state.params))) + 4 * goal.run.n
-        for cohort, runs in _cohorts(goals).items():
-            size, needs = whole[cohort]
+        for key, runs in _cohorts(goals).items():
+            size, needs = whole[key]
             transient = max(transient, needs if self._how == 'map' else needs * len(runs) // size)
         return resident + transient
 
@@ -381,14 +380,18 @@ class Programs:
         return self._compiled[key]
 
 
-def _cohorts(goals: Iterable[study_lib.Goal]) -> dict[Any, list[study_lib.Run]]:
-    """The cohorts that runs are in from their start to their goals, each by what it has in common."""
-    cohorts: dict[Any, list[study_lib.Run]] = {}
-    for goal in goals:
-        for span in goal.run.spans:
-            if span.first_update < goal.until:
-                cohorts.setdefault(goal.run.cohort(span.first_update), []).append(goal.run)
-    return cohorts
+def _cohorts(goals: Sequence[study_lib.Goal]) -> dict[tuple[Any, int], list[study_lib.Run]]:
+    """The largest cohort that runs form on their way to their goals, for each program and batch size."""
+    largest: dict[tuple[Any, int], list[study_lib.Run]] = {}
+    for example in (0, *study_lib.targets(goals)):
+        alike: dict[tuple[Any, int], list[study_lib.Run]] = {}
+        for goal in goals:
+            if example < goal.last_example:
+                span = next(span for span in goal.run.spans if example < span.last_example)
+                alike.setdefault((goal.run.program, span.stage.batch_size), []).append(goal.run)
+        for key, runs in alike.items():
+            largest[key] = max(largest.get(key, []), runs, key=len)
+    return largest
 
 
 def _transient(needs: Any) -> int:
