@@ -139,13 +139,17 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
 def test_a_device_that_fails_stops_the_others_which_save(tmp_path: Path) -> None:
     code = f"""
 import sys
+import threading
 sys.path.insert(0, 'tests')
 from conftest import tiny
-from bsgap import checkpoint, metrics, train
-append = metrics.append
+from bsgap import metrics, train
+append, failing = metrics.append, threading.Event()
 def fail(path, row, header):
-    if 'seed1' in str(path) and row['epoch'] == 1:
-        raise OSError(28, 'No space left on device')
+    if row['epoch'] == 1:
+        if 'seed1' in str(path):
+            failing.set()
+            raise OSError(28, 'No space left on device')
+        failing.wait()
     append(path, row, header)
 metrics.append = fail
 try:
