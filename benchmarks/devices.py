@@ -46,7 +46,8 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     from jax.sharding import AxisType, NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from bsgap import config, data, progress, step, study, train
+    from bsgap import config, data, progress, step, study
+    from bsgap.programs import Programs, across_runs, leg
 
     settings = config.default()
     settings.subset, settings.seeds, settings.batch_size, settings.epochs = 6000, runs, BATCH_SIZE.value, 1
@@ -59,19 +60,18 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     view._print = lambda line: None  # type: ignore[method-assign]
     devices = jax.devices()
     stretch = step.Stretch(np.int32(0), np.int32(goals[0].run.updates))
-    how = train.across_runs(made)
+    how = across_runs(made)
 
     def legs(share: list[study.Goal]) -> step.Leg:
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *[train.leg(goal.run, 0) for goal in share])
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *[leg(goal.run, 0) for goal in share])
 
     if way == 'cohorts':
         epochs, needs = list[Epoch](), 0
         for device, share in zip(devices, study.shares(goals, len(devices), how == 'vmap'), strict=True):
             if share:
-                programs = train.Programs(made, datasets, view, device)
+                programs = Programs(made, datasets, view, device)
                 needs = max(needs, programs.memory(share))
-                size = train.even(len(share), programs.largest_cohort(BATCH_SIZE.value))
-                cohorts = [share[i : i + size] for i in range(0, len(share), size)]
+                cohorts = programs.cohorts(share, BATCH_SIZE.value)
                 epochs.append(functools.partial(of_device, programs, cohorts, stretch, legs))
 
         def cohorts_epoch() -> None:
@@ -81,7 +81,7 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
 
         return cohorts_epoch, needs
 
-    programs = train.Programs(made, datasets, view, devices[0])
+    programs = Programs(made, datasets, view, devices[0])
     padded = [goals[i % runs] for i in range(-(-runs // len(devices)) * len(devices))]
     mesh = jax.make_mesh((len(devices),), ('runs',), axis_types=(AxisType.Auto,))
     run = goals[0].run

@@ -8,8 +8,9 @@ import statistics
 import jax
 from ml_collections import ConfigDict
 
-from bsgap import config, data, progress, train
+from bsgap import config, data, progress
 from bsgap import study as study_lib
+from bsgap.programs import Programs
 
 ROUNDS = 5
 BATCH_SIZES = (2, 8, 64, 256, 1024)
@@ -29,7 +30,7 @@ def main() -> None:
     print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, {ROUNDS} rounds; median [range]')
     print('| batch size | ms an update | with the noise scale | ratio |\n|--:|--:|--:|--:|')
     with jax.default_matmul_precision(study.precision), progress.View(study, datasets, study_lib.Path()) as view:
-        programs = train.Programs(study, datasets, view, jax.devices()[0])
+        programs = Programs(study, datasets, view, jax.devices()[0])
         for size in BATCH_SIZES:
             without, measuring = [run for run in runs if run.recipe.stages[0].batch_size == size]
             times = [[programs.seconds_per_update(run) for run in (without, measuring)] for _ in range(ROUNDS)]

@@ -43,8 +43,9 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     import jax
     import numpy as np
 
-    from bsgap import config, data, step, train
+    from bsgap import config, data, step
     from bsgap import study as study_lib
+    from bsgap.programs import Programs, leg
 
     jax.config.update('jax_default_matmul_precision', 'float32')
 
@@ -76,7 +77,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     (recipe,) = study.recipes
     datasets = data.load(study.data, [recipe.variant])
     n = datasets[recipe.variant].n
-    programs = train.Programs(study, datasets, Silent(), jax.devices()[0])  # type: ignore[arg-type]
+    programs = Programs(study, datasets, Silent(), jax.devices()[0])  # type: ignore[arg-type]
     planned = study_lib.runs(study, {recipe.variant: n})
     run, seeds = planned[0], [run.seed for run in planned]
     state_R = programs.init(run, seeds)
@@ -92,7 +93,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
         return evaluate
 
     order_RxN = programs.order(run, seeds, 0)
-    leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *[train.leg(run, 0) for run in planned])
+    leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *[leg(run, 0) for run in planned])
     states = [state_R]
 
     def update(repetitions: int) -> float:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from bsgap import checkpoint, cluster, config, data, landscape, metrics, model, noise_scale, progress, search, step
 from bsgap import study as study_lib
-from bsgap.train import Programs
+from bsgap.programs import Programs
 
 BOXES = (1e-3, 5e-4)  # of sharpness, Keskar et al. 2017, table 3
 ALPHAS = tuple(np.linspace(-1, 2, 25).tolist())  # of a line, Keskar et al. 2017, figure 3

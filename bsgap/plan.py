@@ -1,7 +1,6 @@
 """What a launch would do, without doing it: python launch.py --config=… --dry_run"""
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +11,9 @@ from rich.table import Table
 
 from bsgap import cluster, config, data, metrics, progress, search
 from bsgap import study as study_lib
+from bsgap.programs import Programs, across_runs
 from bsgap.tensorboard import Board
-from bsgap.train import Programs, across_runs, even, reached
+from bsgap.train import reached
 
 HEADINGS = ('recipe', 'batch sizes', 'runs', 'done', 'to go on', 'to begin', 'updates left', 'seconds left')
 
@@ -57,7 +57,7 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
 
     def missing(goals: list[study_lib.Goal]) -> list[study_lib.Goal]:
         study_lib.compare_runs({study_lib.run_folder(workdir, goal.run.name) / 'run.json': goal.run for goal in goals})
-        return [goal for goal in goals if not _reached(goal, workdir, records)]
+        return [goal for goal in goals if not reached(goal, workdir, records)]
 
     with progress.View(study, datasets, workdir) as view, jax.default_matmul_precision(study.precision):
         programs = Programs(study, datasets, view, jax.local_devices()[0])
@@ -73,10 +73,6 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     if not cluster.index():
         _show(study, workdir, found)
     return found
-
-
-def _reached(goal: study_lib.Goal, workdir: Path, records: Mapping[str, metrics.Record]) -> bool:
-    return goal.run.name in records and reached(goal, workdir, records[goal.run.name])
 
 
 class _Estimates:
@@ -100,9 +96,7 @@ class _Estimates:
                     key = hash(goal.run.cohort(0)), goal.run.span(0).stage.batch_size, goal.until
                     alike.setdefault(key, []).append(goal)
             for (_, batch_size, _), group in alike.items():
-                size = even(len(group), self.programs.largest_cohort(batch_size))
-                for i in range(0, len(group), size):
-                    part = group[i : i + size]
+                for part in self.programs.cohorts(group, batch_size):
                     cohorts[batch_size, len(part)] = cohorts.get((batch_size, len(part)), 0) + 1
                     seconds += self._cohort(part)
         needed = self.programs.memory(goals[:limit])

@@ -19,7 +19,7 @@ from conftest import ROOT, assert_same, tiny
 from rich.console import Console
 
 from benchmarks.kill import final_leaves, finish, kill_at_random, rows, start
-from bsgap import cluster, config, data, progress, study, train
+from bsgap import cluster, config, data, programs, progress, study, train
 
 COHORTS = (1, 3, 4, 10)
 ON_DEVICES = """
@@ -71,8 +71,8 @@ def planned(**changes: object) -> tuple[config.Study, list[study.Goal]]:
 def test_a_program_has_no_collectives() -> None:
     made, goals = planned(batch_size=(32,), seeds=4, across_runs='vmap')
     datasets = data.load(made.data, [goals[0].run.recipe.variant])
-    programs = train.Programs(made, datasets, progress.View(made, datasets, Path()), jax.devices()[0])
-    for program in (programs._segment(goals[0].run, 32, 4), programs._evaluate(goals[0].run, 4, full=True)):
+    compiled = programs.Programs(made, datasets, progress.View(made, datasets, Path()), jax.devices()[0])
+    for program in (compiled._segment(goals[0].run, 32, 4), compiled._evaluate(goals[0].run, 4, full=True)):
         operations = set(re.findall(r' ([a-z-]+)\(', program.as_text()))
         assert {'fusion', 'while'} <= operations
         assert not {op for op in operations if re.match('all-|reduce-scatter|collective|send|recv|partition', op)}
@@ -118,13 +118,13 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
     train.train(tiny(**changes, max_parallel_runs=3), tmp_path / 'three')
     made, goals = planned(**changes)
     datasets = data.load(made.data, [goals[0].run.recipe.variant])
-    programs = train.Programs(made, datasets, progress.View(made, datasets, Path()), jax.devices()[0])
-    needed = [programs.memory(goals, limit) for limit in (8, 4, 3, 1)]
+    compiled = programs.Programs(made, datasets, progress.View(made, datasets, Path()), jax.devices()[0])
+    needed = [compiled.memory(goals, limit) for limit in (8, 4, 3, 1)]
     assert needed == sorted(needed, reverse=True)
-    state = sum(leaf.nbytes for leaf in jax.tree.leaves(jax.device_get(programs.init(goals[0].run, range(8)))))
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(jax.device_get(compiled.init(goals[0].run, range(8)))))
     image = datasets[goals[0].run.recipe.variant].train.images_NxHxWxC[0]
     assert needed[0] > (image.size + 4) * 10_300 + state + 8 * 4 * 300
-    monkeypatch.setattr(train, '_room', lambda _: needed[2])
+    monkeypatch.setattr(programs, '_room', lambda _: needed[2])
     train.train(tiny(**changes), tmp_path / 'room')
     assert most == [3, 3, 2] * 2
     for other in ('three', 'room'):

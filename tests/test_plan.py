@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import tiny
 
-from bsgap import config, plan, train
+from bsgap import config, plan, programs, train
 
 
 def files(workdir: Path) -> dict[Path, bytes]:
@@ -41,8 +41,8 @@ def test_a_study_that_was_begun(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_evaluations_are_counted_by_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20 updates: on all splits at 0, 10 and 20, on the validation split alone at 5 and 15."""
-    monkeypatch.setattr(train.Programs, 'seconds_per_update', lambda *_: 0.0)
-    monkeypatch.setattr(train.Programs, 'seconds_per_evaluation', lambda _, run, runs, full: 10.0 if full else 1.0)
+    monkeypatch.setattr(programs.Programs, 'seconds_per_update', lambda *_: 0.0)
+    monkeypatch.setattr(programs.Programs, 'seconds_per_evaluation', lambda _, run, runs, full: 10.0 if full else 1.0)
     study = tiny(batch_size=(24,), seeds=1, validation=0.2, epochs=2, validate_at=(5, 15))
     assert sum(plan.plan(study, tmp_path).seconds.values()) == 32.0
 

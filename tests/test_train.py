@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import assert_same, final_leaves, read_json, rows, tiny
 
-from bsgap import config, metrics, model, step, train
+from bsgap import config, metrics, model, programs, step, train
 
 METRICS = (
     'epoch,update,examples,batch_size,learning_rate,learning_rate_sum,train_loss,train_accuracy,test_loss,test_accuracy,'
@@ -291,7 +291,7 @@ def test_label_smoothing_in_closed_form() -> None:
         jax.device_put(split),
         stretch,
         jax.numpy.arange(4),
-        train.leg(run, 0),
+        programs.leg(run, 0),
         state,
     )
     probability_K = np.exp(start_K) / np.exp(start_K).sum()
