@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import functools
-import gc
 import hashlib
 import json
 import logging
@@ -21,12 +20,14 @@ import numpy as np
 from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
-_ORBAX = threading.Lock()  # two saves that begin at once take the same of its numbers; a failed read complains late
+_ORBAX = threading.Lock()  # two operations that begin at once take the same of its numbers
 PATIENCE_SECONDS = 10**7  # with a save; Orbax tells time by the wall clock, which may jump ahead
 KEEP = 2  # checkpoints a run, so that there is one to fall back to
 
 # Orbax tells each of its steps, many lines a save, and an error with several tracebacks; what goes wrong is raised too.
+# It handles leaves concurrently: when one fails, the others are left as tasks, which complain when they are collected.
 absl_logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
+logging.getLogger('asyncio').addFilter(lambda record: not re.search('orbax|OCDBT|zarr', record.getMessage()))
 
 
 class DamagedError(Exception):
@@ -114,22 +115,12 @@ class Checkpoints:
         return []
 
     def _read(self, update: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Reads leaves and metadata, whatever is the matter with the files.
-
-        Orbax reads the leaves concurrently. When one fails, the others are left as tasks, which complain on their own
-        when they are collected; that is made to happen here, where nobody listens.
-        """
-        with _ORBAX:
-            logger, hook = logging.getLogger('asyncio'), sys.unraisablehook
-            try:
-                leaves = self._checkpointer.load(update)
-                return leaves, self._metadata(update)
-            except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
-                problem = str(error.__cause__ or error).partition('\n')[0][:200]
-            logger.disabled, sys.unraisablehook = True, lambda _: None
-            gc.collect()
-            logger.disabled, sys.unraisablehook = False, hook
-            raise DamagedError(problem)
+        """Reads leaves and metadata, whatever is the matter with the files."""
+        try:
+            with _ORBAX:
+                return self._checkpointer.load(update), self._metadata(update)
+        except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
+            raise DamagedError(str(error.__cause__ or error).partition('\n')[0][:200]) from error
 
     def _metadata(self, update: int) -> dict[str, Any]:
         return dict(self._checkpointer.checkpointables_metadata(update).custom_metadata)

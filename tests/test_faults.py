@@ -56,15 +56,26 @@ def checkpoints(workdir: Path) -> dict[str, list[int]]:
     return {folder.name: study.saved_updates(workdir, folder.name) for folder in (workdir / 'runs').iterdir()}
 
 
+@pytest.mark.parametrize('while_saving', [False, True])
 def test_a_workdir_that_vanishes_is_named_and_not_made_again(
-    tmp_path: Path, whole: Path, at_row: Callable[..., None]
+    tmp_path: Path, whole: Path, at_row: Callable[..., None], monkeypatch: pytest.MonkeyPatch, while_saving: bool
 ) -> None:
-    """As when a network drive is gone for a while."""
+    """As when a network drive is gone for a while; a save in flight may leave pieces of itself where that was."""
     workdir, away = tmp_path / 'workdir', tmp_path / 'away'
+    save = checkpoint.Checkpoints.save
+
+    def save_and_wait(self: checkpoint.Checkpoints, update: int, saved: checkpoint.Saved) -> None:
+        save(self, update, saved)
+        self.wait()
+
+    if not while_saving:
+        monkeypatch.setattr(checkpoint.Checkpoints, 'save', save_and_wait)
     at_row(8, lambda: workdir.rename(away))
     with pytest.raises(config.UserError, match=r'--workdir: .*/workdir cannot be used: .*No such file or directory'):
         train.train(tiny(**LONG), workdir)
-    assert not workdir.exists()
+    assert while_saving or not workdir.exists()
+    assert not any('checkpoints' not in path.parts and path.is_file() for path in workdir.rglob('*'))
+    shutil.rmtree(workdir, ignore_errors=True)
     assert any(checkpoints(away).values())
     away.rename(workdir)
     train.train(tiny(**LONG), workdir)
