@@ -46,33 +46,35 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     from jax.sharding import AxisType, NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from bsgap import config, data, progress, step, study
-    from bsgap.programs import Programs, across_runs, leg
+    from bsgap import config, data
+    from bsgap.launch.share import deal_out
+    from bsgap.training import memory, step
+    from bsgap.training.programs import Programs, inputs, run_axis
+    from bsgap.training.runs import Goal, cross
+    from bsgap.training.watcher import Watcher
 
     settings = config.default()
     settings.subset, settings.seeds, settings.batch_size, settings.epochs = 6000, runs, BATCH_SIZE.value, 1
     settings.mean, settings.std = (0.1307,), (0.3081,)
     made = config.resolve(settings)
     (recipe,) = made.recipes
-    datasets = data.load(made.data, [recipe.variant])
-    goals = [study.Goal(run, run.updates) for run in study.runs(made, {recipe.variant: 6000})]
-    view = progress.View(made, datasets, Path())
-    view._print = lambda line: None  # type: ignore[method-assign]
+    datasets = data.load(made.data, [recipe.training_set])
+    goals = [Goal(run, run.updates) for run in cross(made, {recipe.training_set: 6000})]
     devices = jax.devices()
-    stretch = step.Stretch(np.int32(0), np.int32(goals[0].run.updates))
-    how = across_runs(made)
+    window = step.Window(np.int32(0), np.int32(goals[0].run.updates))
+    axis = run_axis(made)
 
-    def legs(share: list[study.Goal]) -> step.Leg:
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *[leg(goal.run, 0) for goal in share])
+    def stacked(share: list[Goal]) -> step.Inputs:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *[inputs(goal.run, 0) for goal in share])
 
     if way == 'cohorts':
         epochs, needs = list[Epoch](), 0
-        for device, share in zip(devices, study.shares(goals, len(devices), how == 'vmap'), strict=True):
+        for device, share in zip(devices, deal_out(goals, len(devices), axis == 'vmap'), strict=True):
             if share:
-                programs = Programs(made, datasets, view, device)
-                needs = max(needs, programs.memory(share))
+                programs = Programs(made, datasets, Watcher(), device)
+                needs = max(needs, memory.needed(programs, share))
                 cohorts = programs.cohorts(share, BATCH_SIZE.value)
-                epochs.append(functools.partial(of_device, programs, cohorts, stretch, legs))
+                epochs.append(functools.partial(of_device, programs, cohorts, window, stacked))
 
         def cohorts_epoch() -> None:
             with concurrent.futures.ThreadPoolExecutor(len(epochs)) as pool:
@@ -81,14 +83,14 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
 
         return cohorts_epoch, needs
 
-    programs = Programs(made, datasets, view, devices[0])
+    programs = Programs(made, datasets, Watcher(), devices[0])
     padded = [goals[i % runs] for i in range(-(-runs // len(devices)) * len(devices))]
     mesh = jax.make_mesh((len(devices),), ('runs',), axis_types=(AxisType.Auto,))
     run = goals[0].run
     one = functools.partial(step.segment, programs.model(recipe), recipe.kind, BATCH_SIZE.value, (1, BATCH_SIZE.value))
 
     def local(train_split: Any, *of_runs: Any) -> Any:
-        return step.across_runs(functools.partial(one, False, train_split, stretch), how)(*of_runs)
+        return step.over_runs(functools.partial(one, False, train_split, window), axis)(*of_runs)
 
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(P(), P('runs'), P('runs'), P('runs')), out_specs=P('runs'))
     program = jax.jit(sharded)
@@ -96,7 +98,7 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     seeds = [goal.run.seed for goal in padded]
 
     def begin() -> Any:
-        of_runs = programs.order(run, seeds, 0), legs(padded), programs.init(run, seeds)
+        of_runs = programs.order(run, seeds, 0), stacked(padded), programs.init(run, seeds)
         return jax.device_put(of_runs, (by_run, by_run, by_run))
 
     split = jax.device_put(programs.splits(run)['train'], everywhere)
@@ -104,14 +106,14 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     return lambda: jax.block_until_ready(compiled(split, *begin())), 0
 
 
-def of_device(programs: Any, cohorts: list[list[Any]], stretch: Any, legs: Callable[..., Any]) -> None:
+def of_device(programs: Any, cohorts: list[list[Any]], window: Any, stacked: Callable[..., Any]) -> None:
     """An epoch of a device's share."""
     import jax
 
     for cohort in cohorts:
         run, seeds = cohort[0].run, [goal.run.seed for goal in cohort]
         state_R, order_RxN = programs.init(run, seeds), programs.order(run, seeds, 0)
-        jax.block_until_ready(programs.segment(run, BATCH_SIZE.value, stretch, order_RxN, legs(cohort), state_R)())
+        jax.block_until_ready(programs.segment(run, BATCH_SIZE.value, window, order_RxN, stacked(cohort), state_R)())
 
 
 def serve() -> None:

@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from absl import app, flags, logging
 
-from bsgap import checkpoint, metrics
+from bsgap.training.checkpoint import Checkpoints
+from bsgap.training.rows import read
 
 KILLS = flags.DEFINE_integer('kills', 25, 'for each number of processes', lower_bound=1)
 PROCESSES = flags.DEFINE_list('processes', ['1', '2'], 'numbers of processes')
@@ -89,8 +90,7 @@ def rows(workdir: Path) -> dict[str, list[dict[str, str]]]:
     """Each run's metrics.csv, wall-clock columns aside, as text, so that NaN equals NaN."""
     return {
         path.parent.name: [
-            {column: repr(value) for column, value in row.items() if column not in WALL_CLOCK}
-            for row in metrics.read(path)
+            {column: repr(value) for column, value in row.items() if column not in WALL_CLOCK} for row in read(path)
         ]
         for path in sorted(workdir.glob('runs/*/metrics.csv'))
     }
@@ -100,7 +100,7 @@ def final_leaves(workdir: Path) -> dict[str, dict[str, np.ndarray]]:
     """Every leaf of each run's last checkpoint, as Orbax reads it; a run that diverged at once has none."""
     leaves = {}
     for folder in sorted(workdir.glob('runs/*/checkpoints')):
-        checkpoints = checkpoint.Checkpoints(folder)
+        checkpoints = Checkpoints(folder)
         if updates := checkpoints.updates():
             leaves[folder.parent.name] = checkpoints._checkpointer.load(updates[-1])
         checkpoints.close()

@@ -8,9 +8,10 @@ import statistics
 import jax
 from ml_collections import ConfigDict
 
-from bsgap import config, data, progress
-from bsgap import study as study_lib
-from bsgap.programs import Programs
+from bsgap import config, data
+from bsgap.training.programs import Programs
+from bsgap.training.runs import cross
+from bsgap.training.watcher import Watcher
 
 ROUNDS = 5
 BATCH_SIZES = (2, 8, 64, 256, 1024)
@@ -25,12 +26,12 @@ def settings() -> ConfigDict:
 
 def main() -> None:
     study = config.resolve(settings())
-    datasets = data.load(study.data, (recipe.variant for recipe in study.recipes))
-    runs = study_lib.runs(study, {variant: dataset.n for variant, dataset in datasets.items()})
+    datasets = data.load(study.data, (recipe.training_set for recipe in study.recipes))
+    runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
     print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}, {ROUNDS} rounds; median [range]')
     print('| batch size | ms an update | with the noise scale | ratio |\n|--:|--:|--:|--:|')
-    with jax.default_matmul_precision(study.precision), progress.View(study, datasets, study_lib.Path()) as view:
-        programs = Programs(study, datasets, view, jax.devices()[0])
+    with jax.default_matmul_precision(study.precision):
+        programs = Programs(study, datasets, Watcher(), jax.devices()[0])
         for size in BATCH_SIZES:
             without, measuring = [run for run in runs if run.recipe.stages[0].batch_size == size]
             times = [[programs.seconds_per_update(run) for run in (without, measuring)] for _ in range(ROUNDS)]

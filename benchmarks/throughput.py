@@ -43,17 +43,13 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     import jax
     import numpy as np
 
-    from bsgap import config, data, step
-    from bsgap import study as study_lib
-    from bsgap.programs import Programs, leg
+    from bsgap import config, data
+    from bsgap.training import step
+    from bsgap.training.programs import Programs, inputs
+    from bsgap.training.runs import cross
+    from bsgap.training.watcher import Watcher
 
     jax.config.update('jax_default_matmul_precision', 'float32')
-
-    class Silent:
-        def compiling(self, _: str) -> Any:
-            import contextlib
-
-            return contextlib.nullcontext()
 
     if what == 'product':
         n = 2048
@@ -75,10 +71,10 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     settings.seeds = runs
     study = config.resolve(settings)
     (recipe,) = study.recipes
-    datasets = data.load(study.data, [recipe.variant])
-    n = datasets[recipe.variant].n
-    programs = Programs(study, datasets, Silent(), jax.devices()[0])  # type: ignore[arg-type]
-    planned = study_lib.runs(study, {recipe.variant: n})
+    datasets = data.load(study.data, [recipe.training_set])
+    n = datasets[recipe.training_set].n
+    programs = Programs(study, datasets, Watcher(), jax.devices()[0])
+    planned = cross(study, {recipe.training_set: n})
     run, seeds = planned[0], [run.seed for run in planned]
     state_R = programs.init(run, seeds)
     if what == 'evaluation':
@@ -93,15 +89,15 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
         return evaluate
 
     order_RxN = programs.order(run, seeds, 0)
-    leg_R = jax.tree.map(lambda *leaves: np.stack(leaves), *[leg(run, 0) for run in planned])
+    inputs_R = jax.tree.map(lambda *leaves: np.stack(leaves), *[inputs(run, 0) for run in planned])
     states = [state_R]
 
     def update(repetitions: int) -> float:
         seconds = 0.0
         while repetitions:
             now = min(repetitions, n // batch_size)
-            stretch = step.Stretch(np.int32(0), np.int32(now))
-            segment = programs.segment(run, batch_size, stretch, order_RxN, leg_R, states[0])
+            window = step.Window(np.int32(0), np.int32(now))
+            segment = programs.segment(run, batch_size, window, order_RxN, inputs_R, states[0])
             began = time.perf_counter()
             states[0] = jax.block_until_ready(segment())
             seconds += time.perf_counter() - began
@@ -138,7 +134,7 @@ def torch_worker(what: str, batch_size: int, runs: int) -> Task:
         return multiply
 
     study = config.resolve(config.default())
-    (dataset,) = data.load(study.data, [study.recipes[0].variant]).values()
+    (dataset,) = data.load(study.data, [study.recipes[0].training_set]).values()
     splits = {
         name: (
             ((torch.tensor(split.images_NxHxWxC).float() / 255 - 0.1307) / 0.3081).flatten(1).to(device),

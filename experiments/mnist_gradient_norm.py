@@ -16,7 +16,8 @@ spread. Time on 2 CPU cores: about 2 minutes; on one GPU (estimated): seconds.
 from ml_collections import ConfigDict
 
 from bsgap import config
-from bsgap.claims import claim
+from bsgap.analysis.claims import Claim
+from bsgap.analysis.quantities import value
 from experiments import mnist
 
 SHEN = 'Shen 2018, figures and code'
@@ -29,33 +30,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.epochs, study.seeds = 2, 5
     study.measurements = ('gradient_norm',)
     study.figures = ('gradient_norm', 'curves')
-    study.claims = {
-        'moving_grows': claim(
-            'with weights that move, the mean norm is larger at batch 1024 than at 1',
-            *('gradient_norm_moving_growth', 'bs64-*', 'at least', 1.0),
-            *('.363 / .14 = 2.6', SHEN, 'V'),
-        ),
-        'moving_spread': claim(
-            'with weights that move, its relative spread is larger at batch 1024 than at 1',
-            *('gradient_norm_moving_spread_growth', 'bs64-*', 'at least', 1.0),
-            *('it grows', SHEN, 'V'),
-        ),
-        'moving_at_64': claim(
-            'with weights that move, it is .243 at batch 64, give or take a fifth',
-            *('gradient_norm_moving_bs64', 'bs64-*', 'within', (0.194, 0.292)),
-            *('.243', SHEN, 'V'),
-        ),
-        'moving_at_1024': claim(
-            'with weights that move, it is .363 at batch 1024, give or take a fifth',
-            *('gradient_norm_moving_bs1024', 'bs64-*', 'within', (0.290, 0.436)),
-            *('.363', SHEN, 'V'),
-        ),
-        'frozen_grows': claim(
-            'with frozen weights too, the mean norm is larger at batch 1024 than at 1',
-            *('gradient_norm_frozen_growth', 'bs64-*', 'at least', 1.0),
-            *('(not measured there)', 'control of Shen 2018', 'S'),
-        ),
-    }
+    study.claims = 'experiments.mnist_gradient_norm:claims'
     study.finding = (
         "From batch size 1 to 1024 the mean norm of the last layer's gradient changed by a factor of"
         ' {moving_grows} where the weights move meanwhile, its relative spread by {moving_spread}; at 64 it was'
@@ -63,3 +38,23 @@ def get_config(variant: str = '') -> ConfigDict:
         ' factor is {frozen_grows}.'
     )
     return config.with_variant(study, variant, quick={}, smoke={'subset': 2000, 'hidden': (32,), 'seeds': 2})
+
+
+def claims(variant: str = '') -> list[Claim]:
+    return [
+        Claim('moving_grows', 'with weights that move, the mean norm is larger at batch 1024 than at 1',
+              lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_growth'),
+              at_least=1.0, published='.363 / .14 = 2.6', source=SHEN, status='V'),
+        Claim('moving_spread', 'with weights that move, its relative spread is larger at batch 1024 than at 1',
+              lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_spread_growth'),
+              at_least=1.0, published='it grows', source=SHEN, status='V'),
+        Claim('moving_at_64', 'with weights that move, it is .243 at batch 64, give or take a fifth',
+              lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_bs64'),
+              within=(0.194, 0.292), published='.243', source=SHEN, status='V'),
+        Claim('moving_at_1024', 'with weights that move, it is .363 at batch 1024, give or take a fifth',
+              lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_bs1024'),
+              within=(0.290, 0.436), published='.363', source=SHEN, status='V'),
+        Claim('frozen_grows', 'with frozen weights too, the mean norm is larger at batch 1024 than at 1',
+              lambda runs: value(runs, 'bs64-*', 'gradient_norm_frozen_growth'),
+              at_least=1.0, published='(not measured there)', source='control of Shen 2018', status='S'),
+    ]  # fmt: skip

@@ -8,9 +8,11 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
-from bsgap import analysis, answer_plots, claims, metrics, recommend, report, study
+from bsgap.analysis import claims
+from bsgap.analysis.table import write_results
+from bsgap.files import write_json
+from bsgap.report import answer_figures, answer_words, page
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
@@ -41,45 +43,40 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     """A study's part of the page; copies its figures and results beside it."""
-    about, records, found, verdicts = report.read(workdir)
-    settings = about['config']
-    if unfinished := [record.about['name'] for record in records if record.status == 'running']:
+    contents = page.read(workdir)
+    records, found, verdicts = contents.records, contents.found, contents.verdicts
+    settings = contents.about['config']
+    if unfinished := [record.name for record in records if record.status == 'running']:
         sys.exit(f'{workdir}: not finished: {", ".join(unfinished)}')
     name = workdir.name if found else settings['name']  # a search is asked of several models and datasets
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    claims.write(folder / 'claims.csv', verdicts)
-    metrics.write_results(folder, records)
+    if contents.kept:
+        shutil.copy(workdir / 'claims.csv', folder)
+    else:
+        claims.write(folder / 'claims.csv', verdicts)
+    write_results(folder, records)
     pictures = []
-    for figure in answer_plots.FIGURES if found else settings['figures'][:FIGURES]:
+    for figure in answer_figures.FIGURES if found else settings['figures'][:FIGURES]:
         if (workdir / 'figures' / f'{figure}.png').exists():
             shutil.copy(workdir / 'figures' / f'{figure}.png', folder)
             pictures.append(f'![{name}: {figure}]({name}/{figure}.png)')
-    words = claims.finding(settings['finding'], verdicts)
     files = f'[results.csv]({name}/results.csv)'
+    parts: list[str] = []
     if found:
-        study.write_json(folder / 'recommendation.json', found)
+        write_json(folder / 'recommendation.json', found)
         files += f', the answer as data: [recommendation.json]({name}/recommendation.json)'
-        noise = recommend.predictions(found)
-        parts = [
-            found['text'],
-            table(recommend.table(found)),
-            *(found[part]['sentence'] for part in ('confirmation', 'grow') if found[part]),
-            'Limits: ' + ' '.join(found['limits']),
-            table(noise) if noise else '',
-            words,
-        ]
-    else:
-        parts = [words or ' '.join(analysis.answer(analysis.groups(records)))]
-    judged = table([claims.HEADINGS, *map(claims.cells, verdicts)]) if verdicts else ''
-    provenience = f'<sub>{provenance(about, records)} Every run: {files}.</sub>'
-    return '\n\n'.join(filter(None, [f'## {name}', *parts, judged, *pictures, provenience])), verdicts
+        parts = [found['text'], table(answer_words.table(found)), 'Limits: ' + ' '.join(found['limits'])]
+    judged = table(contents.judged) if verdicts else ''
+    provenience = f'<sub>{provenance(contents)} Every run: {files}.</sub>'
+    parts = [f'## {name}', *parts, ' '.join(contents.says), judged, *contents.notes, *pictures, provenience]
+    return '\n\n'.join(filter(None, parts)), verdicts
 
 
-def provenance(about: dict[str, Any], records: list[metrics.Record]) -> str:
+def provenance(contents: page.Contents) -> str:
     """How the numbers came about."""
-    settings = about['config']
+    about, records, settings = contents.about, contents.records, contents.about['config']
     seconds = sum(record.rows[-1]['train_seconds'] + record.rows[-1]['eval_seconds'] for record in records)
     trained = (about['earlier_launches'] or [about])[0]  # later launches of these studies trained nothing
     # Where it went is nobody's business and changes nothing.
@@ -109,11 +106,11 @@ def main() -> None:
     listing = table(
         [
             ('study', 'claim', 'verdict'),
-            *[(f'[{name}](#{name})', verdict.text, f'**{verdict.verdict}**') for name, verdict in every],
+            *[(f'[{name}](#{name})', verdict.claim, f'**{verdict.verdict}**') for name, verdict in every],
         ]
     )
-    page = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections]) + '\n'
-    (HERE / 'README.md').write_text(page)
+    whole = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections]) + '\n'
+    (HERE / 'README.md').write_text(whole)
     print(summary)
 
 

@@ -1,0 +1,1 @@
+"""From rows to findings: the table of runs, statistics, claims and verdicts, scaling fits, the answer."""

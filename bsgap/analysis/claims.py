@@ -1,0 +1,285 @@
+"""Claims: what the source of a study says, held against the runs.
+
+An experiment file has a function `claims(variant)` that returns a list of `Claim`, and names it in its config:
+`study.claims = 'experiments.mnist:claims'`. A claim measures a number in the table of runs, mostly with the functions
+of `bsgap.analysis.quantities`, and has the bound that the number must keep for the source to be right.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bsgap.analysis.loading import call, where
+from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
+from bsgap.analysis.statistics import Estimate, interval
+from bsgap.errors import UserError
+from bsgap.files import replace
+
+HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a source says, and how to measure it; exactly one of `within`, `at_least` and `at_most` is given.
+
+    Raises:
+      UserError: a field has a value that is not allowed.
+    """
+
+    name: str  # an identifier; {name} in `study.finding` stands for what was measured
+    text: str  # the claim in words
+    measure: Callable[[pd.DataFrame], pd.Series | Estimate]  # of the table of runs: a value a seed, or an estimate
+    _: dataclasses.KW_ONLY
+    within: tuple[float, float] | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    published: str  # the source's own figure
+    source: str  # where it stands
+    status: str  # V read in the primary text | S quoted by a secondary source | U unverified
+    unit: str = ''  # '%' or 'points' for fractions, which are shown times 100
+    bound_first: bool = True  # whether the bound was written down before the runs
+
+    def __post_init__(self) -> None:
+        bounds = self.within or [bound for bound in (self.at_least, self.at_most) if bound is not None]
+        in_order = all(map(math.isfinite, bounds)) and [*bounds] == sorted(bounds)
+        for ok, needs in (
+            (self.name.isidentifier(), 'a name of letters, digits and "_"'),
+            ((self.within, self.at_least, self.at_most).count(None) == 2, 'one of within, at_least and at_most'),
+            (in_order, 'bounds that are numbers, the lower first'),
+            (self.status in ('V', 'S', 'U'), 'a status: V, S or U'),
+            (self.unit in ('', '%', 'points'), "a unit: '', '%' or 'points'"),
+        ):
+            if not ok:
+                raise UserError(f'claim {self.name}: needs {needs}')
+
+    @property
+    def bound(self) -> tuple[str, float, float]:
+        """The relation, and between which two numbers the value must lie for it."""
+        if self.within:
+            return 'within', *self.within
+        if self.at_least is not None:
+            return 'at least', self.at_least, math.inf
+        assert self.at_most is not None
+        return 'at most', -math.inf, self.at_most
+
+
+class Verdict(NamedTuple):
+    """A claim with what the runs say of it: a row of claims.csv. Numbers are as they were measured, not per cent."""
+
+    id: str
+    claim: str
+    unit: str
+    value: float
+    low: float  # of its 95 % interval; NaN or infinite where there is no such end
+    high: float
+    n: int  # how many seeds it is the mean of; 1 for an estimate with an interval of its own
+    relation: str
+    bound_low: float  # infinite where the relation has none
+    bound_high: float
+    verdict: str  # reproduced | not reproduced | inconclusive
+    published: str
+    source: str
+    status: str
+    bound_first: bool
+    note: str
+
+    @property
+    def measured(self) -> str:
+        """The value with its half width, or with the ends of its own interval, for people."""
+        if not self.n:
+            return '–'
+        text, ends = _number(self.value, self.unit), (self.low, self.high)
+        if self.n > 1 and not math.isnan(self.high):
+            text += f' ± {_number(self.high - self.value, self.unit)}'
+        elif self.n == 1 and not all(map(math.isnan, ends)):
+            text += ' ({} to {})'.format(*(_number(end, self.unit) if math.isfinite(end) else '?' for end in ends))
+        return f'{text} {self.unit}'.rstrip()
+
+    @property
+    def expected(self) -> str:
+        """The relation and the bound, for people."""
+        finite = filter(math.isfinite, (self.bound_low, self.bound_high))
+        return f'{self.relation} {" to ".join(_number(bound, self.unit) for bound in finite)} {self.unit}'.rstrip()
+
+
+def verdicts(
+    workdir: Path, settings: Mapping[str, Any], runs: pd.DataFrame, experiment: Path | None = None
+) -> tuple[list[Verdict], list[str]]:
+    """The verdicts on a study's claims, and lines that say what there is to be said of them.
+
+    `settings` are those of study.json, and `runs` the table of the workdir, where `runs.attrs['answer']` has the
+    numbers of a search's answer. Left out are the claims of an experiment about another dataset, and those about
+    recipes that the experiment has and this study, with other values on its command line, has not. Where the
+    experiment can't be had, see `loading.call`, the verdicts are those of claims.csv.
+
+    Raises:
+      UserError: claims.csv would be needed and is damaged.
+    """
+    if not settings['claims']:
+        return [], []
+    try:
+        made, own = call(settings['claims'], settings.get('variant', ''), experiment)
+        if len({claim.name for claim in made if isinstance(claim, Claim)}) < len(made):
+            raise UserError(f'{settings["claims"]} does not return a list of Claim, each with a name of its own')
+    except UserError as error:
+        kept = read(workdir / 'claims.csv')
+        return kept, [f'claims {"as claims.csv has them" if kept else "left out"}: {error}']
+    dataset = own.data.dataset
+    if dataset != settings['dataset']:
+        return [], [f'{_count(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
+    planned = [(recipe, seed, 'running') for recipe in settings['recipes'] for seed in range(settings['seeds'])]
+    absent = [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
+    judged = evaluate(made, runs, [*planned, *absent])
+    left_out = len(made) - len(judged)
+    return judged, [f'{_count(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
+
+
+def evaluate(
+    claims: Iterable[Claim], runs: pd.DataFrame, planned: Sequence[tuple[str, int, str]] = ()
+) -> list[Verdict]:
+    """Holds each claim against the rows in which all splits were evaluated.
+
+    The verdict is `reproduced` if the whole 95 % interval (Student's t over seeds, or an estimate's own) lies within
+    the bound, `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`.
+    `planned` are (recipe, seed, status) of runs that may have no row yet. A claim about one that is 'absent' has no
+    verdict.
+    """
+    table = _table(runs, planned)
+    return [verdict for claim in claims if (verdict := _evaluate(claim, table))]
+
+
+def _table(runs: pd.DataFrame, planned: Sequence[tuple[str, int, str]]) -> pd.DataFrame:
+    """The table that claims see: the full rows, and of a run that has none the first, or one with its name alone."""
+    full = runs[['train_accuracy', 'test_accuracy']].notna().all(axis=1)
+    table = runs.copy()
+    at_the_end = [*runs.columns[runs.columns.get_loc('eval_seconds') + 1 :]]
+    table[at_the_end] = runs.groupby('run')[at_the_end].bfill()  # the last row may not be full
+    table = table[full | ~(runs['run'].isin(runs.loc[full, 'run']) | runs.duplicated('run'))]
+    known = set(runs['run'])
+    missing = [(run, *about) for about in planned if (run := f'{about[0]}-seed{about[1]}') not in known]
+    if missing:
+        named = pd.DataFrame(missing, columns=['run', 'recipe', 'seed', 'status'])
+        table = pd.concat([table, named], ignore_index=True)
+        table.attrs = runs.attrs
+    return table
+
+
+def _evaluate(claim: Claim, runs: pd.DataFrame) -> Verdict | None:
+    measured, n, notes = interval([]), 0, list[str]()
+    with reading() as known:
+        try:
+            found = claim.measure(runs)
+            if isinstance(found, Estimate):
+                measured, n = found, 1
+            else:
+                measured, n, notes = _over_seeds(pd.Series(found, dtype=float), runs, known)
+        except AbsentError:
+            return None
+        except UnreadableError as error:
+            notes = [str(error)]
+        except Exception as error:
+            file = getattr(getattr(claim.measure, '__code__', None), 'co_filename', '?')
+            notes = [f'cannot be computed: {where(error, Path(file), Path(file).name)}']
+    notes += dict.fromkeys(known.notes)
+    of = runs[runs['recipe'].isin(known.recipes)].drop_duplicates('run')['status']
+    for status, word in (('diverged', 'diverged'), ('running', 'unfinished')):
+        if number := int((of == status).sum()):
+            notes.append(f'{_count(number, "run")} {word}')
+    if claim.status == 'U':
+        notes.append("the source's figure is unverified")
+    if not known.has_interval:
+        measured = Estimate(measured.value, math.nan, math.nan)
+    return Verdict(
+        *(claim.name, claim.text, claim.unit, *measured, n, *claim.bound),
+        _judge(measured, *claim.bound[1:]) if known.conclusive else 'inconclusive',
+        *(claim.published, claim.source, claim.status, claim.bound_first, '; '.join(notes)),
+    )
+
+
+def _over_seeds(values: pd.Series, runs: pd.DataFrame, known: Reading) -> tuple[Estimate, int, list[str]]:
+    """The mean, of how many seeds, and how many were left out; a seed whose runs are all done is not left out."""
+    done = runs[runs['recipe'].isin(known.recipes) & (runs['status'] == 'done')]
+    recipes = done.groupby('seed')['recipe'].nunique().reindex(values.index, fill_value=0)
+    counted, finite = values[values.notna() | (recipes == len(known.recipes))], values[np.isfinite(values)]
+    left_out = f' of {len(values)}' * (len(counted) < len(values))
+    notes = [f'{len(counted)}{left_out} seed{"s" * (len(values) != 1)}']
+    if len(finite) < len(counted):  # what is left is not the whole
+        notes.append(f'no finite value for {len(counted) - len(finite)} of them, which no mean includes')
+        known.has_interval = False
+    return interval(finite), len(finite), notes
+
+
+def _judge(measured: Estimate, low: float, high: float) -> str:
+    def reaches(number: float, bound: float) -> bool:
+        # The mean of n equal numbers can be off in the last place, which must not decide over an exact quantity.
+        return number >= bound or math.isclose(number, bound, rel_tol=1e-12)
+
+    if math.isnan(measured.low):
+        return 'inconclusive'
+    if reaches(measured.low, low) and reaches(high, measured.high):
+        return 'reproduced'
+    return 'inconclusive' if reaches(measured.high, low) and reaches(high, measured.low) else 'not reproduced'
+
+
+def cells(verdict: Verdict) -> tuple[str, ...]:
+    """A verdict's row under HEADINGS."""
+    first = verdict.claim, verdict.measured, verdict.expected, verdict.published
+    return *first, verdict.verdict, verdict.source, verdict.note
+
+
+def finding(template: str, verdicts: Iterable[Verdict]) -> str:
+    """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two.
+
+    '' if the template names something that has no verdict.
+    """
+    words: dict[str, str] = {}
+    for v in verdicts:
+        words |= {v.id: f'{v.measured} ({v.verdict})', f'{v.id}.value': v.measured, f'{v.id}.verdict': v.verdict}
+    braces = re.compile(r'\{([^{}]*)\}')
+    known = all(name in words for name in braces.findall(template))
+    return braces.sub(lambda match: words[match[1]], template) if known else ''
+
+
+def write(path: Path, verdicts: Iterable[Verdict]) -> None:
+    """Writes claims.csv; a number that there is not, or that is infinite, is a blank."""
+    table = pd.DataFrame(list(verdicts), columns=Verdict._fields).replace([math.inf, -math.inf], math.nan)
+    replace(path, table.to_csv(index=False, float_format='%.9g', lineterminator='\n'))
+
+
+def read(path: Path) -> list[Verdict]:
+    """Reads a claims.csv to nine digits, blanks as NaN; no verdicts where there is none.
+
+    One of an earlier version has no units, and does not say which bounds were first.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    made = []
+    try:
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding='utf-8') if path.exists() else ''))
+        for row in rows:
+            first = row.get('bound_first') != 'False'
+            cells: dict[str, Any] = {'unit': '', **row, 'n': int(row['n']), 'bound_first': first}
+            cells |= {name: float(cells[name] or 'nan') for name in ('value', 'low', 'high', 'bound_low', 'bound_high')}
+            made.append(Verdict(*(cells[name] for name in Verdict._fields)))
+    except (OSError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f'workdir: {path} is damaged: {error!r}; remove it') from error
+    return made
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number} {what}{"s" * (number != 1)}'
+
+
+def _number(value: float, unit: str) -> str:
+    if unit:
+        return f'{100 * value:z.2f}'
+    return f'{value:,.0f}' if 1e3 <= abs(value) < 1e9 else f'{value:.4g}'

@@ -1,0 +1,228 @@
+"""What claims are made of: numbers of the runs of each seed.
+
+Each function takes the table of runs (see `bsgap.runs`) and a recipe: its name, a pattern such as 'bs*', or a tuple of
+them. It returns a Series with a value for each seed, so that `value(runs, 'a', 'gap') - value(runs, 'b', 'gap')` is
+paired by seed. All of a seed's value comes from that seed's runs alone, what is selected included: each seed is a
+replication of the whole study. A run that diverged is never selected; where just that run is needed the seed's value is
+NaN, and so it is where a run is not finished. What there is to know of it besides is kept, see `reading`.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import difflib
+import fnmatch
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bsgap.analysis import scaling
+from bsgap.analysis.statistics import Estimate, at_common_x
+
+Recipe = str | tuple[str, ...]
+
+
+@dataclasses.dataclass
+class Reading:
+    """What there is to know of a value besides: of which recipes it is, what to note, what it may not have."""
+
+    recipes: set[str] = dataclasses.field(default_factory=set)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    has_interval: bool = True
+    conclusive: bool = True
+
+
+class UnreadableError(LookupError):
+    """Why a quantity can't be read from the runs."""
+
+
+class AbsentError(UnreadableError):
+    """A run that the quantity is about is not part of this study."""
+
+
+class _LeftOutError(Exception):
+    """A seed has no run that may be used."""
+
+
+_reading: contextvars.ContextVar[Reading] = contextvars.ContextVar('reading')
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[Reading]:
+    """What there is to know of all that is measured within."""
+    token = _reading.set(Reading())
+    try:
+        yield _reading.get()
+    finally:
+        _reading.reset(token)
+
+
+def value(runs: pd.DataFrame, recipe: Recipe, column: str, at: float | str = 'end', by: str | None = None) -> pd.Series:
+    """A column of the table, in its unit, in the row that `at` says: 'end' | 'best', by `by` | the number of an epoch.
+
+    Of several recipes the run with the highest value of column `by` in that row is taken. With `at` 'best' that is
+    validation_accuracy unless it is given.
+    """
+    by = by or ('validation_accuracy' if at == 'best' else None)
+
+    def of_seed(rows: pd.DataFrame) -> float:
+        rows = _rows(_finished(rows, every=not by), at, by)
+        return rows[column].loc[_best(rows[by]) if by else _only(rows).index[0]]
+
+    return _by_seed(runs, recipe, of_seed, column, by=by)
+
+
+def growth(runs: pd.DataFrame, recipe: str, y: str, x: str) -> pd.Series:
+    """The exponent p of y ∝ x^p over the rows of a run in which both columns are above 0."""
+
+    def of_seed(rows: pd.DataFrame) -> float:
+        rows = _only(_finished(rows))
+        return _power(rows[(rows[x] > 0) & (rows[y] > 0)], y, x)
+
+    return _by_seed(runs, recipe, of_seed, y, x)
+
+
+def exponent(
+    runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: float | str = 'end'
+) -> pd.Series:
+    """The exponent p of y ∝ x^p with one point a run, or, with `by`, one for each x: the run that is best by it.
+
+    Such a choice at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive.
+    """
+    at_an_end: list[bool] = []
+
+    def of_seed(rows: pd.DataFrame) -> float:
+        if not by:
+            return _power(_rows(_finished(rows), at, by), y, x)
+        finished = _rows(_finished(rows, every=False), at, by)
+        if set(finished[x].dropna()) != set(rows[x].dropna()):
+            raise _LeftOutError
+        chosen = finished.loc[[_best(group[by]) for _, group in finished.groupby(x)]]
+        tried = rows.groupby('run').tail(1).groupby(x)[y].agg(['min', 'max']).loc[chosen[x]]
+        at_an_end.extend((tried.to_numpy() == chosen[[y]].to_numpy()).any(1))
+        return _power(chosen, y, x)
+
+    values, known = _by_seed(runs, recipe, of_seed, y, x, by=by), _reading.get(Reading())
+    if any(at_an_end):
+        known.notes.append(f'the best is at an end of the range in {sum(at_an_end)} of {len(at_an_end)} choices')
+        known.conclusive = False
+    return values
+
+
+def until(runs: pd.DataFrame, recipe: Recipe, column: str, reaches: str, target: float) -> pd.Series:
+    """A column, such as 'update', where column `reaches` first reaches a value, in the run that needs least.
+
+    Linear between rows; infinite where it is not reached. Runs that diverged are passed over.
+    """
+
+    def of_run(run: pd.DataFrame) -> float:
+        x_P, y_P = run[reaches].to_numpy(), run[column].to_numpy()
+        crossed_P = (x_P[:-1] < target) & (target <= x_P[1:])
+        if not crossed_P.any():
+            return math.inf
+        p = int(crossed_P.argmax())
+        return y_P[p] + (target - x_P[p]) / (x_P[p + 1] - x_P[p]) * (y_P[p + 1] - y_P[p])
+
+    def of_seed(rows: pd.DataFrame) -> float:
+        return min(of_run(run) for _, run in _finished(rows, every=False).groupby('run'))
+
+    return _by_seed(runs, recipe, of_seed, column, reaches)
+
+
+def spread(runs: pd.DataFrame, recipe: Recipe, column: str, relative: bool = False) -> pd.Series:
+    """How far apart runs are, largest − smallest, at the largest η·t (`learning_rate_sum`) that all of them reached.
+
+    Linear between rows; `relative` divides by their mean there.
+    """
+
+    def of_seed(rows: pd.DataFrame) -> float:
+        curves = [(run['learning_rate_sum'], run[column]) for _, run in _finished(rows).groupby('run')]
+        if len(curves) < 2:
+            raise UnreadableError('a spread needs two recipes')
+        if (found := at_common_x(curves)) is None:
+            raise UnreadableError('evaluated too seldom to compare at the same learning rate × updates')
+        apart, mean = float(np.ptp(found[1])), float(found[1].mean())
+        return (apart / mean if mean else math.nan) if relative else apart
+
+    return _by_seed(runs, recipe, of_seed, column, 'learning_rate_sum')
+
+
+def found(runs: pd.DataFrame, name: str) -> Estimate:
+    """A number of a search's answer with its own interval; an end that is not known, or not bounded, is infinite."""
+    if not (known := runs.attrs.get('answer', {}).get(name)):
+        raise UnreadableError(f'{name} is not known')
+    low, high = known['low'], known['high']
+    return Estimate(known['value'], -math.inf if low is None else low, math.inf if high is None else high)
+
+
+def _by_seed(
+    runs: pd.DataFrame, recipe: Recipe, of_seed: Callable[[pd.DataFrame], float], *columns: str, by: str | None = None
+) -> pd.Series:
+    """`of_seed` of the rows of each seed's runs, if it has all of them and none of them is still running."""
+    patterns, recipes = (recipe,) if isinstance(recipe, str) else recipe, set(runs['recipe'])
+    if unmatched := [pattern for pattern in patterns if not fnmatch.filter(recipes, pattern)]:
+        raise UnreadableError(f'no run matches {", ".join(unmatched)}')
+    matched = {name for pattern in patterns for name in fnmatch.filter(recipes, pattern)}
+    ours = runs[runs['recipe'].isin(matched)]
+    if absent := set(ours.loc[ours['status'] == 'absent', 'recipe']):
+        raise AbsentError(f'{", ".join(sorted(absent))} is not part of this study')
+    for column in (*columns, *([by] if by else [])):
+        if column not in runs:
+            near = ''.join(f', but {name}' for name in difflib.get_close_matches(column, runs.columns, n=1))
+            raise UnreadableError(f'the runs have no {column}{near}')
+    values = pd.Series(math.nan, index=sorted(ours['seed'].unique()))
+    for seed, rows in ours.groupby('seed'):
+        with contextlib.suppress(_LeftOutError):
+            if set(rows['recipe']) == matched and not (rows['status'] == 'running').any():
+                values[seed] = of_seed(rows)
+    known = _reading.get(Reading())
+    known.recipes |= matched
+    if (by or '').startswith('test_'):
+        known.notes.append('selected on the test split')
+    if any(column.endswith('seconds') for column in columns):
+        known.notes.append('time is measured once for all seeds')
+        known.has_interval = False
+    return values
+
+
+def _finished(rows: pd.DataFrame, every: bool = True) -> pd.DataFrame:
+    """The rows of the runs that are done; the seed is left out if none is, or not `every` one that is needed."""
+    done = rows[rows['status'] == 'done']
+    if done.empty or (every and len(done) < len(rows)):
+        raise _LeftOutError
+    return done
+
+
+def _only(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, which must be of one run."""
+    if len(names := list(rows['recipe'].unique())) > 1:
+        raise UnreadableError(f'by must choose one of {", ".join(names)}')
+    return rows
+
+
+def _rows(rows: pd.DataFrame, at: float | str, by: str | None) -> pd.DataFrame:
+    """The row of each run that `at` says."""
+    by_run = rows.groupby('run', sort=False)
+    if at == 'end':
+        return by_run.tail(1)
+    if at == 'best':
+        return rows.loc[[_best(run[by]) for _, run in by_run]]
+    there = rows[np.isclose(rows['epoch'], at, rtol=1e-9, atol=0)].drop_duplicates('run')
+    if len(there) < by_run.ngroups:
+        raise UnreadableError(f'not evaluated at epoch {at:g}')
+    return there
+
+
+def _best(scores: pd.Series) -> Any:
+    """The label of the first highest score."""
+    return scores.fillna(-math.inf).idxmax()
+
+
+def _power(points: pd.DataFrame, y: str, x: str) -> float:
+    try:
+        return scaling.exponent(points[x], points[y])
+    except ValueError:
+        raise UnreadableError('an exponent needs two points and all values above 0') from None

@@ -1,0 +1,80 @@
+"""Means over seeds with their 95 % intervals."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.special
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval; an end is NaN where it is not known, 0 or infinite where nothing bounds it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def standard_errors(n: Any) -> Any:
+    """To each side of the mean of n values, in its 95 % interval: Student's t with n − 1 degrees of freedom.
+
+    `n` is a number or an array of them; NaN where it is below 2.
+    """
+    return scipy.special.stdtrit(np.subtract(n, 1), 0.975)
+
+
+def interval(values: Iterable[float]) -> Estimate:
+    """The mean of n independent values and its 95 % interval (Student's t), which is NaN for n = 1; all NaN for n = 0.
+
+    A value that is NaN makes all of it NaN.
+    """
+    array = np.asarray(list(values), float)
+    mean = float(array.mean()) if array.size else math.nan
+    if array.size < 2:
+        return Estimate(mean, math.nan, math.nan)
+    half_width = float(standard_errors(array.size) * array.std(ddof=1) / math.sqrt(array.size))
+    return Estimate(mean, mean - half_width, mean + half_width)
+
+
+def intervals(grouped: Any) -> pd.DataFrame:
+    """`interval` of each group of a pandas SeriesGroupBy, such as `runs.groupby(['recipe', 'update'])['gap']`.
+
+    NaN are left out, as pandas does.
+
+    Returns:
+      A row a group, in their order, with the groups' index: `value` (the mean), `low`, `high`: float64, in the unit of
+      the values, `low` and `high` NaN for one value; `n`: int64, how many values that are not NaN.
+    """
+    mean, n = grouped.mean(), grouped.count()
+    half_width = standard_errors(n) * grouped.std(ddof=1) / np.sqrt(n)
+    return pd.DataFrame({'value': mean, 'low': mean - half_width, 'high': mean + half_width, 'n': n})
+
+
+def at_common_x(curves: Sequence[tuple[Any, Any]]) -> tuple[float, np.ndarray] | None:
+    """The largest x that all curves (x, y) reached, and their y there, linear between points.
+
+    None if a curve has no second point by then.
+    """
+    curves = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves]
+    common = min(x[-1] for x, _ in curves)
+    # metrics.csv has nine digits.
+    if any(len(x) < 2 or (x[1] > common and not math.isclose(x[1], common, rel_tol=1e-8)) for x, _ in curves):
+        return None
+    return float(common), np.asarray([np.interp(common, x, y) for x, y in curves])
+
+
+def percent(estimate: Estimate | Mapping[str, Any]) -> str:
+    """A fraction as per cent, with its interval if there is one: '97.50 ± 0.60 %'. Of plain data as well."""
+    return _plus_minus(estimate, '.2f') + ' %'
+
+
+def points(estimate: Estimate | Mapping[str, Any]) -> str:
+    """A difference of fractions in percentage points, likewise: '+0.40 ± 0.20'."""
+    return _plus_minus(estimate, '+.2f')
+
+
+def _plus_minus(estimate: Estimate | Mapping[str, Any], form: str) -> str:
+    value, _, high = Estimate(**estimate) if isinstance(estimate, Mapping) else estimate
+    return f'{100 * value:{form}}' + ('' if high is None or math.isnan(high) else f' ± {100 * (high - value):.2f}')

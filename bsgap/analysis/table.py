@@ -1,0 +1,98 @@
+"""The table of runs, a row an evaluation, and results.csv, a row a run."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bsgap.errors import UserError
+from bsgap.files import replace
+from bsgap.training.rows import COUNTS, Record, columns, read_records
+
+RESULT_COLUMNS = (
+    *('run', 'recipe', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
+    *('train_loss', 'train_accuracy', 'validation_accuracy', 'test_loss', 'test_accuracy', 'gap', 'status', 'seconds'),
+)
+
+
+def runs(workdir: str | Path) -> pd.DataFrame:
+    """All evaluations of all runs of a workdir, a row each: by batch size at the start, recipe, seed, update.
+
+    `runs(workdir).groupby('run').tail(1)` is how each run ended.
+
+    Returns:
+      A table with the index 0, 1, …; a run that was not evaluated yet has no row. Its columns are
+      `run`, `recipe`, `status` (text): the run's name, its recipe's, and done | diverged | stopped (by a search) |
+        running; the same in all rows of a run, as are the next two.
+      `seed`, `n` (int64): `n` is the number of training examples.
+      `update`, `examples`, `batch_size` (int64): where the row was measured, and the batch size from there on.
+      `epoch`, `learning_rate`, `learning_rate_sum` (of all updates until then), losses, accuracies, `gap`, `distance`
+        (from the weights at the start), `grad_norm` and others (float64), as in metrics.csv; NaN where not measured.
+        Accuracies and the gap are fractions; `train_seconds` and `eval_seconds` are seconds since the start.
+      `recipe.FIELD`: the fields of the recipe: a number (float64), a text, True or False, a list as its JSON; NaN where
+        it has none. `recipe.batch_size` and `recipe.learning_rate` are those of the first stage if no others are given.
+      What was measured of the weights at the end (float64), such as `sharpness_0.001`, in the run's last row; else NaN.
+
+    Raises:
+      UserError: `workdir` holds no study, or a file is damaged.
+    """
+    workdir = Path(workdir)
+    if not (workdir / 'study.json').exists():
+        raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
+    return table(read_records(workdir))
+
+
+def table(records: Iterable[Record]) -> pd.DataFrame:
+    """The table of `runs`, from records in their order."""
+    records = list(records)
+    validated = any('validation_accuracy' in row for record in records for row in record.rows)
+    measures = columns(('train', 'validation', 'test') if validated else ('train', 'test'))
+    measured = list(dict.fromkeys(name for record in records for name in record.measured))
+    texts, whole = ['run', 'recipe', 'status'], ['seed', 'n', *(name for name in measures if name in COUNTS)]
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        about = {'run': record.name, 'status': record.status, **{k: record.about[k] for k in ('recipe', 'seed', 'n')}}
+        rows += [{**about, **row} for row in record.rows]
+        if record.rows:
+            rows[-1] |= record.measured
+    made = pd.DataFrame(rows, columns=[*texts, 'seed', 'n', *measures, *measured])
+    made = made.astype(dict.fromkeys(made, np.float64) | dict.fromkeys(texts, str) | dict.fromkeys(whole, np.int64))
+    names = pd.Index([record.name for record in records], dtype=str)
+    fields = pd.DataFrame([_fields(record.about) for record in records], names)
+    return made.join(fields.apply(_as_numbers), on='run')[[*texts, 'seed', 'n', *measures, *fields, *measured]]
+
+
+def _fields(about: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a run's recipe, lists and mappings as their JSON."""
+    fields = {name: about['stages'][0][name] for name in ('batch_size', 'learning_rate')} | about['fields']
+    return {f'recipe.{k}': json.dumps(v) if isinstance(v, list | dict) else v for k, v in fields.items()}
+
+
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """As float64 if all that it has are numbers."""
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in column.dropna()]
+    return column.astype(np.float64) if all(numbers) else column
+
+
+def write_results(workdir: Path, records: Iterable[Record]) -> None:
+    """Writes results.csv: each run's last row, or blanks where there is none yet."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(RESULT_COLUMNS)
+    for record in records:
+        about, stages = record.about, record.about['stages']
+        row: dict[str, Any] = {'batch_size': stages[0]['batch_size'], 'learning_rate': stages[0]['learning_rate']}
+        if record.rows:
+            row |= record.rows[-1]
+            row |= {'epochs': row['epoch'], 'updates': row['update']}
+            row['seconds'] = row['train_seconds'] + row['eval_seconds']
+        row |= {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed'], 'status': record.status}
+        row['momentum'] = stages[-1]['momentum']
+        cells = [row.get(column, '') for column in RESULT_COLUMNS]
+        writer.writerow([f'{cell:.9g}' if isinstance(cell, float) else cell for cell in cells])
+    replace(workdir / 'results.csv', text.getvalue())

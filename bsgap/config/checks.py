@@ -1,0 +1,112 @@
+"""Checks of what a user typed. Whatever is wrong ends in a `UserError` of one line."""
+
+import difflib
+import math
+import numbers
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bsgap.errors import UserError
+
+MOST = 1e30  # what any number may be; more is a slip, and float32 ends soon after
+
+Check = Callable[[str, Any], Any]  # check(field, value) returns the value, or raises UserError
+
+
+def require(ok: Any, field: str, problem: str) -> None:
+    """Refuses what was given for a field, unless it is `ok`."""
+    if not ok:
+        raise UserError(f'config.{field}: {problem}')
+
+
+def number(allowed: str, ok: Callable[[Any], bool], whole: bool = False) -> Check:
+    """Checks that a number is finite and `ok`; makes it a float, or an int if `whole`."""
+
+    def check(field: str, value: Any) -> Any:
+        real: Any = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+        if abs(real) < MOST and ok(real) and (not whole or real == int(real)):
+            return int(real) if whole else float(real)
+        raise UserError(f'config.{field}: {value!r} is not allowed; it must be {allowed}')
+
+    return check
+
+
+def one_of(allowed: Iterable[str]) -> Check:
+    def check(field: str, value: Any) -> Any:
+        require(value in allowed, field, f'{value!r} is not known; it must be one of {", ".join(map(str, allowed))}')
+        return value
+
+    return check
+
+
+def tuple_of(check: Check) -> Check:
+    def checked(field: str, given: Any) -> tuple[Any, ...]:
+        require(isinstance(given, tuple | list), field, f'{given!r} is not allowed; it must be a tuple, such as (64,)')
+        # The command line has no other word for an empty tuple than an empty string.
+        return tuple(check(field, value) for value in given) if tuple(given) != ('',) else ()
+
+    return checked
+
+
+def optional(check: Check) -> Check:
+    return lambda field, value: None if value is None else check(field, value)
+
+
+def boolean(field: str, value: Any) -> bool:
+    return one_of((True, False))(field, value)  # type: ignore[arg-type]
+
+
+def text(field: str, value: Any) -> str:
+    require(isinstance(value, str), field, f'{value!r} is not allowed; it must be a text')
+    return value
+
+
+def name(field: str, value: Any) -> str:
+    ok = isinstance(value, str) and re.fullmatch(r'\w[\w.-]*', value)
+    require(ok, field, f'{value!r} is not allowed; a name is letters, digits, "_", and then "." and "-"')
+    return value
+
+
+def hashable(field: str, value: Any) -> Any:
+    """Lists become tuples, as they can't be part of what a compiled program is known by."""
+    if isinstance(value, tuple | list):
+        return tuple(hashable(field, item) for item in value)
+    try:
+        hash(value)
+    except TypeError:
+        raise UserError(f'config.{field}: {value!r} is not allowed; it must be a number, a text, or a tuple') from None
+    return value
+
+
+def mapping(field: str, value: Any) -> dict[str, Any]:
+    require(isinstance(value, Mapping | ConfigDict), field, f'{value!r} is not allowed; it must map names to values')
+    return value.to_dict() if isinstance(value, ConfigDict) else dict(value)
+
+
+def pair(field: str, value: Any) -> tuple[str, str]:
+    ok = isinstance(value, tuple | list) and len(value) == 2
+    require(ok, field, f"{value!r} is not allowed; it must be a pair of recipes, ('bs256', 'bs6000')")
+    return text(field, value[0]), text(field, value[1])
+
+
+def same_fields(prefix: str, config: Any, known: Iterable[str]) -> None:
+    """Checks that a mapping has the fields that are known and no others; `prefix` ends with a dot, or is empty."""
+    if not isinstance(config, Mapping | ConfigDict):
+        raise UserError(f'config.{prefix[:-1]}: {config!r} is not allowed; it must have the fields {", ".join(known)}')
+    for field in sorted(set(config).difference(known)):
+        near = difflib.get_close_matches(field, known, n=1)
+        hint = f'did you mean config.{prefix}{near[0]}?' if near else f'known: {", ".join(known)}'
+        raise UserError(f'config.{prefix}{field}: unknown field; {hint}')
+    for field in known:
+        require(field in config, prefix + field, 'missing; start the config from bsgap.default_config()')
+
+
+count = number('a whole number of at least 1', lambda v: v >= 1, whole=True)
+count_or_0 = number('a whole number of at least 0', lambda v: v >= 0, whole=True)
+at_least_0 = number('a number of at least 0', lambda v: v >= 0)
+above_0 = number('a number above 0', lambda v: v > 0)
+share = number('a number of at least 0 and below 1', lambda v: 0 <= v < 1)
+batch_size = number('a whole number from 1 to the number of training examples', lambda v: v >= 1, whole=True)

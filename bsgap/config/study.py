@@ -1,0 +1,174 @@
+"""A checked configuration: `resolve` turns what a user gave into the frozen `Study` that the rest of bsgap reads.
+
+Whatever a user gets wrong ends in a `UserError` of one line.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from bsgap.config import recipe
+from bsgap.config.checks import mapping, name, one_of, require, same_fields, tuple_of
+from bsgap.config.fields import RECIPE_FIELDS, SEARCH_FIELDS, STUDY_FIELDS, default
+from bsgap.config.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which examples there are and how to scale them; see STUDY_FIELDS."""
+
+    dataset: str
+    validation: float
+    data_seed: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """See SEARCH_FIELDS; `base` has every field of a recipe, the others are the values of the sweep, ascending."""
+
+    rungs: int
+    keep: float
+    widen: int
+    budget_epochs: float
+    budget_updates: int
+    budget_seconds: float
+    target: float
+    confirm_seeds: int
+    base: Mapping[str, Any]
+    batch_sizes: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    momenta: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A checked configuration: recipes × seeds on a dataset, and what is made of them; see STUDY_FIELDS."""
+
+    data: Data
+    recipes: tuple[Recipe, ...]
+    name: str
+    seeds: int
+    claims: str
+    variant: str
+    finding: str
+    figures: tuple[str, ...]
+    measurements: tuple[str, ...]
+    lines: tuple[tuple[str, str], ...]
+    max_physical_batch: int
+    precision: str
+    run_axis: Literal['auto', 'vmap', 'map']
+    max_parallel_runs: int
+    segment_seconds: float
+    checkpoint_seconds: float
+    tensorboard: bool
+    search: Search | None
+
+
+def resolve(config: ConfigDict) -> Study:
+    """Checks every field of `config` and returns the study it describes.
+
+    Raises:
+      UserError: a field is missing, unknown, or has a value that is not allowed.
+    """
+    known = default()
+    same_fields('', config, known)
+    same_fields('sweep.', config.sweep, known.sweep)
+    same_fields('search.', config.search, known.search)
+    checked = {key: field.check(key, config[key]) for key, field in STUDY_FIELDS.items()}
+    recipes = _recipes(config)
+    names = [made.name for made in recipes]
+    for line in checked['lines']:
+        first, second = (recipes[names.index(one_of(names)('lines', end))] for end in line)
+        same = (first.architecture, first.training_set) == (second.architecture, second.training_set)
+        require(same, 'lines', f'{line} is not allowed; the two must have the same model and examples')
+    most = checked['max_physical_batch']
+    for made in recipes:
+        norm, largest = made.architecture.batch_norm, max(stage.batch_size for stage in made.stages)
+        ok = not norm or made.architecture.ghost_batch or largest <= most
+        needs = f'at least {largest} for batch normalization over a whole batch, or set ghost_batch'
+        require(ok, 'max_physical_batch', f'{most} is not allowed (recipe {made.name}); it must be {needs}')
+        for field, ok, needs in (
+            ('validate_at', checked['validation'], 'a validation split'),
+            ('noise_scale', not norm, 'a model without batch_norm'),
+        ):
+            value = getattr(made, field)
+            require(ok or not value, field, f'{value} is not allowed (recipe {made.name}); it needs {needs}')
+    search = _search(config, checked['validation'])
+    data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
+    return Study(data=data, recipes=recipes, search=search, **checked)
+
+
+def _search(config: ConfigDict, validation: float) -> Search | None:
+    fields = {key: field.check(f'search.{key}', config.search[key]) for key, field in SEARCH_FIELDS.items()}
+    if not fields['rungs']:
+        return None
+    base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
+    swept = {key: tuple(values) for key, values in config.sweep.items() if tuple(values) not in ((), ('',))}
+    searched = ('batch_size', 'learning_rate', 'momentum')
+    for ok, field, needs in (
+        (validation > 0, 'validation', 'above 0'),
+        (not config.recipes, 'recipes', 'empty: give a sweep'),
+        (set(swept) <= set(searched), 'sweep', f'of {", ".join(searched)} alone'),
+        (len(set(swept.get('batch_size', ()))) > 1, 'sweep.batch_size', 'at least two batch sizes'),
+        (len(set(swept.get('learning_rate', ()))) > 1, 'sweep.learning_rate', 'at least two learning rates'),
+        (min(swept.get('learning_rate', (1,))) > 0, 'sweep.learning_rate', 'above 0'),
+        (base['learning_rate'] > 0, 'learning_rate', 'above 0'),
+        (base['schedule'] == 'constant', 'schedule', 'constant'),
+        (base['scaling'] == 'none', 'scaling', 'none'),
+        (base['beta_scaling'] == 'none', 'beta_scaling', 'none'),
+        (not config.lines, 'lines', 'empty'),
+        (not config.measurements, 'measurements', 'empty'),
+        (fields['budget_updates'] != 1, 'search.budget_updates', '0 or at least 2'),
+    ):
+        require(ok, field, f'is not allowed in a search; it must be {needs}')
+    grid = {
+        key: tuple(sorted(RECIPE_FIELDS[key].check(key, v) for v in swept.get(key, (base[key],)))) for key in searched
+    }
+    sizes, rates, momenta = (grid[key] for key in searched)
+    return Search(base=base, batch_sizes=sizes, learning_rates=rates, momenta=momenta, **fields)
+
+
+def _recipes(config: ConfigDict) -> tuple[Recipe, ...]:
+    """The sweep's recipes, then those with names; the base alone if there are neither."""
+    base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
+    axes = {key: tuple_of(field.check)(f'sweep.{key}', config.sweep[key]) for key, field in RECIPE_FIELDS.items()}
+    axes = {key: values for key, values in axes.items() if values}
+    tables = mapping('recipes', config.recipes)
+    recipes = [
+        recipe.make(recipe.swept_name(base, swept := dict(zip(axes, values, strict=True))), 'sweep.', base, swept)
+        for values in itertools.product(*axes.values())
+        if axes or not tables
+    ]
+    for label in sorted(tables):
+        where = f'recipes.{name("recipes", label)}'
+        changes = mapping(where, tables[label])
+        stages = changes.pop('stages', None)
+        same_fields(f'{where}.', {**base, **changes}, base)
+        checked = {key: RECIPE_FIELDS[key].check(f'{where}.{key}', value) for key, value in changes.items()}
+        recipes.append(recipe.make(label, f'{where}.', base, checked, stages))
+    names = [made.name for made in recipes]
+    twice = ', '.join(sorted({label for label in names if names.count(label) > 1}))
+    require(not twice, 'sweep', f'{twice} is listed twice; each recipe must be given once')
+    return tuple(recipes)
+
+
+def settings(study: Study) -> dict[str, Any]:
+    """The study as plain data, under the names that the config has."""
+    fields = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+    fields.update(dataclasses.asdict(fields.pop('data')))
+    if search := fields.pop('search'):
+        fields |= {f'search.{name}': getattr(search, name) for name in SEARCH_FIELDS}
+    fields['recipes'] = {made.name: recipe_settings(made) for made in study.recipes}
+    return json.loads(json.dumps(fields))
+
+
+def recipe_settings(made: Recipe) -> dict[str, Any]:
+    """A recipe as plain data: its fields as they were given, and its stages."""
+    fields = dict(made.fields) | {'model_arguments': dict(made.architecture.arguments)}
+    return {'fields': fields, 'stages': [dataclasses.asdict(stage) for stage in made.stages]}

@@ -1,0 +1,36 @@
+"""Files that are whole, whatever happens while they are written."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from bsgap.errors import UserError
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      UserError: it can't be read, or lacks one of `keys`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        missing = [key for key in keys if key not in content]
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f'workdir: {path} is damaged: {error}; restore it or use another workdir') from error
+    if missing or not isinstance(content, dict):
+        raise UserError(f'workdir: {path} is damaged: {missing} missing; restore it or use another workdir')
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    replace(path, json.dumps(content, indent=2) + '\n')
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file as a whole, so that a killed process leaves the old one or the new one."""
+    part = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
+    part.write_text(text, encoding='utf-8')
+    part.replace(path)

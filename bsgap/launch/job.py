@@ -1,0 +1,180 @@
+"""A launch from its beginning to its end: train what is missing, measure, report."""
+
+import concurrent.futures
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from bsgap import config, data
+from bsgap.analysis.table import write_results
+from bsgap.errors import Interrupted, StoppedElsewhere
+from bsgap.launch import plan, processes
+from bsgap.launch.lock import locked
+from bsgap.launch.progress import View
+from bsgap.launch.share import deal_out
+from bsgap.launch.signals import Stop
+from bsgap.launch.tensorboard import Board
+from bsgap.measure.weights import measure
+from bsgap.search.rounds import Rounds
+from bsgap.training import workdir as files
+from bsgap.training.cohort import Member
+from bsgap.training.loop import Trainer
+from bsgap.training.programs import Programs, run_axis
+from bsgap.training.restore import reached
+from bsgap.training.rows import Record, read_records
+from bsgap.training.runs import Goal, Run, cross
+from bsgap.training.watcher import Watcher, as_one
+
+
+def launch(
+    settings: ConfigDict, workdir: str | Path, dry_run: bool = False, experiment: str | Path | None = None
+) -> None:
+    """Trains a study, measures and reports, in as many processes as were started; or tells what that would be.
+
+    `experiment` is the file that the settings come from; its claims are evaluated.
+
+    Raises:
+      UserError: `settings`, or what `workdir` holds, can't be used.
+      Interrupted: SIGINT or SIGTERM came; all runs are saved.
+    """
+    with processes.together():
+        if dry_run:
+            plan.plan(settings, workdir)
+        else:
+            train(settings, workdir)
+            if not processes.index():
+                from bsgap.report import page  # here, because Matplotlib takes half a second to load
+
+                page.report(workdir, experiment)
+        processes.meet()
+
+
+def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher] = ()) -> None:
+    """Trains those runs of a study that are missing in `workdir`, then measures what the study wants measured.
+
+    Where the launch has several processes, each calls this, and trains its share of the runs.
+
+    Raises:
+      UserError: `settings`, or what `workdir` holds, can't be used, or `workdir` could not be written any more; what
+        was saved before is kept, and the same call goes on with it.
+      Interrupted: SIGINT or SIGTERM came; all runs are saved, and the same call goes on with them.
+    """
+    keep_compiled()
+    workdir = Path(workdir)
+    study = config.resolve(settings)
+    boards = [Board(workdir)] if study.tensorboard else []
+    with processes.first_goes_first():  # it may prepare a copy of the data
+        datasets = data.load(study.data, (recipe.training_set for recipe in study.recipes))
+    runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
+    planned = () if study.search else runs
+    with View(study, datasets, workdir) as view, locked(workdir):
+        watcher = as_one([*boards, view, *watchers])
+        programs = functools.cache(lambda device: Programs(study, datasets, watcher, device))
+        here = programs(jax.local_devices()[0])
+        for recipe in study.recipes:
+            here.model(recipe)  # so that a model that can't be made stops here
+        about = {**files.environment(), 'processes': processes.count(), 'training_sets': files.describe_data(datasets)}
+        try:
+            with (stop := Stop()).on_signals():
+                with processes.first_goes_first(stop.check):
+                    files.open_workdir(workdir, study, planned, None if processes.index() else about)
+                for goals in filter(None, _rounds(study, runs, here, workdir, stop)):
+                    _train_round(study, programs, goals, workdir, view, watcher, stop)
+            with jax.default_matmul_precision(study.precision):
+                share = processes.index(), processes.count()
+                measure(study, here, planned, workdir, watcher, processes.stop_if_told, share)
+        except OSError as error:
+            raise files.unusable(workdir, error) from error
+    processes.meet()
+
+
+def _rounds(
+    study: config.Study, runs: Sequence[Run], programs: Programs, workdir: Path, stop: Stop
+) -> Iterable[list[Goal]]:
+    """What is trained, one list of goals after the other; of a search, each depends on what came of the one before."""
+    if study.search is None:
+        yield [Goal(run, run.updates) for run in runs]
+        return
+
+    def seconds_per_update(run: Run) -> float:
+        stop.check()
+        return programs.seconds_per_update(run)
+
+    with jax.default_matmul_precision(study.precision), processes.first_goes_first(stop.check):
+        rounds = Rounds(study, runs[0].n, seconds_per_update, workdir, write=not processes.index())
+    for goals in rounds:
+        with processes.first_goes_first(stop.check):
+            files.add_runs(workdir, [goal.run for goal in goals])
+        yield goals
+
+
+def _train_round(
+    study: config.Study,
+    programs: Callable[[jax.Device], Programs],
+    goals: Sequence[Goal],
+    workdir: Path,
+    view: View,
+    watcher: Watcher,
+    stop: Stop,
+) -> None:
+    """Trains runs from where they are to their goals, on this process's devices, or until the training shall end."""
+    records = {record.name: record for record in read_records(workdir)}
+    axis = run_axis(study)
+    dealt = deal_out(goals, processes.all_devices(), side_by_side=axis == 'vmap')
+    plan_of_all = repr([axis, *([(goal.run.name, goal.until) for goal in share] for share in dealt)])
+    missing = [[goal for goal in share if not reached(goal, workdir, records)] for share in dealt]
+    shares = {device: dealt[place] for place, device in processes.devices().items() if missing[place]}
+    processes.meet(stop.check, plan_of_all)
+    view.start([goal for place in processes.devices() for goal in missing[place]])
+    told = as_one([_Results(workdir, records), watcher])
+
+    def train_share(device: jax.Device) -> None:
+        try:
+            Trainer(study, programs(device), workdir, told, stop.check).train(shares[device], records)
+        except BaseException:
+            stop.failed = True  # so that the other devices save and end too
+            raise
+
+    if len(shares) == 1:
+        train_share(*shares)
+    elif shares:
+        with concurrent.futures.ThreadPoolExecutor(len(shares)) as pool:
+            futures = [pool.submit(train_share, device) for device in shares]
+            try:
+                concurrent.futures.wait(futures)
+            except KeyboardInterrupt:  # a second signal
+                stop.failed = True
+                raise
+        errors = [error for future in futures if (error := future.exception())]
+        for error in sorted(errors, key=lambda error: isinstance(error, Interrupted | StoppedElsewhere)):
+            raise error
+    stop.check()  # a signal may have come in the last segment, or while it was saved
+    processes.meet(stop.check)
+    if not processes.index():
+        write_results(workdir, read_records(workdir))
+
+
+class _Results(Watcher):
+    """Shows in results.csv how far the runs are; where others train some, process 0 does so at the end."""
+
+    def __init__(self, workdir: Path, records: Mapping[str, Record]) -> None:
+        self._workdir, self._records = workdir, records
+        self._writing = threading.Lock()
+
+    def evaluated(self, members: Sequence[Member]) -> None:
+        if processes.count() == 1:
+            with self._writing:
+                write_results(self._workdir, list(self._records.values()))
+
+
+def keep_compiled() -> None:
+    """Lets later launches find the compiled programs, in the user's cache unless JAX was told another place."""
+    if not jax.config.values.get('jax_compilation_cache_dir'):
+        cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+        jax.config.update('jax_compilation_cache_dir', str(Path(cache) / 'bsgap' / 'compiled'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

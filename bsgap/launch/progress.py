@@ -1,0 +1,201 @@
+"""What is shown while training: a live table where there is a terminal or a notebook, plain lines elsewhere."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.jupyter import JupyterMixin
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bsgap import config, data
+from bsgap.launch import processes
+from bsgap.training.cohort import Member
+from bsgap.training.runs import Goal, cost
+from bsgap.training.watcher import Watcher
+from bsgap.training.workdir import saved_updates
+
+
+class View(Watcher, contextlib.AbstractContextManager['View']):
+    """Shows a row a recipe. Use as a context manager; call `start` at the start of each round.
+
+    The devices' threads may call it at once. Of several processes each shows its own runs, in plain lines.
+    """
+
+    def __init__(self, study: config.Study, datasets: Mapping[config.TrainingSet, data.Dataset], workdir: Path) -> None:
+        self._console = Console(highlight=False)
+        self._study, self._datasets, self._workdir = study, datasets, workdir
+        self._recipes: dict[str, list[Member]] = {}
+        self._goals: Sequence[Goal] = ()
+        self._begun: dict[str, tuple[Member, int]] = {}  # runs, and the updates at which they were
+        self._speed: dict[str, float] = {}  # examples a second
+        self._waited = self._compiled_at = 0.0  # seconds of compilation, which say nothing about the time left
+        self._began = time.monotonic()
+        self._doing, self._rounds = '', 0
+        self._live: Live | _Notebook | None = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._now('')
+            self._live.stop()
+
+    def warned(self, message: str) -> None:
+        self.noted(f'warning: {message}')
+
+    def start(self, goals: Sequence[Goal]) -> None:
+        """Says what will be trained, and on what."""
+        self._recipes, self._goals, self._begun = {}, goals, {}
+        self._began, self._waited = time.monotonic(), 0.0
+        self._rounds += 1
+        if self._rounds > 1:
+            if goals:
+                sizes = ', '.join(map(str, sorted({goal.run.span(0).stage.batch_size for goal in goals})))
+                self.noted(f'round {self._rounds}  {len(goals)} runs to go on, batch sizes {sizes}')
+            return
+        study, recipes = self._study, len(self._study.recipes)
+        runs = f'{recipes} recipes × {study.seeds} seeds = {recipes * study.seeds} runs;'
+        if study.search:
+            runs = f'a search from {recipes} recipes × {study.seeds} seeds; in its first round'
+        resumed = sum(bool(saved_updates(self._workdir, goal.run.name)) for goal in goals)
+        saved = f', {resumed} of them from where they were saved' * bool(resumed)
+        here = ' here' * (processes.count() > 1)
+        self.noted(f'study    {study.name}: {runs} to train{here}: {len(goals)}{saved}')
+        for training_set, dataset in self._datasets.items():
+            splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
+            noise = f', {training_set.label_noise:.0%} of the labels changed' if training_set.label_noise else ''
+            self.noted(f'data     {study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}')
+        for architecture in dict.fromkeys(recipe.architecture for recipe in study.recipes):
+            self.noted(f'model    {architecture.text}, {study.precision}')
+        self.noted(f'device   {processes.describe()}')
+        self.noted(f'workdir  {self._workdir}')
+
+    def began(self, members: Sequence[Member]) -> None:
+        recipes = dict(self._recipes)
+        for member in members:
+            recipes[member.run.recipe.name] = [*recipes.get(member.run.recipe.name, ()), member]
+            self._begun[member.run.name] = member, member.update
+        self._recipes = recipes  # as a whole, since another thread may be drawing
+        if members and not self._live and processes.count() == 1:
+            if self._console.is_jupyter:
+                self._live = _Notebook(self)
+            elif self._console.is_terminal:
+                self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
+                self._live.start(refresh=True)
+
+    def compiling(self, what: str) -> None:
+        self._now(f'compiling: {what} …')
+
+    def compiled(self, what: str, seconds: float) -> None:
+        ended = time.monotonic()
+        self._waited += max(0.0, ended - max(ended - seconds, self._compiled_at))  # devices compile at the same time
+        self._compiled_at = ended
+        self._now('')
+        if not self._live:
+            self.noted(f'compiled {what} in {seconds:.1f} s')
+
+    def trained(self, members: Sequence[Member], examples: int, seconds: float) -> None:
+        for recipe in {member.run.recipe.name for member in members}:
+            share = sum(member.run.recipe.name == recipe for member in members) / len(members)
+            self._speed[recipe] = share * examples / max(seconds, 1e-6)
+        self._now('')
+
+    def evaluated(self, members: Sequence[Member]) -> None:
+        self._now('')
+        if not self._live:
+            for recipe in dict.fromkeys(member.run.recipe.name for member in members):
+                cells = '  '.join(f'{heading} {cell}' for heading, cell in self._cells(self._recipes[recipe]).items())
+                self.noted(f'{self._clock()}  {cells}')
+
+    def noted(self, message: str) -> None:
+        mine = f'[{processes.index()}] ' * (processes.count() > 1)
+        self._console.print(f'{mine}{message}', markup=False, soft_wrap=True)
+
+    def _now(self, doing: str) -> None:
+        self._doing = doing
+        if self._live:
+            self._live.refresh()
+
+    def _render(self) -> '_Picture':
+        table = Table(box=None, pad_edge=False, header_style='bold')
+        rows = [self._cells(members) for members in self._recipes.values()]
+        for heading in rows[0] if rows else ():  # a round has begun, but none of its runs yet
+            table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
+        for row in rows:
+            table.add_row(*row.values())
+        members = [member for member, _ in list(self._begun.values())]
+        done = sum(member.example for member in members)
+        total = sum(member.example if member.diverged else member.goal.last_example for member in members)
+        total += sum(goal.last_example for goal in self._goals if goal.run.name not in self._begun)
+        note = f' {done / max(total, 1):4.0%}  {self._clock()}  {self._doing}'
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=total, completed=done, width=30), Text(note, no_wrap=True, overflow='ellipsis'))
+        return _Picture(table, bar)
+
+    def _cells(self, members: Sequence[Member]) -> dict[str, str]:
+        """What is known of a recipe's runs, by heading: means over their last rows that have it."""
+        run, behind = members[0].run, min(member.example for member in members)
+        recipe = run.recipe.name
+        diverged = sum(member.diverged for member in members)
+        going = [member.rows for member in members if not member.diverged]
+
+        def mean(column: str, form: str = '.2%', scale: int = 1) -> str:
+            known = [[row[column] for row in rows if column in row] for rows in going]
+            last = [values[-1] for values in known if values]
+            return f'{scale * statistics.fmean(last):{form}}' if last else '–'
+
+        validation = {'validation': mean('validation_accuracy')} if self._study.data.validation else {}
+        return {
+            'recipe': recipe,
+            'runs': f'{len(members)}' + (f' ({diverged} diverged)' if diverged else ''),
+            'epoch': f'{round(behind / run.n, 2):g}/{round(members[0].goal.last_example / run.n, 2):g}',
+            'train': mean('train_accuracy'),
+            **validation,
+            'test': mean('test_accuracy'),
+            'gap': mean('gap', '+.2f', 100),
+            'examples/s': f'{self._speed[recipe]:,.0f}' if recipe in self._speed else '–',
+        }
+
+    def _clock(self) -> str:
+        """The time left is told by what an update costs, because not all runs need be begun yet."""
+        begun = list(self._begun.values())
+        passed = sum(cost(member.goal, first, member.update) for member, first in begun)
+        left = sum(cost(member.goal, member.update) for member, _ in begun if not member.diverged)
+        left += sum(cost(goal) for goal in self._goals if goal.run.name not in self._begun)
+        gone = time.monotonic() - self._began
+        to_go = (gone - self._waited) * left / passed if passed else float('nan') if left else 0.0
+        return f'{_duration(gone)} passed, {_duration(to_go)} left'
+
+
+class _Picture(Group, JupyterMixin):
+    """What is drawn, for a terminal or a notebook."""
+
+
+class _Notebook:
+    """`Live` for a notebook; rich's own shows nothing without ipywidgets, and a saved notebook does not keep it."""
+
+    def __init__(self, view: View) -> None:
+        from IPython.display import display
+
+        self._view, self._drawn_at = view, time.monotonic()
+        self._output = display(view._render(), display_id=True)
+
+    def refresh(self) -> None:
+        if self._view._doing or time.monotonic() - self._drawn_at > 0.5:  # a browser may not keep up with each epoch
+            self.stop()
+
+    def stop(self) -> None:
+        self._output.update(self._view._render())
+        self._drawn_at = time.monotonic()
+
+
+def _duration(seconds: float) -> str:
+    if seconds != seconds:
+        return '–'
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'

@@ -1,0 +1,187 @@
+"""What a study wants measured at the weights that its runs ended with: `config.measurements` and `config.lines`.
+
+workdir/runs/<run>/measurements.json   numbers by name, some for each measurement
+workdir/lines.json                     under `lines` a list, one entry for each pair of runs
+"""
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.tree_util import Partial
+
+from bsgap.config import Study
+from bsgap.data import Split
+from bsgap.files import read_json, write_json
+from bsgap.measure import landscape
+from bsgap.models import Model
+from bsgap.training import checkpoint, step
+from bsgap.training.programs import Programs
+from bsgap.training.rows import read_records
+from bsgap.training.runs import Run
+from bsgap.training.watcher import Watcher
+from bsgap.training.workdir import run_folder
+
+BOXES = (1e-3, 5e-4)  # of sharpness, Keskar et al. 2017, table 3
+ALPHAS = tuple(np.linspace(-1, 2, 25).tolist())  # of a line, Keskar et al. 2017, figure 3
+GRADIENT_BATCHES = (1, 4, 16, 64, 256, 1024)
+GRADIENT_EXAMPLES = 1024  # a trial, Shen 2018
+GRADIENT_TRIALS = 16
+GRADIENT_RATE = 0.01  # between two batches where the weights move, Shen 2018
+
+Losses = dict[str, Any]  # functions of the weights
+
+
+def measure(
+    study: Study,
+    programs: Programs,
+    runs: Sequence[Run],
+    workdir: Path,
+    watcher: Watcher,
+    check: Callable[[], None] = lambda: None,
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Measures what is missing of those of `runs` that are done; to be called while `workdir` is locked.
+
+    `check` raises when the launch shall end. `share` is this process's index and how many there are: each measures some
+    of the runs, and the first one the lines. UserError if what `workdir` holds can't be used.
+    """
+    records = {record.name: record for record in read_records(workdir)}
+    done = [run for run in runs if run.name in records and records[run.name].status == 'done']
+    index, count = share
+    measuring = _Measuring(programs, workdir, watcher, check)
+    for run in done[index::count]:
+        measuring.run(run, study.measurements, records[run.name].measured)
+    if not index:
+        measuring.lines(study.lines, done)
+
+
+class _Measuring:
+    def __init__(self, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None]) -> None:
+        self.programs, self.workdir, self.watcher, self.check = programs, workdir, watcher, check
+        self._losses = functools.cache(losses)  # the same objects for the same model, so that they are compiled once
+
+    def run(self, run: Run, wanted: Sequence[str], known: dict[str, float]) -> None:
+        """Measures one run, and writes each measurement as it is made."""
+        missing = [name for name in wanted if not any(key.startswith(name) for key in known)]
+        if not missing or (ended := self._ended(run)) is None:
+            return
+        for name in missing:
+            self.check()
+            began = time.monotonic()
+            of = self._losses(self.programs.model(run.recipe))
+            known |= MEASUREMENTS[name](of, self.programs.splits(run)['train'], run, *ended)
+            write_json(run_folder(self.workdir, run.name) / 'measurements.json', known)
+            self.watcher.noted(f'measured {name} of {run.name} in {time.monotonic() - began:.1f} s')
+
+    def lines(self, pairs: Sequence[tuple[str, str]], runs: Sequence[Run]) -> None:
+        """Measures the lines between runs of the same seed."""
+        path = self.workdir / 'lines.json'
+        known = read_json(path, 'lines')['lines'] if path.exists() else []
+        have = {(line['first'], line['second'], line['seed']) for line in known}
+        by_name = {(run.recipe.name, run.seed): run for run in runs}
+        for (first, second), seed in itertools.product(pairs, sorted({run.seed for run in runs})):
+            ends = [by_name[name, seed] for name in (first, second) if (name, seed) in by_name]
+            if (first, second, seed) in have or len(ends) < 2:
+                continue
+            states = [state for run in ends if (state := self._ended(run)) is not None]
+            if len(states) == 2:
+                splits = {name: self.programs.splits(ends[0])[name] for name in ('train', 'test')}
+                of = self._losses(self.programs.model(ends[0].recipe))
+                of_weights = Partial(of['line'], states[0][1], splits)
+                found = landscape.line(of_weights, states[0][0], states[1][0], jnp.float32(ALPHAS))
+                values = {name: np.asarray(column).tolist() for name, column in found.items()}
+                known.append({'first': first, 'second': second, 'seed': seed, 'alpha': list(ALPHAS), **values})
+                write_json(path, {'lines': known})
+                self.watcher.noted(f'measured the line from {first} to {second}, seed {seed}')
+
+    def _ended(self, run: Run) -> tuple[Any, Any] | None:
+        """The parameters and the model's state with which a run ended; None, with a warning, if they can't be read."""
+        folder = run_folder(self.workdir, run.name) / 'checkpoints'
+        try:
+            with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
+                state = checkpoints.load(run.updates, self.programs.abstract_state(run)).state
+            return self.programs.put((state.params, state.model_state))
+        except checkpoint.DamagedError as error:
+            self.watcher.warned(f'{run.name} cannot be measured: its last checkpoint is damaged ({error})')
+            return None
+
+
+def losses(of_run: Model) -> Losses:
+    """A model's losses as functions of the weights: over a split, over some examples, and for `landscape.line`."""
+
+    def whole(model_state: Any, split: Split, params: Any) -> jax.Array:
+        return step.evaluate(of_run, split, params, model_state).loss
+
+    def batch(model_state: Any, split: Split, params: Any, index_B: jax.Array) -> jax.Array:
+        logits_BxK = of_run.predict(params, model_state, split.images_NxHxWxC[index_B])
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BxK, split.labels_N[index_B]).mean()
+
+    def with_own_statistics(params: Any, model_state: Any, images_BxHxWxC: jax.Array) -> jax.Array:
+        mask_B = jnp.ones(len(images_BxHxWxC), bool)
+        return of_run.apply(params, model_state, images_BxHxWxC, mask_B, jax.random.key(0))[0]
+
+    def line(model_state: Any, splits: dict[str, Split], params: Any) -> dict[str, jax.Array]:
+        # Between two solutions batch normalization has no running statistics: it takes those of each part of a split.
+        values = {}
+        for name, split in splits.items():
+            found = step.evaluate(of_run._replace(predict=with_own_statistics), split, params, model_state)
+            values[f'{name}_loss'] = found.loss
+            values[f'{name}_accuracy'] = found.correct / len(split.labels_N)
+        return values
+
+    return {'whole': whole, 'batch': batch, 'line': line}
+
+
+def sharpness(of: Losses, train: Split, run: Run, params: Any, model_state: Any) -> dict[str, float]:
+    """Keskar's sharpness of the training loss in per cent, for each of BOXES."""
+    loss = Partial(of['whole'], model_state, train)
+    return {f'sharpness_{box:g}': landscape.sharpness(loss, params, box) for box in BOXES}
+
+
+def top_eigenvalue(of: Losses, train: Split, run: Run, params: Any, model_state: Any) -> dict[str, float]:
+    """The largest eigenvalue of the training loss's Hessian."""
+    loss = Partial(of['whole'], model_state, train)
+    return {'top_eigenvalue': float(landscape.top_eigenvalue(loss, params, jax.random.key(run.seed)))}
+
+
+def gradient_norm(of: Losses, train: Split, run: Run, params: Any, model_state: Any) -> dict[str, float]:
+    """Mean and standard deviation of the norms of mini-batch gradients of the last layer, by batch size.
+
+    GRADIENT_TRIALS times over GRADIENT_EXAMPLES examples, the same for each batch size; each time from the run's
+    weights, which stay as they are (`frozen`) or take a step of SGD after each batch (`moving`, as in Shen 2018).
+    `growth` is the largest batch's value over the smallest's, of the mean and of the standard deviation over the mean.
+    """
+    loss = Partial(of['batch'], model_state, train)
+    shuffled_N = np.random.default_rng(run.seed).permutation(run.n).astype(np.int32)
+    size = min(GRADIENT_EXAMPLES, run.n)
+    trials = [jnp.asarray(np.resize(np.roll(shuffled_N, -size * t), size)) for t in range(GRADIENT_TRIALS)]
+    found: dict[str, float] = {}
+    for kind, rate in (('gradient_norm_frozen', 0.0), ('gradient_norm_moving', GRADIENT_RATE)):
+        means, spreads = [], []
+        for batch_size in (each for each in GRADIENT_BATCHES if each <= size):
+            norms_of = functools.partial(landscape.gradient_norms, loss, params)
+            norms = np.concatenate([norms_of(order_N, batch_size, rate, last_layer) for order_N in trials])
+            mean, deviation = float(norms.mean()), float(norms.std(ddof=1))
+            found |= {f'{kind}_bs{batch_size}': mean, f'{kind}_sd_bs{batch_size}': deviation}
+            means.append(mean)
+            spreads.append(deviation / mean)
+        found |= {f'{kind}_growth': means[-1] / means[0], f'{kind}_spread_growth': spreads[-1] / spreads[0]}
+    return found
+
+
+def last_layer(grads: Any) -> Any:
+    """The weights of the last dense layer of an MLP or a CNN; everything of a model of the user's own."""
+    layers = grads.get('head', grads).get('layers')
+    return layers[max(layers)]['kernel'] if layers else grads
+
+
+MEASUREMENTS = {made.__name__: made for made in (sharpness, top_eigenvalue, gradient_norm)}

@@ -1,0 +1,165 @@
+"""How figures look: panels, axes, colours, legends, and estimates with their 95 % intervals.
+
+An estimate has a `value` and the ends `low` and `high` of its interval: a mapping, or a row of a table. Both ends null:
+there is no interval, as with one seed. One end null: the interval has no bound on that side.
+"""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+NAMED = [f'tab:{colour}' for colour in ('blue', 'orange', 'green', 'red', 'purple', 'brown', 'pink', 'olive', 'cyan')]
+LINES: Any = ('-', '--', ':', '-.', (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
+MARKERS = 'os^Dv*PX'
+STYLE: Any = {'axes.grid': True, 'grid.alpha': 0.3, 'axes.spines.top': False, 'axes.spines.right': False}
+Look = dict[str, Any]  # what Matplotlib draws a line with
+# By name: the caption, the function that draws it, and what that is called with besides the data.
+Figures = Mapping[str, tuple[Any, ...]]
+
+
+def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, Path]:
+    """Draws figures of some data, with a note below their captions; returns the files, by caption."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    with mpl.rc_context(STYLE):
+        for name, (caption, function, *arguments) in figures.items():
+            if figure := function(of, *arguments):
+                text = f'{caption}\n{textwrap.fill(note, 92)}'
+                figure.suptitle(text, x=0.01, horizontalalignment='left', fontsize=10)
+                files[caption] = folder / f'{name}.png'
+                figure.savefig(files[caption], dpi=100)
+    return files
+
+
+def shades(count: int) -> list[str]:
+    """From dark blue to yellow."""
+    return [mpl.colors.to_hex(shade) for shade in mpl.colormaps['viridis'](np.linspace(0, 0.9, count))]
+
+
+def looks(panel: Axes, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
+    """How lines look of which two texts say what they are: the first by its colour, the second by its style and marker.
+
+    Puts the keys of both into a panel, for the legend; an empty text has none.
+    """
+    pairs = list(pairs)
+    firsts, seconds = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
+    colours = dict(zip(firsts, NAMED if len(firsts) <= len(NAMED) else shades(len(firsts)), strict=False))
+    styles = itertools.cycle({'linestyle': line, 'marker': marker} for line, marker in zip(LINES, MARKERS, strict=True))
+    styled = dict(zip(seconds, styles, strict=False))
+    for text, colour in colours.items():
+        panel.plot([], [], color=colour, label=text)
+    for text, style in styled.items():
+        panel.plot([], [], color='grey', label=text, **style)
+    return {(first, second): {'color': colours[first], **styled[second]} for first, second in pairs}
+
+
+def panels(count: int, rows: int = 1, size: Any = None, **share: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels; `size` is its width and height in inches, if not as the panels need."""
+    columns = count // rows
+    figure = Figure(figsize=size or (max(6.5, 4 * columns), 3 * rows + 0.7), layout='constrained')
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+
+
+def batch_sizes(panel: Axes, which: str, sizes: Iterable[int]) -> None:
+    """A logarithmic axis with a tick for each batch size that has room."""
+    panel.set(**{f'{which}label': 'batch size', f'{which}scale': 'log'})
+    ticks: list[int] = []
+    for size in (ascending := sorted(sizes)):
+        if not ticks or math.log(size / ticks[-1]) > math.log(ascending[-1] / ascending[0]) / 20:
+            ticks.append(size)
+    axis = getattr(panel, f'{which}axis')
+    axis.set_ticks([], minor=True)
+    axis.set_ticks(ticks, map(str, ticks), rotation=60 * (which == 'x' and len(ticks) > 6))
+
+
+def logarithmic(panel: Axes, which: str) -> None:
+    """A logarithmic axis (or both, `xy`) that says 0.2 and 1, not powers of ten; to be called when all is drawn."""
+    for letter in which:
+        axis = getattr(panel, f'{letter}axis')
+        if math.isfinite(axis.get_minpos()):  # something is above 0
+            panel.set(**{f'{letter}scale': 'log'})
+            low, high = axis.get_view_interval()
+            ticks = LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5)) if high / low > 6 else MaxNLocator(6)
+            axis.set_major_locator(ticks)
+            axis.set_major_formatter('{x:,.10g}')
+            axis.set_minor_formatter(NullFormatter())
+
+
+def limits(values: Iterable[float], factor: float) -> tuple[float, float]:
+    """From the lowest to the highest value above 0, and a factor more on either side."""
+    above = [value for value in values if value > 0] or [1.0]
+    return min(above) / factor, max(above) * factor
+
+
+def legend(figure: Figure) -> Figure:
+    """Below the panels: all that has a label, once."""
+    pairs = [pair for panel in figure.axes for pair in zip(*panel.get_legend_handles_labels(), strict=True)]
+    handles = {label: handle for handle, label in pairs}
+    if handles:
+        columns = max(1, int(figure.get_figwidth() / (0.6 + 0.075 * max(map(len, handles)))))
+        rows = math.ceil(len(handles) / columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+        look: Any = {'loc': 'outside lower center', 'ncols': math.ceil(len(handles) / rows), 'frameon': False}
+        figure.legend(list(handles.values()), list(handles), fontsize=9, **look)
+    return figure
+
+
+def ends(estimates: Any) -> np.ndarray:
+    """Values and interval ends of P estimates, (3, P) float64.
+
+    NaN for the ends where there is no interval; an end without a bound lies a million times away, beyond any axis.
+    """
+    value_P, low_P, high_P = pd.DataFrame(estimates, columns=['value', 'low', 'high'], dtype=float).to_numpy().T
+    below_P, above_P = np.isnan(low_P) & ~np.isnan(high_P), np.isnan(high_P) & ~np.isnan(low_P)
+    return np.array([value_P, np.where(below_P, value_P / 1e6, low_P), np.where(above_P, value_P * 1e6, high_P)])
+
+
+def bars(panel: Axes, x: Any, estimates: Any, scale: float = 1, **look: Any) -> None:
+    """Points with their intervals, without where there is none."""
+    value_P, low_P, high_P = scale * ends(estimates)
+    below_P, above_P = np.maximum(np.nan_to_num([value_P - low_P, high_P - value_P]), 0)
+    panel.errorbar(x, value_P, (below_P, above_P), capsize=3, **{'markersize': 5, **look})
+
+
+def line(panel: Axes, x: Any, estimates: Any, **look: Any) -> None:
+    """A line with its intervals as a band; a marker is at its end alone."""
+    value_P, low_P, high_P = ends(estimates)
+    panel.plot(x, value_P, markevery=[-1], markersize=4, **look)
+    low_P = np.maximum(low_P, value_P / 10)  # a logarithmic axis has no bottom
+    panel.fill_between(x, low_P, high_P, color=look['color'], alpha=0.15, linewidth=0)
+
+
+def across(panel: Axes, which: str, estimate: Any, label: str) -> None:
+    """An estimate of the axis `which` as a line across the panel, with its interval behind it."""
+    draw, span = (panel.axvline, panel.axvspan) if which == 'x' else (panel.axhline, panel.axhspan)
+    ((value,), (low,), (high,)) = ends([estimate])
+    draw(value, label=label, color='tab:purple', linewidth=1.2, zorder=1)
+    if math.isfinite(low):
+        span(low, high, color='tab:purple', alpha=0.15, linewidth=0, zorder=0)
+
+
+def rules(panel: Axes, sizes: Sequence[float], size: float, rate: float) -> None:
+    """The learning rates that the rules give from one batch size and its learning rate."""
+    for power, style, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
+        guide = [rate * (each / size) ** power for each in sizes]
+        panel.plot(sizes, guide, style, color='tab:red', label=name, zorder=1)
+
+
+def text(estimate: Mapping[str, Any]) -> str:
+    """Such as `190 (150 to 250)`; a low end of 0 is no bound, and with one bound that is what is known."""
+    value, low, high = (end and f'{float(f"{end:.2g}"):,.10g}' for end in map(estimate.get, ('value', 'low', 'high')))
+    if low and high:
+        return f'{value} ({low} to {high})'
+    if low or high:
+        return f'{f"above {low}" if low else f"below {high}"} (best fit {value})'
+    return f'{value} (not bounded)' if estimate['low'] == 0 else str(value)

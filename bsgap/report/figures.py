@@ -1,0 +1,270 @@
+"""The figures of a study, drawn from the table of runs: means with their 95 % intervals over seeds."""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bsgap.analysis.statistics import intervals
+from bsgap.report import axes
+
+ACCURACIES = ['train_accuracy', 'test_accuracy']
+SHARPNESS = ['sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue']
+TEXTS = {
+    'epoch': 'epochs',
+    'update': 'updates',
+    'train_seconds': 'training time (s)',
+    'learning_rate_sum': 'learning rate × updates',
+    'distance': 'distance ‖w − w₀‖ from the start',
+    'gap': 'train − test accuracy (points)',
+    'sharpness_0.001': 'sharpness, box 0.001 (%)',
+    'sharpness_0.0005': 'sharpness, box 0.0005 (%)',
+    'top_eigenvalue': 'largest eigenvalue of the Hessian',
+    **{f'{split}_accuracy': f'{split} accuracy (%)' for split in ('train', 'test')},
+    **{f'{split}_loss': f'{split} loss (cross-entropy, nats)' for split in ('train', 'test')},
+}
+
+
+class Data(NamedTuple):
+    """What there is to draw: of the runs that did not diverge, the rows for which all splits were evaluated.
+
+    Both tables are the table of runs in the order of legends, with accuracies and gaps in per cent and points. Added
+    are `row`, counted from the start of a run; `last`, up to which all runs of its recipe go; and of the recipe: its
+    first batch size (`size`) and highest learning rate (`rate`), what else it is in words (`setting`), and whether it
+    is a sweep's (`swept`), has finished with one batch size (`done`), and has a run that diverged (`diverged`).
+    """
+
+    rows: pd.DataFrame
+    ends: pd.DataFrame  # the last row of each run
+    lines: Sequence[Mapping[str, Any]]
+    diverged: int  # runs
+
+
+def gather(runs: pd.DataFrame, lines: Sequence[Mapping[str, Any]] = ()) -> Data | None:
+    """Sorts out what there is to draw, if anything; the arguments are `draw`'s."""
+    of, shares = runs.groupby('recipe'), runs[[name for name in runs if name.endswith(('accuracy', 'gap'))]]
+    running, diverged = (runs[runs['status'] == status] for status in ('running', 'diverged'))
+    rows = runs.assign(
+        size=of['batch_size'].transform('first'),
+        rate=of['learning_rate'].transform('max'),
+        swept=runs['recipe'].str.match(r'bs\d+-lr'),  # how the names of a sweep's recipes begin
+        done=(of['batch_size'].transform('nunique') == 1) & ~runs['recipe'].isin(running['recipe']),
+        diverged=runs['recipe'].isin(diverged['recipe']),
+        **{'recipe.subset': runs['n']},  # which may have been left open
+        **100 * shares,
+    )
+    rows = rows[rows['status'] != 'diverged'].dropna(subset=['train_accuracy', 'test_accuracy'])
+    if rows.empty:
+        return None
+    numbers = rows.filter(like='recipe.').select_dtypes('number')
+    rows = rows.sort_values(['size', *numbers], kind='stable').assign(setting=_settings)
+    rows['row'] = rows.groupby('run').cumcount()
+    rows['last'] = rows.groupby('run')['row'].transform('max').groupby(rows['recipe']).transform('min')
+    return Data(rows, rows.groupby('run').tail(1), lines, diverged['run'].nunique())
+
+
+def _settings(rows: pd.DataFrame) -> pd.Series:
+    """What recipes are besides their batch sizes: of a sweep's the fields that differ, in words; of others the name."""
+    fields = rows[rows['swept']].filter(like='recipe.').drop(columns='recipe.batch_size')
+    differ = fields.columns[fields.nunique(dropna=False) > 1]
+
+    def text(recipe: pd.Series) -> str:
+        if not recipe['swept']:
+            return re.sub(rf'-bs{recipe["size"]}\b', '', recipe['recipe'])
+        words = [f'{field.removeprefix("recipe.")} {recipe[field]}'.removesuffix('.0') for field in differ]
+        return ', '.join(words).replace('_', ' ').replace('subset', 'training examples')
+
+    recipes = rows.drop_duplicates('recipe').set_index('recipe', drop=False)
+    return rows['recipe'].map(recipes.apply(text, axis=1))
+
+
+def draw(
+    runs: pd.DataFrame, folder: Path, title: str, figures: Iterable[str], lines: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Path]:
+    """Draws those of `figures` (names, out of `config.FIGURES`) for which there is data; returns the files, by caption.
+
+    `lines` are, for each pair of solutions and each seed, a mapping with `first`, `second` (recipes), `seed`, and, of
+    equal length, `alpha`, `train_loss`, `test_loss` (nats), `train_accuracy` and `test_accuracy` (fractions).
+    """
+    data = gather(runs, lines)
+    known = {name: FIGURES[name] for name in figures if name in FIGURES}  # an earlier version had others
+    return axes.write(known, data, folder, note(data, title)) if data else {}
+
+
+def note(data: Data, title: str) -> str:
+    """The line under the caption."""
+    n = sorted(set(data.ends.groupby('recipe').size()))
+    seeds = f'; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n) > 1 else ''
+    lost = f'; without {data.diverged} diverged run' + 's' * (data.diverged > 1) if data.diverged else ''
+    return title + seeds + lost
+
+
+def _looks(panel: Axes, rows: pd.DataFrame) -> dict[str, axes.Look]:
+    """By recipe, how its line looks; the keys are put into a panel.
+
+    The colour is the batch size and the line style the setting, or the reverse if there are more settings. Where the
+    settings alone tell all recipes apart, nothing is said of batch sizes.
+    """
+    recipes = rows.drop_duplicates('recipe')
+    sizes, settings = [f'batch size {size}' for size in recipes['size']], list(recipes['setting'])
+    if len(set(settings)) == len(settings) and '' not in settings:
+        sizes = [''] * len(settings)
+    pairs = list(zip(*sorted((sizes, settings), key=lambda texts: -len(set(texts))), strict=True))
+    looks = axes.looks(panel, pairs)
+    return {recipe: looks[pair] for recipe, pair in zip(recipes['recipe'], pairs, strict=True)}
+
+
+def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -> Figure | None:
+    """Lines over training. Where those against learning rate × updates lie on one another, it was the updates."""
+    rows = data.rows[(data.rows['row'] <= data.rows['last']) & (data.rows['last'] > 0)]
+    if rows.empty:
+        return None
+    shown = list(itertools.product(columns, against))
+    figure, every = axes.panels(len(shown), 1 + (len(shown) > 3), sharey=len(columns) == 1)
+    looks = _looks(every[0], rows)
+    for panel, (column, x) in zip(every, shown, strict=True):
+        points = rows[rows['row'] >= (x != 'epoch')].groupby(['recipe', 'row'])  # a logarithmic axis has no start
+        for recipe, line in intervals(points[column]).assign(x=points[x].mean()).groupby('recipe'):
+            axes.line(panel, line['x'], line, **looks[recipe])
+        if x != 'epoch':
+            axes.logarithmic(panel, 'x')
+        if not column.endswith('accuracy'):
+            axes.logarithmic(panel, 'y')
+        else:  # leave out the untrained model, so that the differences at the end can be seen
+            panel.set_ylim(max(0, rows.loc[rows['row'] == 1, column].min() - 2), 100.5)
+        panel.set(xlabel=TEXTS[x], ylabel=TEXTS[column])
+    return axes.legend(figure)
+
+
+def _schedule(data: Data) -> Figure:
+    """What each recipe has from an evaluation on; later lines are thinner, so that those below can be seen."""
+    figure, (top, bottom) = axes.panels(2, 2, sharex=True)
+    rows, looks = data.rows.drop_duplicates(['recipe', 'row']), _looks(top, data.rows)
+    for i, (recipe, look) in enumerate(looks.items()):
+        line = rows[rows['recipe'] == recipe]
+        look = look | {'drawstyle': 'steps-post', 'linewidth': 6 - 4.5 * i / len(looks), 'alpha': 0.8, 'marker': ''}
+        top.plot(line['epoch'], line['batch_size'], **look)
+        bottom.plot(line['epoch'], line['learning_rate'].where(lambda rate: rate > 1e-6 * rate.max()), **look)
+    axes.batch_sizes(top, 'y', set(rows['batch_size']))
+    axes.logarithmic(bottom, 'y')
+    bottom.set(xlabel='epochs, at each evaluation', ylabel='learning rate')
+    return axes.legend(figure)
+
+
+def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure | None:
+    """Those of the columns that the finished runs have, against batch size; None if they are less than `fewest`."""
+    ends = data.ends[data.ends['done']]
+    columns = list(ends.reindex(columns=columns).dropna(axis=1, how='all'))
+    if len(columns) < fewest:
+        return None
+    figure, every = axes.panels(len(columns), 1 + (len(columns) > 3), sharey=columns == ACCURACIES)
+    parts = {setting: setting.partition(', ')[::2] for setting in ends['setting'].unique()}
+    looks, sizes = axes.looks(every[0], parts.values()), sorted(set(ends['size']))
+    room = min((large / small for small, large in itertools.pairwise(sizes)), default=2) ** 0.2
+    for panel, column in zip(every, columns, strict=True):
+        found = intervals(ends.groupby(['setting', 'size'], sort=False)[column])
+        for i, (setting, line) in enumerate(found.groupby('setting', sort=False)):  # a little beside one another
+            places = line.index.get_level_values('size') * room ** ((i + 0.5) / len(parts) - 0.5)
+            axes.bars(panel, places, line, **looks[parts[setting]])
+        axes.batch_sizes(panel, 'x', sizes)
+        panel.set_ylabel(TEXTS[column])
+        if column in SHARPNESS:
+            axes.logarithmic(panel, 'y')
+        if column == 'gap':
+            panel.axhline(0, color='grey', linewidth=0.8)
+    return axes.legend(figure)
+
+
+def _learning_rate(data: Data) -> Figure | None:
+    """Each batch size's best learning rate, beside the linear and the square-root rule; one that diverged is none."""
+    ends = data.ends[data.ends['done'] & data.ends['swept']]
+    if ends['rate'].nunique() < 2:
+        return None
+    figure, (left, right) = axes.panels(2)
+    chooser = 'validation' if 'validation_accuracy' in ends else 'test'
+    ends = ends.assign(rest=ends['setting'].str.replace(r'^learning rate [^,]*(, )?', '', regex=True))
+    looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True))
+    tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_accuracy'])
+    for (size, rest), line in tested.groupby(['size', 'rest']):
+        axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
+    stable = ends[~ends['diverged']].groupby(['rest', 'size', 'rate'], sort=False)[f'{chooser}_accuracy'].mean()
+    best = stable.sort_values(kind='stable').groupby(['rest', 'size']).tail(1).sort_index().reset_index()
+    for i, (rest, line) in enumerate(best.groupby('rest')):
+        look = looks[f'batch size {line["size"].iloc[0]}', rest] | {'color': 'black'}
+        right.plot(line['size'], line['rate'], label=f'best, {rest}'.removesuffix(', '), **look)
+        if not i:
+            axes.rules(right, line['size'], *line[['size', 'rate']].iloc[0])
+    axes.logarithmic(left, 'x')
+    axes.logarithmic(right, 'y')
+    axes.batch_sizes(right, 'x', set(ends['size']))
+    left.set(xlabel='learning rate', ylabel=TEXTS['test_accuracy'])
+    right.set_ylabel(f'best learning rate ({chooser} split)')
+    return axes.legend(figure)
+
+
+def _lines(data: Data) -> Figure | None:
+    """Keskar et al. 2017 (1609.04836), fig. 3."""
+    if not data.lines:
+        return None
+    pairs = pd.concat(map(pd.DataFrame, data.lines)).groupby(['first', 'second'], sort=False)
+    figure, every = axes.panels(2 * len(pairs), 2, sharex=True, sharey='row')
+    for panel, (quantity, (pair, points)) in zip(every, itertools.product(('loss', 'accuracy'), pairs), strict=True):
+        for split, colour, style in (('train', 'tab:blue', '-'), ('test', 'tab:red', '--')):
+            found = intervals(points.groupby('alpha')[f'{split}_{quantity}']) * (100 if quantity == 'accuracy' else 1)
+            axes.line(panel, found.index, found, color=colour, linestyle=style, label=split)
+        for alpha in (0, 1):
+            panel.axvline(alpha, color='grey', linewidth=0.8)
+        if quantity == 'loss':
+            axes.logarithmic(panel, 'y')
+            panel.set(title='α = 0: {}\nα = 1: {}'.format(*pair), ylabel='loss (cross-entropy, nats)')
+        else:
+            panel.set(xlabel='α', ylabel='accuracy (%)')
+    return axes.legend(figure)
+
+
+def _gradient_norm(data: Data) -> Figure | None:
+    """Shen 2018's measurement, with the weights frozen and moving."""
+    measured = re.findall(r'gradient_norm_([a-z]+)_bs(\d+)', ' '.join(data.ends.dropna(axis=1, how='all')))
+    if not measured:
+        return None
+    kinds, sizes = sorted({kind for kind, _ in measured}), sorted({int(size) for _, size in measured})
+    figure, every = axes.panels(2 * len(kinds), len(kinds), sharex=True, sharey='col')
+    looks = _looks(every[0], data.ends)
+    for panel, (kind, relative) in zip(every, itertools.product(kinds, (False, True)), strict=True):
+        columns = [[f'gradient_norm_{kind}_{part}bs{size}' for size in sizes] for part in ('', 'sd_')]
+        mean, spread = (data.ends[names].set_axis(sizes, axis=1) for names in columns)
+        found = (spread / mean if relative else mean).assign(recipe=data.ends['recipe']).melt('recipe', var_name='size')
+        for recipe, line in intervals(found.groupby(['recipe', 'size'])['value']).groupby('recipe'):
+            axes.line(panel, sizes, line, **looks[recipe])
+        axes.batch_sizes(panel, 'x', sizes)
+        label = 'spread (standard deviation / mean)' if relative else 'mean norm of the gradient'
+        panel.set(title=f'{kind} weights', ylabel=label)
+    for panel in every:
+        panel.set_ylim(bottom=0)
+    return axes.legend(figure)
+
+
+FIGURES: axes.Figures = {
+    'curves': ('Accuracy and loss over training', _over_training, [*ACCURACIES, 'train_loss', 'test_loss'], ['epoch']),
+    'gap': ('Generalization gap against batch size', _at_the_end, ['gap']),
+    'accuracy': ('Accuracy against batch size', _at_the_end, ACCURACIES),
+    'learning_rate_sum': (
+        'Accuracy and distance against learning rate × updates',
+        *(_over_training, [*ACCURACIES, 'distance'], ['learning_rate_sum']),
+    ),
+    'schedule': ('Batch size and learning rate over training', _schedule),
+    'updates': (
+        'Test accuracy against epochs, updates and time',
+        *(_over_training, ['test_accuracy'], ['epoch', 'update', 'train_seconds']),
+    ),
+    'learning_rate': ('Test accuracy by learning rate, and the best learning rate by batch size', _learning_rate),
+    'distance': ('Distance from the initial weights over training', _over_training, ['distance'], ['update']),
+    'lines': ('Loss and accuracy on the line through two solutions', _lines),
+    'sharpness': ('Sharpness against batch size', _at_the_end, ['test_accuracy', *SHARPNESS], 2),
+    'gradient_norm': ('Norm of mini-batch gradients against their batch size', _gradient_norm),
+}

@@ -1,0 +1,139 @@
+"""All that is told of a workdir: results.csv, claims.csv, the figures, the page, and tables in the terminal."""
+
+import base64
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from bsgap import data
+from bsgap.analysis import answer, claims, table
+from bsgap.analysis.statistics import interval, percent, points
+from bsgap.errors import UserError
+from bsgap.files import read_json, replace, write_json
+from bsgap.report import answer_figures, answer_words, figures, words
+from bsgap.training.rows import Record, read_records
+
+QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
+
+
+class Contents(NamedTuple):
+    """What a workdir holds, and what follows from it."""
+
+    about: dict[str, Any]  # study.json
+    records: list[Record]
+    runs: pd.DataFrame  # the table of runs
+    found: dict[str, Any] | None  # recommendation.json, of a search
+    verdicts: list[claims.Verdict]
+    notes: list[str]  # on the claims: which are left out, or not evaluated
+
+    @property
+    def kept(self) -> bool:
+        """Whether the verdicts are those of claims.csv."""
+        return any(note.startswith('claims as claims.csv has them') for note in self.notes)
+
+    @property
+    def says(self) -> list[str]:
+        """What these runs say, in sentences."""
+        if finding := claims.finding(self.about['config']['finding'], self.verdicts):
+            return [finding]
+        statuses = {record.name: record.status for record in self.records}
+        return [] if self.found else words.sentences(self.runs, statuses)
+
+    @property
+    def judged(self) -> list[tuple[str, ...]]:
+        """A table of the claims, its headings first; none without claims."""
+        return [claims.HEADINGS, *map(claims.cells, self.verdicts)] if self.verdicts else []
+
+    @property
+    def results(self) -> list[tuple[str, ...]]:
+        """A table of the recipes, its headings first: means over the last rows of their runs."""
+        headings = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
+        rows: list[tuple[str, ...]] = [headings]
+        counts = collections.Counter((record.about['recipe'], record.status) for record in self.records)
+        full = self.runs[self.runs['status'] != 'diverged'].dropna(subset=['train_accuracy', 'test_accuracy'])
+        for recipe, last in full.groupby('run').tail(1).groupby('recipe', sort=False):
+            lost, left = counts[recipe, 'diverged'], counts[recipe, 'running']
+            made = f'{len(last)}' + f' + {lost} diverged' * (lost > 0) + f', {left} unfinished' * (left > 0)
+            train, test, gap = (interval(last[column]) for column in ('train_accuracy', 'test_accuracy', 'gap'))
+            length = f'{last["epoch"].mean():g}', f'{last["update"].mean():,.0f}'
+            seconds = f'{(last["train_seconds"] + last["eval_seconds"]).mean():.1f}'
+            rows.append((recipe, made, *length, percent(train), percent(test), points(gap), seconds))
+        return rows
+
+
+def read(workdir: Path, experiment: Path | None = None) -> Contents:
+    """Reads a workdir; `experiment` is the file with its claims, if it is not one of the checkout's.
+
+    Raises:
+      UserError: `workdir` holds no study, or a file is damaged.
+    """
+    if not (workdir / 'study.json').exists():
+        raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
+    about = read_json(workdir / 'study.json', 'config', 'time', 'devices', 'machine')
+    records, search = read_records(workdir), workdir / 'search.json'
+    found = answer_words.add_words(answer.find(about, read_json(search), records)) if search.exists() else None
+    runs = table.table(records)
+    runs.attrs['answer'] = found['numbers'] if found else {}
+    return Contents(about, records, runs, found, *claims.verdicts(workdir, about['config'], runs, experiment))
+
+
+def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
+    """Writes results.csv, claims.csv, figures/ and report.html, prints the tables, and returns the report's path.
+
+    Of a search, recommendation.json as well. `experiment` and errors are `read`'s; UserError too if it can't write.
+    """
+    workdir = Path(workdir)
+    contents = read(workdir, Path(experiment) if experiment else None)
+    settings, found, lines = contents.about['config'], contents.found, workdir / 'lines.json'
+    model = f', {found["model"]}' if found else ''
+    title = f'{settings["name"]} ({data.title(settings["dataset"])}{model})'
+    try:
+        table.write_results(workdir, contents.records)
+        if contents.verdicts and not contents.kept:
+            claims.write(workdir / 'claims.csv', contents.verdicts)
+        if found:
+            write_json(workdir / 'recommendation.json', found)
+            drawn = answer_figures.draw(found, workdir / 'figures', title)
+        else:
+            between = read_json(lines, 'lines')['lines'] if lines.exists() else []
+            drawn = figures.draw(contents.runs, workdir / 'figures', title, settings['figures'], between)
+        loader = jinja2.PackageLoader('bsgap.report', '')
+        environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        template = environment.get_template('report.html.jinja')
+        recommended = answer_words.table(found) if found else []
+        pictures = {caption: base64.b64encode(path.read_bytes()).decode() for caption, path in drawn.items()}
+        page = template.render(contents=contents, question=QUESTION, recommended=recommended, figures=pictures)
+        replace(workdir / 'report.html', page)
+    except OSError as error:
+        raise UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
+    _show(contents, workdir / 'report.html')
+    return workdir / 'report.html'
+
+
+def _show(contents: Contents, path: Path) -> None:
+    found, judged = contents.found, [(*row[:3], row[4], row[6]) for row in contents.judged]  # without the source
+    parts = [found['text'], _table(answer_words.table(found), wrap=True)] if found else [_table(contents.results)]
+    parts += [_table(judged, wrap=True)] if judged else []
+    console = Console(highlight=False)
+    console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps
+    for part in parts:
+        console.print()
+        console.print(part, markup=False)
+    for line in (*contents.notes, f'report   {path}'):
+        console.print(f'\n{line}', markup=False, soft_wrap=True)
+
+
+def _table(rows: Sequence[Sequence[str]], wrap: bool = False) -> Table:
+    """For the terminal; the first row are the headings."""
+    made = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 1, wrap, 0))
+    for i, heading in enumerate(rows[0]):
+        made.add_column(heading, justify='left' if wrap or not i else 'right', no_wrap=not wrap)
+    for row in rows[1:]:
+        made.add_row(*row)
+    return made

@@ -1,0 +1,108 @@
+"""Numbers in words, and what a study's runs say of the batch size."""
+
+import collections
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bsgap.analysis.statistics import at_common_x, interval, percent, points
+
+
+def sentences(runs: pd.DataFrame, statuses: Mapping[str, str]) -> list[str]:
+    """A few sentences on what the batch size did; `statuses` are by run, and some may have no row in `runs` yet."""
+    full = runs[(runs['status'] != 'diverged') & runs[['train_accuracy', 'test_accuracy']].notna().all(axis=1)]
+    unfinished = [name.rpartition('-seed')[0] for name, status in statuses.items() if status == 'running']
+    settings = _settings(full[~full['recipe'].isin(unfinished)])
+    said: list[str] = []
+    for _, alike in settings.groupby([*settings.columns.drop('batch_size')], dropna=False, sort=False):
+        if len(alike) > 1:
+            said += _compared(full, alike['batch_size'], _setting_text(settings, alike.index[0]))
+    lost = collections.Counter(name.rpartition('-seed')[0] for name, state in statuses.items() if state == 'diverged')
+    if lost:
+        counts = ', '.join(f'{name} ({count})' for name, count in lost.items())
+        said.append(f'Runs that diverged, which no mean includes: {counts}.')
+    if unfinished:
+        said.append(f'{len(unfinished)} runs are not finished.')
+    return said or ['There is nothing to compare: give at least two batch sizes.']
+
+
+def _settings(full: pd.DataFrame) -> pd.DataFrame:
+    """All fields, a row a recipe whose batch size stays and that has a schedule, by batch size."""
+    stays = full.groupby('recipe')['batch_size'].transform('nunique') == 1
+    scheduled = full.reindex(columns=['recipe.schedule']).notna().all(axis=1)
+    recipes = full[stays & scheduled].drop_duplicates('recipe').set_index('recipe')
+    fields = [column for column in full if column.startswith('recipe.') and column != 'recipe.batch_size']
+    recipes = recipes[['batch_size', *fields]].sort_values('batch_size', kind='stable')
+    return recipes.rename(columns=lambda name: name.removeprefix('recipe.'))
+
+
+def _setting_text(settings: pd.DataFrame, recipe: str) -> str:
+    """A recipe's learning rate, and the fields in which recipes differ besides the batch size, in words."""
+
+    def plain(value: Any) -> str:
+        return 'None' if pd.isna(value) else f'{value:.12g}' if isinstance(value, float) else str(value)
+
+    differ = settings.columns[settings.nunique(dropna=False) > 1].drop('batch_size')
+    shown = [field for field in settings.columns if field == 'learning_rate' or field in differ]
+    return ', '.join(f'{field.replace("_", " ")} {plain(settings.at[recipe, field])}' for field in shown)
+
+
+def _compared(full: pd.DataFrame, sizes: pd.Series, setting: str) -> list[str]:
+    """What is said of recipes that differ in nothing but their batch size, which ascends in `sizes`, by recipe."""
+    full = full[full['recipe'].isin(sizes.index)]
+    last = full.groupby('run').tail(1).pivot(index='seed', columns='recipe', values=['test_accuracy', 'gap'])
+    tests, gaps = ([interval(last[of, name].dropna()) for name in sizes.index] for of in ('test_accuracy', 'gap'))
+    by_size = '; '.join(f'{size}: {percent(test)}' for size, test in zip(sizes, tests, strict=True))
+    said = [f'With {setting}, test accuracy by batch size is {by_size}.']
+    small, large = sizes.index[[0, -1]]
+    differences = (last['test_accuracy', small] - last['test_accuracy', large]).dropna()
+    if len(differences) > 1:
+        difference = interval(differences)
+        verdict = 'the interval holds zero, so these runs do not tell them apart'
+        if not difference.low <= 0 <= difference.high:
+            verdict = f'the {"smaller" if difference.low > 0 else "larger"} batch ends higher'
+        said.append(
+            f'From batch size {sizes[small]} to {sizes[large]} that is a difference of'
+            f' {points(difference)} points (paired by seed, n = {len(differences)}): {verdict}.'
+        )
+    by_size = '; '.join(f'{size}: {points(gap)}' for size, gap in zip(sizes, gaps, strict=True))
+    said.append(f'The generalization gap (train − test accuracy) by batch size is {by_size} points.')
+    finals, curves = [test.value for test in tests], []
+    for _, rows in full.groupby('recipe'):
+        by_point = rows.groupby(rows.groupby('run').cumcount())[['learning_rate_sum', 'test_accuracy']]
+        means = by_point.mean()[by_point.size() == rows['run'].nunique()]  # the points that all runs have
+        curves.append((means['learning_rate_sum'], means['test_accuracy']))
+    if together := at_common_x(curves):
+        said.append(
+            f'But the runs have not made the same number of updates. Where learning rate × updates is the same'
+            f' ({together[0]:.3g}, the most that all have made), the batch sizes are'
+            f' {100 * np.ptp(together[1]):.2f} points of test accuracy apart; at the end they are'
+            f' {100 * np.ptp(finals):.2f}.'
+        )
+    else:
+        where = 'the evaluations are too far apart to compare them where learning rate × updates is the same'
+        said.append(f'The runs have not made the same number of updates, and {where}.')
+    return said
+
+
+def budget_text(budget: Mapping[str, Any]) -> str:
+    amount = budget['amount']
+    if budget['unit'] == 'seconds':
+        return f'{rounded(amount, 3)} s on this device'
+    return f'{amount:.12g} {budget["unit"][:-1] if amount == 1 else budget["unit"]}'
+
+
+def rounded(value: float, digits: int = 2) -> str:
+    """With so many significant digits, and without an exponent up to 10¹²."""
+    return f'{float(f"{value:.{digits}g}"):.12g}'
+
+
+def plural(count: int, noun: str) -> str:
+    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
+
+
+def listed(words: Iterable[Any]) -> str:
+    *most, last = [str(word) for word in words] or ['']
+    return f'{", ".join(most)} and {last}' if most else last

@@ -1,0 +1,1 @@
+"""Which runs are trained next, when the answer is searched for."""

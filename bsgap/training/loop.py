@@ -1,0 +1,197 @@
+"""The training loop, the only one: restore → evaluate → save → segment → write."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bsgap import config
+from bsgap.config import schedule
+from bsgap.errors import Interrupted, StoppedElsewhere, UserError
+from bsgap.training import memory, rows, step
+from bsgap.training.checkpoint import Checkpoints, Saved
+from bsgap.training.cohort import Cohort, Member
+from bsgap.training.programs import Programs, inputs
+from bsgap.training.restore import reached, restore
+from bsgap.training.runs import Goal, boundaries
+from bsgap.training.watcher import Watcher
+from bsgap.training.workdir import run_folder
+
+
+class Trainer:
+    """Trains runs on one device, as far as their goals; what is done is left as it is.
+
+    `check()` is called before each segment; where it raises Interrupted, StoppedElsewhere or UserError, all runs are
+    saved before the exception goes on.
+    """
+
+    def __init__(
+        self, study: config.Study, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None]
+    ) -> None:
+        self.study, self.programs, self.workdir, self.watcher, self.check = study, programs, workdir, watcher, check
+
+    def train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:
+        """As many runs side by side as the device has memory for, in the order of the goals.
+        `records` are what the files say of the runs, by name; new rows are added to them. Raises UserError when the
+        device's memory is full, and OSError when the workdir can't be written."""
+        with jax.default_matmul_precision(self.study.precision):  # a thread's own
+            now: Sequence[Goal] = goals
+            try:
+                limit = self.study.max_parallel_runs or memory.parallel_runs(self.programs, goals)
+                for first in range(0, len(goals), limit):
+                    now = [goal for goal in goals[first : first + limit] if not reached(goal, self.workdir, records)]
+                    self._train(now, records)
+            except jax.errors.JaxRuntimeError as error:
+                if 'RESOURCE_EXHAUSTED' not in str(error):
+                    raise
+                raise UserError(
+                    f'config.max_parallel_runs: {self.study.max_parallel_runs or "unset"} does not do, the memory of'
+                    f' {self.programs.device} is full; it must be below {len(now)}'
+                ) from error
+
+    def _train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:
+        members, cohorts = list[Member](), list[Cohort]()
+        self.header = rows.columns(self.programs.sizes(goals[0].run)) if goals else []
+        try:
+            for goal in goals:
+                folder = run_folder(self.workdir, goal.run.name)
+                members.append(Member(goal, folder, Checkpoints(folder / 'checkpoints'), records[goal.run.name].rows))
+            going = restore(members, self.programs, self.watcher, self.header)
+            self.watcher.began(going)
+            for boundary in boundaries(member.goal for member in going):
+                cohorts = self._group(going, cohorts)
+                # The one that is furthest behind goes first, so that all recipes show their epochs together.
+                while behind := [cohort for cohort in cohorts if cohort.example < boundary and not cohort.over]:
+                    self._turn(min(behind, key=lambda cohort: cohort.example), boundary)
+                for cohort in cohorts:
+                    self._save(cohort)
+            for member in members:
+                member.checkpoints.wait()
+        except (Interrupted, StoppedElsewhere, UserError):
+            for cohort in cohorts:
+                self._save(cohort)
+            for member in members:
+                member.checkpoints.wait()
+            raise
+        finally:
+            for member in members:
+                member.checkpoints.close()
+
+    def _group(self, members: Sequence[Member], cohorts: Sequence[Cohort]) -> list[Cohort]:
+        """Groups the runs that have updates to make by what a cohort has in common; so far they were in `cohorts`."""
+        groups: dict[Any, list[Member]] = {}
+        for member in members:
+            if member.update < member.goal.until and not member.diverged:
+                groups.setdefault(member.run.cohort(member.update), []).append(member)
+        parts = [part for group in groups.values() for part in self.programs.cohorts(group, group[0].batch_size)]
+        before = {tuple(member.run for member in cohort.members): cohort for cohort in cohorts}
+        kept = [before.pop(tuple(member.run for member in part), None) for part in parts]
+        for cohort in before.values():
+            for member, state in zip(cohort.members, cohort.host_states(), strict=True):
+                member.state = state
+        return [old or self._stack(part) for old, part in zip(kept, parts, strict=True)]
+
+    def _stack(self, members: list[Member]) -> Cohort:
+        """Puts runs on the device as one cohort."""
+        state_R = self.programs.init(members[0].run, [member.run.seed for member in members])
+        initial_R = jax.tree.map(jnp.copy, state_R.params)
+        if members[0].update:
+            states = [member.state for member in members]
+            state_R = self.programs.put(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
+        for member in members:
+            member.state = None
+        return Cohort(members, state_R, initial_R)
+
+    def _turn(self, cohort: Cohort, boundary: int) -> None:
+        """Evaluates, saves if it is time, and makes one segment, which ends before the end of the epoch or at it."""
+        self._evaluate(cohort)
+        if time.monotonic() - cohort.saved_at > self.study.checkpoint_seconds:
+            self._save(cohort)
+        self.check()
+        if cohort.over:
+            return
+        members, example, run = cohort.members, cohort.example, cohort.members[0].run
+        batch_size = members[0].batch_size
+        epoch, offset = divmod(example, run.n)
+        if cohort.order is None or cohort.order[0] != epoch:
+            cohort.order = epoch, self.programs.order(run, [member.run.seed for member in members], epoch)
+        until_stop = -(-min(boundary - example, run.n - offset) // batch_size)
+        until_due = min(member.next_evaluation - member.update for member in members)
+        updates = min(until_stop, until_due, cohort.segment_updates)
+        window = step.Window(np.int32(offset), np.int32(updates))
+        of_runs = [inputs(member.run, member.update) for member in members]
+        inputs_R = jax.tree.map(lambda *leaves: np.stack(leaves), *of_runs)
+        call = self.programs.segment(run, batch_size, window, cohort.order[1], inputs_R, cohort.state_R)
+        began = time.perf_counter()
+        cohort.state_R = jax.block_until_ready(call())
+        seconds = time.perf_counter() - began
+        for member in members:
+            member.update += updates
+        cohort.share('train_seconds', seconds)
+        fitting = round(updates * self.study.segment_seconds / max(seconds, 1e-6))
+        cohort.segment_updates = max(1, min(fitting, 8 * updates))
+        self.watcher.trained(members, len(members) * (cohort.example - example), seconds)
+        self._evaluate(cohort)  # at once, so that no run is saved at its end without its last row
+
+    def _evaluate(self, cohort: Cohort) -> None:
+        """Evaluates the runs that are due and writes their rows."""
+        due = [(r, member) for r, member in enumerate(cohort.members) if member.due]
+        if not due:
+            return
+        full = any(member.update in member.run.full_evaluations for _, member in due)
+        run = cohort.members[0].run
+        call = self.programs.evaluate(run, cohort.state_R, cohort.initial_R, len(cohort.members), full)
+        began = time.perf_counter()
+        evaluations_R, distance_R = jax.device_get(call())
+        cohort.share('eval_seconds', time.perf_counter() - began)
+        sums_R = jax.device_get(cohort.state_R.sums)
+        sizes = self.programs.sizes(run)
+        for r, member in due:
+            measured = {}
+            for name in sizes if member.update in member.run.full_evaluations else ('validation',):
+                measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
+                measured[f'{name}_accuracy'] = int(evaluations_R[name].correct[r]) / sizes[name]
+            sums = step.Sums(*(float(total_R[r]) for total_R in sums_R))
+            row = _row(member, measured, float(distance_R[r]), sums)
+            rows.append(member.folder / 'metrics.csv', row, self.header)
+            member.rows.append(row)
+        self.watcher.evaluated(cohort.members)
+
+    def _save(self, cohort: Cohort) -> None:
+        """Saves the runs that have made updates since they were saved last."""
+        cohort.saved_at = time.monotonic()
+        sound = [member for member in cohort.members if not member.diverged]
+        if all(member.update == member.saved_update for member in sound):
+            return
+        names = [member.run.name for member in sound]
+        for member, state in zip(cohort.members, cohort.host_states(), strict=True):
+            if not member.diverged:
+                member.checkpoints.save(member.update, Saved(state, member.train_seconds, member.eval_seconds, names))
+                member.saved_update = member.update
+        self.watcher.saved(sound)
+
+
+def _row(member: Member, measured: dict[str, float], distance: float, sums: step.Sums) -> rows.Row:
+    run, update = member.run, member.update
+    updates_since = update - max((e for e in run.evaluations if e < update), default=update)
+    if 'train_accuracy' in measured:
+        measured['gap'] = measured['train_accuracy'] - measured['test_accuracy']
+    if sums.measured and updates_since:
+        measured |= {name: getattr(sums, name) / sums.measured for name in rows.NOISE}
+    return {
+        'epoch': member.example / run.n,
+        'update': update,
+        'examples': member.example,
+        'batch_size': member.batch_size,
+        'learning_rate': schedule.learning_rate_at(run.spans, update),
+        'learning_rate_sum': schedule.learning_rate_sum(run.spans, update),
+        **measured,
+        'distance': distance,
+        'grad_norm': sums.grad_norm / updates_since if updates_since else float('nan'),
+        'train_seconds': member.train_seconds,
+        'eval_seconds': member.eval_seconds,
+    }

@@ -1,0 +1,110 @@
+"""Runs, how far they are to be trained, and what that costs."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from bsgap import config
+from bsgap.config import schedule
+from bsgap.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One recipe with one seed, on `n` training examples."""
+
+    recipe: config.Recipe
+    seed: int
+    n: int
+
+    @property
+    def name(self) -> str:
+        return f'{self.recipe.name}-seed{self.seed}'
+
+    @functools.cached_property
+    def spans(self) -> tuple[schedule.Span, ...]:
+        return schedule.place(self.recipe.stages, self.n)
+
+    @functools.cached_property
+    def full_evaluations(self) -> frozenset[int]:
+        """The updates before which the run is evaluated on all splits."""
+        recipe = self.recipe
+        if recipe.evaluate_at:
+            end = set() if recipe.validate_at else {self.updates}
+            return frozenset(end.union(u for u in recipe.evaluate_at if u <= self.updates))
+        return frozenset(schedule.evaluations(self.spans, self.n, recipe.evaluate_epochs, recipe.evaluate_updates))
+
+    @functools.cached_property
+    def evaluations(self) -> tuple[int, ...]:
+        """The updates before which the run is evaluated, on all splits or on the validation split alone, in order."""
+        dense = {u for u in self.recipe.validate_at if u < self.updates}
+        return tuple(sorted(self.full_evaluations | dense | {self.updates}))
+
+    @property
+    def updates(self) -> int:
+        return self.spans[-1].last_update
+
+    @property
+    def examples(self) -> int:
+        return self.spans[-1].last_example
+
+    def example(self, update: int) -> int:
+        """The number of examples seen before `update`."""
+        return schedule.example_at(self.spans, update, self.n)
+
+    def span(self, update: int) -> schedule.Span:
+        """The stage that `update` belongs to, in its place."""
+        return schedule.span_at(self.spans, update)
+
+    @property
+    def program(self) -> tuple[Any, ...]:
+        """What decides its compiled programs, besides the batch size."""
+        recipe = self.recipe
+        return recipe.architecture, recipe.training_set, recipe.kind, recipe.noise_scale
+
+    def cohort(self, update: int) -> tuple[Any, ...]:
+        """What the runs of a cohort have in common: all that is compiled, and the example that they stand at."""
+        return *self.program, self.span(update).stage.batch_size, self.example(update)
+
+
+class Goal(NamedTuple):
+    """How far a run is to be trained in a round: before this update, at which it is evaluated."""
+
+    run: Run
+    until: int
+
+    @property
+    def last_example(self) -> int:
+        return self.run.example(self.until)
+
+
+def cross(study: config.Study, n: Mapping[config.TrainingSet, int]) -> tuple[Run, ...]:
+    """Crosses the recipes with the seeds; raises UserError if a batch size is above `n`, the training examples."""
+    for recipe in study.recipes:
+        for i, stage in enumerate(recipe.stages):
+            if stage.batch_size > n[recipe.training_set]:
+                raise UserError(
+                    f'config.batch_size: {stage.batch_size} is not allowed (recipe {recipe.name}, stage {i + 1});'
+                    f' it must be a whole number from 1 to {n[recipe.training_set]}, the number of training examples'
+                )
+    return tuple(Run(recipe, seed, n[recipe.training_set]) for recipe in study.recipes for seed in range(study.seeds))
+
+
+def boundaries(goals: Iterable[Goal]) -> tuple[int, ...]:
+    """The examples at which some run changes its stage or stops: there the runs are grouped into cohorts anew."""
+    return tuple(sorted({min(span.last_example, goal.last_example) for goal in goals for span in goal.run.spans}))
+
+
+def cost(
+    goal: Goal, first_update: int = 0, last_update: int | None = None, runs: int = 1, side_by_side: bool = False
+) -> float:
+    """Roughly how long such runs take as a cohort, in examples: an update passes over a run's weights, which takes as
+    long as 8 examples on a CPU; an accelerator, where the runs go side by side, has a latency besides."""
+    overhead, of_run = (200, 32) if side_by_side else (0, 8)
+    until = goal.until if last_update is None else last_update
+    return sum(
+        max(0, min(until, span.last_update) - max(first_update, span.first_update))
+        * (overhead + runs * (of_run + span.stage.batch_size))
+        for span in goal.run.spans
+    )

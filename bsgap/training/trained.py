@@ -1,0 +1,56 @@
+"""Trained models, from a workdir alone."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bsgap import config, models
+from bsgap.errors import UserError
+from bsgap.files import read_json
+from bsgap.models.pure import Classifier
+from bsgap.training import checkpoint
+from bsgap.training.workdir import run_folder, saved_updates
+
+
+def load(workdir: Path, run: str, update: int | None = None) -> Classifier:
+    """The model of a run as it was saved after `update` updates, by default the last time.
+
+    Raises UserError if there is no such run or checkpoint, or it is damaged.
+    """
+    folder = run_folder(workdir, run)
+    if not (folder / 'run.json').is_file():
+        there = ', '.join(sorted(path.parent.name for path in workdir.glob('runs/*/run.json')))
+        raise UserError(f'run: {run!r} is not in {workdir}; there are {there or "none"}')
+    if not (saved := saved_updates(workdir, run)) or update not in (None, *saved):
+        words = ', '.join(map(str, saved)) or 'none'
+        raise UserError(f'update: {update} of {run} is not saved; there are {words}')
+    model = _model(workdir, read_json(folder / 'run.json', 'fields')['fields'])
+    checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', reading=True)
+    try:
+        params, model_state = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0))
+        like = {'params': params, 'model_state': model_state}
+        found = checkpoints.load_part(saved[-1] if update is None else update, like)
+        return model.module(found['params'], found['model_state'])
+    except checkpoint.DamagedError as error:
+        raise UserError(f'workdir: {folder}/checkpoints is damaged: {error}; give another update') from error
+    finally:
+        checkpoints.close()
+
+
+def _model(workdir: Path, fields: dict[str, Any]) -> models.Model:
+    """A run's model, by what run.json says of its recipe and study.json of the data."""
+    sets = read_json(workdir / 'study.json').get('training_sets', [])
+    made = [known for known in sets if all(fields[key] == known[key] for key in config.TrainingSet._fields)]
+    if not made:
+        raise UserError(
+            f'workdir: {workdir} was trained by a bsgap that did not save how images are normalised;'
+            ' start its launch once more, which adds that'
+        )
+    mean_C, std_C = (np.asarray(made[0][constant], np.float32) for constant in ('mean', 'std'))
+    shape = tuple(made[0]['image_shape'])
+    try:
+        return models.define(config.Architecture.of(fields), shape, made[0]['classes'], mean_C, std_C)
+    except ValueError as error:
+        raise UserError(f'run: its model cannot be made: {error}') from error

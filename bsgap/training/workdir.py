@@ -1,0 +1,184 @@
+"""A workdir: what its files are, and what they must agree with.
+
+workdir/study.json                  the resolved config, the training sets, versions, devices, git revision
+workdir/results.csv                 one row a run
+workdir/runs/<run>/run.json         the recipe and the seed
+workdir/runs/<run>/metrics.csv      one row an evaluation
+workdir/runs/<run>/checkpoints/     Orbax
+workdir/lock                        held by the launch that trains there
+workdir/figures/, workdir/report.html
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bsgap import config
+from bsgap.config import fields, schedule
+from bsgap.config.study import recipe_settings
+from bsgap.data import Dataset
+from bsgap.errors import UserError
+from bsgap.files import read_json, write_json
+from bsgap.training.runs import Run
+
+PACKAGES = ('bsgap', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def unusable(workdir: Path, error: OSError) -> UserError:
+    """What to say when a workdir can't be written or read."""
+    return UserError(f'--workdir: {workdir} cannot be used: {error.strerror or error}')
+
+
+def open_workdir(
+    workdir: Path, study: config.Study, planned: Iterable[Run], about: Mapping[str, Any] | None = None
+) -> None:
+    """Checks that what a workdir holds agrees with the study; writes each run.json, and study.json if given `about`.
+    Raises UserError if the workdir can't be written, or holds runs that were trained with other settings."""
+    try:
+        earlier = check_workdir(workdir, study)
+        add_runs(workdir, planned)
+        if about is not None:
+            sets = about['training_sets']  # those of earlier launches are needed by runs that this study has not
+            sets = sets + [other for other in (earlier or [{}])[-1].get('training_sets', []) if other not in sets]
+            launch = {'config': config.settings(study), **about, 'training_sets': sets, 'earlier_launches': earlier}
+            write_json(workdir / 'study.json', launch)
+    except OSError as error:
+        raise unusable(workdir, error) from error
+
+
+def check_workdir(workdir: Path, study: config.Study) -> list[Any]:
+    """What study.json says of the launches until now; raises UserError if it says something else than the study."""
+    path = workdir / 'study.json'
+    if path.exists():
+        before = read_json(path, 'config', 'earlier_launches')
+        old = before.pop('config')
+        for field, value in config.settings(study).items():
+            if field not in fields.FREE_FIELDS and value != old.get(field):
+                raise UserError(
+                    f'config.{field}: {value} contradicts {old.get(field)}, with which the runs in {workdir} were'
+                    ' trained; use the same, or another --workdir'
+                )
+        return [*before.pop('earlier_launches'), before]
+    if any(workdir.glob('runs/*/metrics.csv')):
+        raise UserError(f'--workdir: {workdir} has runs but no study.json, which says how; use another')
+    return []
+
+
+def add_runs(workdir: Path, planned: Iterable[Run]) -> None:
+    """Writes the run.json of those runs that have none, and of those that are to be trained further than before;
+    nothing if one was trained with other settings, which raises UserError."""
+    files = {run_folder(workdir, run.name) / 'run.json': run for run in planned}
+    new, longer = compare_runs(files)
+    for file in longer:  # what was measured of the weights with which a run ended before
+        (file.parent / 'measurements.json').unlink(missing_ok=True)
+        (workdir / 'lines.json').unlink(missing_ok=True)
+    for file in new + longer:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, describe(files[file]))
+
+
+def compare_runs(files: Mapping[Path, Run]) -> tuple[list[Path], list[Path]]:
+    """Of these run.json, the missing and those of a shorter run; raises UserError if one describes another run."""
+    new = [file for file in files if not file.exists()]
+    return new, [file for file in files if file not in new and _continues(file, files[file])]
+
+
+def _continues(path: Path, run: Run) -> bool:
+    """Whether a run goes further than its run.json says, and up to there as that says; False if it says the same."""
+    old, new = read_json(path, 'fields', 'stages', 'n', 'updates'), describe(run)
+    if new == old:
+        return False
+    longer = _is_start(old, run)
+    for field, value in new['fields'].items():
+        if (field not in old['fields'] or value != old['fields'][field]) and not (longer and field in schedule.UNITS):
+            raise UserError(
+                f'config.{field}: {value} contradicts {old["fields"].get(field)} in {path}; use the same, another name'
+                ' for the recipe, or another --workdir'
+            )
+    if not longer:
+        raise UserError(
+            f'config.recipes.{new["recipe"]}: its stages, or the number of examples, contradict those in {path};'
+            ' use the same, another name, or another --workdir'
+        )
+    return True
+
+
+def _is_start(old: Mapping[str, Any], run: Run) -> bool:
+    """Whether what a run.json describes is the start of a run: the same updates, and fewer."""
+    if old['n'] != run.n or old['updates'] >= run.updates:
+        return False
+    spans = schedule.place(tuple(schedule.Stage(**stage) for stage in old['stages']), run.n)
+    for span in spans:
+        now = run.span(span.first_update)
+        same = (now.first_update, now.first_example) == (span.first_update, span.first_example)
+        to_its_end = span.last_update <= now.last_update and run.example(span.last_update) == span.last_example
+        constant = now.stage.rule == 'constant' or span.last_update == now.last_update
+        stage = dataclasses.replace(span.stage, length=now.stage.length, unit=now.stage.unit)
+        if not (same and to_its_end and constant and stage == now.stage):
+            return False
+    return True
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What run.json says."""
+    about = {'name': run.name, 'recipe': run.recipe.name, 'seed': run.seed, 'n': run.n}
+    about |= {'updates': run.updates, 'examples': run.examples, **recipe_settings(run.recipe)}
+    return json.loads(json.dumps(about))
+
+
+def run_folder(workdir: Path, name: str) -> Path:
+    return workdir / 'runs' / name
+
+
+def saved_updates(workdir: Path, name: str) -> list[int]:
+    """The updates at which a run was saved, ascending, as the names of folders say."""
+    saved = (run_folder(workdir, name) / 'checkpoints').glob('[0-9]*')
+    return sorted(int(path.name) for path in saved if path.name.isdigit())
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides the config."""
+    return {
+        'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+        'command': ' '.join(sys.argv),
+        'python': platform.python_version(),
+        'versions': {package: importlib.metadata.version(package) for package in PACKAGES},
+        'devices': [device.device_kind for device in jax.devices()],
+        'platform': jax.default_backend(),
+        'machine': f'{platform.machine()}, {os.cpu_count()} CPU cores',
+        'git': _git_revision(),
+    }
+
+
+def describe_data(datasets: Mapping[config.TrainingSet, Dataset]) -> list[dict[str, Any]]:
+    """What study.json says of the training sets: all that a trained model needs to be used without them."""
+    return [
+        {
+            **training_set._asdict(),
+            'examples': dataset.n,
+            'image_shape': list(dataset.train.images_NxHxWxC.shape[1:]),
+            'classes': dataset.classes,
+            'mean': dataset.mean_C.tolist(),
+            'std': dataset.std_C.tolist(),
+        }
+        for training_set, dataset in datasets.items()
+    ]
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that bsgap runs from, with -dirty if it was changed; None outside a checkout."""
+    command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty', '--abbrev=12']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
