@@ -1,23 +1,20 @@
-"""What several tests need: a study that trains in seconds, and ways to compare what it left."""
+"""Studies that train in seconds, made once for all workers, and what all tests are run with."""
 
+import fcntl
 import functools
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from helpers import ROOT, tiny
 
-from benchmarks.kill import final_leaves, finish, rows, start
-from bsgap import config, data
-
-ROOT = Path(__file__).parent.parent
+import bsgap
+from benchmarks.kill import finish, start
+from bsgap.data import idx
 
 # Whatever a test or its launches compile is kept for all workers and the next session, apart from the user's own.
 COMPILED = str(ROOT / '.pytest_cache' / 'compiled')
@@ -26,48 +23,55 @@ jax.config.update('jax_compilation_cache_dir', COMPILED)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
-def tiny(**changes: Any) -> ConfigDict:
-    """A study on real data that trains in a second; `changes` are fields, tuples for those that are swept."""
-    study = config.default()
-    study.name = 'tiny'
-    study.subset, study.hidden, study.epochs, study.seeds = 300, (16,), 2, 2
-    study.sweep.batch_size, study.learning_rate = (32, 100), 0.1
-    study.segment_seconds = 0.02
-    for field, value in changes.items():
-        with study.ignore_type():
-            swept = isinstance(value, tuple) and not isinstance(study[field], tuple)
-            owner = study.sweep if swept else study
-            owner[field] = value
-    return study
-
-
-def assert_same(first: Path, second: Path) -> None:
-    """Two workdirs hold the same rows and the same parameters, bit for bit."""
-    assert rows(first) == rows(second)
-    one, other = final_leaves(first), final_leaves(second)
-    assert one.keys() == other.keys()
-    for run in one:
-        assert one[run].keys() == other[run].keys()
-        for name, leaf in one[run].items():
-            np.testing.assert_array_equal(leaf, other[run][name], err_msg=f'{run} {name}')
-
-
 @pytest.fixture(scope='session', autouse=True)
 def mnist_once() -> Iterator[None]:
     """A worker reads the packaged MNIST once, not for each of its studies."""
-    read, packaged = data._read_idx, data.MNIST
+    read, packaged = idx._read_file, idx.MNIST
     kept = functools.cache(read)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, '_read_idx', lambda path, md5: (kept if path.parent == packaged else read)(path, md5))
+        patch.setattr(idx, '_read_file', lambda path, md5: (kept if path.parent == packaged else read)(path, md5))
         yield
 
 
 @pytest.fixture(scope='session')
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the small study of `benchmarks.kill` leaves where nothing happens to it."""
-    workdir = tmp_path_factory.mktemp('small')
-    assert finish(start(workdir)) == [0]
-    return workdir
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`once(name, make)` is a workdir that `make(workdir)` filled, once for all workers of the session; to be read."""
+    common = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        common = common.parent
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        with (common / f'{name}.lock').open('w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            workdir, made = common / name, common / f'{name}.made'
+            if not made.exists():
+                workdir.mkdir()
+                make(workdir)
+                made.touch()
+        return workdir
+
+    return get
+
+
+@pytest.fixture(scope='session')
+def trained(once: Callable[..., Path]) -> Path:
+    """The workdir of `tiny()`, trained and reported; to be read, or copied."""
+
+    def make(workdir: Path) -> None:
+        bsgap.train(tiny(), workdir)
+        bsgap.report(workdir)
+
+    return once('trained', make)
+
+
+@pytest.fixture(scope='session')
+def small(once: Callable[..., Path]) -> Path:
+    """What the small study of `benchmarks.kill` leaves where nothing happens to it; to be read, or copied."""
+
+    def make(workdir: Path) -> None:
+        assert finish(start(workdir)) == [0]
+
+    return once('small', make)
 
 
 @pytest.fixture
@@ -86,7 +90,3 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         )
 
     return start
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())

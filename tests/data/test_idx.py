@@ -1,0 +1,114 @@
+"""Folders of IDX files, the packaged MNIST among them; damaged files are named."""
+
+import gzip
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bsgap import config, data
+from bsgap.data import Dataset, Split, idx
+from bsgap.errors import UserError
+
+
+def write_idx(path: Path, array: np.ndarray, magic: bytes = b'\x00\x00\x08') -> None:
+    content = magic + struct.pack(f'>B{array.ndim}I', array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == '.gz' else content)
+
+
+def load(folder: Path) -> Dataset:
+    training_set = config.TrainingSet(None, 0.0)
+    return data.load(config.Data(f'idx:{folder}', 0.0, 0, (), ()), [training_set])[training_set]
+
+
+def idx_folder(folder: Path, suffix: str = '', shape: tuple[int, ...] = (4, 5), prefix: str = '') -> Split:
+    """A set of 20 + 10 random images; returns the training split."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    splits = []
+    for name, n in (('train', 20), ('t10k', 10)):
+        images, labels = rng.integers(0, 256, (n, *shape)), rng.integers(0, 3, n)
+        write_idx(folder / f'{prefix}{name}-images-idx{1 + len(shape)}-ubyte{suffix}', images)
+        write_idx(folder / f'{prefix}{name}-labels-idx1-ubyte{suffix}', labels)
+        splits.append(Split(images, labels))
+    return splits[0]
+
+
+def test_packaged_mnist_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(idx.MNIST, tmp_path / 'mnist')
+    labels = tmp_path / 'mnist' / 't10k-labels-idx1-ubyte.gz'
+    content = bytearray(gzip.decompress(labels.read_bytes()))
+    content[100] ^= 1
+    labels.write_bytes(gzip.compress(bytes(content)))
+    monkeypatch.setattr(idx, 'MNIST', tmp_path / 'mnist')
+    with pytest.raises(UserError, match=r't10k-labels-idx1-ubyte.gz is damaged: its MD5'):
+        idx.read(idx.MNIST, idx.MNIST_MD5)
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'shape', 'prefix'), [('', (4, 5), ''), ('.gz', (4, 5, 3), ''), ('.gz', (4, 5), 'emnist-x-')]
+)
+def test_folders(tmp_path: Path, suffix: str, shape: tuple[int, ...], prefix: str) -> None:
+    train = idx_folder(tmp_path, suffix, shape, prefix)
+    loaded = load(tmp_path)
+    np.testing.assert_array_equal(loaded.train.images_NxHxWxC, train.images_NxHxWxC.reshape(20, 4, 5, -1))
+    np.testing.assert_array_equal(loaded.train.labels_N, train.labels_N)
+    pixels = train.images_NxHxWxC.reshape(20 * 4 * 5, -1) / 255
+    np.testing.assert_allclose(loaded.mean_C, pixels.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(loaded.std_C, pixels.std(0), rtol=1e-5)
+
+
+def damage(folder: Path, how: str) -> None:
+    images, labels = folder / 'train-images-idx3-ubyte', folder / 'train-labels-idx1-ubyte'
+    match how:
+        case 'truncated':
+            images.write_bytes(images.read_bytes()[:-1])
+        case 'header':
+            images.write_bytes(images.read_bytes()[:6])
+        case 'magic':
+            images.write_bytes(b'PK' + images.read_bytes()[2:])
+        case 'counts':
+            write_idx(labels, np.zeros(19))
+        case 'gzip':
+            images.rename(images.with_suffix('.gz'))
+        case 'cut gzip':
+            images.with_suffix('.gz').write_bytes(gzip.compress(images.read_bytes())[:-9])
+            images.unlink()
+        case 'missing':
+            labels.unlink()
+        case 'two':
+            write_idx(folder / 'emnist-train-labels-idx1-ubyte', np.zeros(20))
+        case 'empty':
+            images.write_bytes(b'')
+        case 'other size':
+            write_idx(folder / 't10k-images-idx3-ubyte', np.zeros((10, 3, 3)))
+        case 'swapped':
+            shutil.copy(labels, images)
+
+
+@pytest.mark.parametrize(
+    ('how', 'says'),
+    [
+        ('truncated', 'is truncated or too long: its header says'),
+        ('header', 'is truncated: 6 bytes'),
+        ('magic', "is no IDX file of bytes: it starts with '504b0803'"),
+        ('counts', 'has 20 images and'),
+        ('gzip', 'cannot be read: Not a gzipped file'),
+        ('cut gzip', 'cannot be read'),
+        ('missing', 'must hold exactly one file'),
+        ('two', 'must hold exactly one file'),
+        ('empty', 'is no IDX file'),
+        ('other size', 'they must have one shape'),
+        ('swapped', 'it has shape (20,)'),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, how: str, says: str) -> None:
+    idx_folder(tmp_path)
+    damage(tmp_path, how)
+    with pytest.raises(UserError) as error:
+        load(tmp_path)
+    assert str(error.value).startswith('config.dataset: ')
+    assert says in str(error.value)
+    assert '\n' not in str(error.value)

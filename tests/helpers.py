@@ -1,0 +1,43 @@
+"""What several tests need: a study that trains in seconds, and ways to compare what studies left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import bsgap
+from benchmarks.kill import final_leaves, rows
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny(**changes: Any) -> ConfigDict:
+    """A study on real data that trains in a second; `changes` are fields, tuples for those that are swept."""
+    study = bsgap.default_config()
+    study.name = 'tiny'
+    study.subset, study.hidden, study.epochs, study.seeds = 300, (16,), 2, 2
+    study.sweep.batch_size, study.learning_rate = (32, 100), 0.1
+    study.segment_seconds = 0.02
+    for field, value in changes.items():
+        with study.ignore_type():
+            swept = isinstance(value, tuple) and not isinstance(study[field], tuple)
+            owner = study.sweep if swept else study
+            owner[field] = value
+    return study
+
+
+def assert_same(first: Path, second: Path) -> None:
+    """Two workdirs hold the same rows and the same parameters, bit for bit."""
+    assert rows(first) == rows(second)
+    one, other = final_leaves(first), final_leaves(second)
+    assert one.keys() == other.keys()
+    for run in one:
+        assert one[run].keys() == other[run].keys()
+        for name, leaf in one[run].items():
+            np.testing.assert_array_equal(leaf, other[run][name], err_msg=f'{run} {name}')
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())

@@ -1,0 +1,182 @@
+"""The command line: the README's own command, the installed one, and what is said of bad input."""
+
+import csv
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT, read_json
+
+import bsgap
+from bsgap.errors import UserError
+from bsgap.launch import job
+from experiments import mnist
+
+STUDY = """
+from ml_collections import ConfigDict
+
+from bsgap import config
+from bsgap.analysis.claims import Claim
+from bsgap.analysis.quantities import value
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    study = config.default()
+    study.name, study.model = 'elsewhere', 'own:Own'
+    study.subset, study.batch_size, study.epochs, study.seeds = 300, 100, 1, 2
+    study.learning_rate = 1e-3
+    study.claims = 'elsewhere:claims'
+    return config.with_variant(study, variant, slow={'learning_rate': 1e-4})
+
+
+def claims(variant: str = '') -> list[Claim]:
+    assert variant == 'slow'
+    return [
+        Claim('better_than_chance', 'an epoch is better than guessing',
+              lambda runs: value(runs, 'bs100-lr0.0001', 'test_accuracy'), at_least=0.0,
+              published='-', source='none', status='U')
+    ]
+"""
+OWN = """
+import jax
+from flax import nnx
+
+
+class Own(nnx.Module):
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs) -> None:
+        self.layer = nnx.Linear(image_shape[0] * image_shape[1], classes, rngs=rngs)
+
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        return self.layer(images_BxHxWxC.reshape(len(images_BxHxWxC), -1))
+"""
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command `bsgap`, as pip makes it of what pyproject.toml says."""
+    where = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts']['bsgap']
+    module, _, function = where.partition(':')
+    script = tmp_path_factory.mktemp('bin') / 'bsgap'
+    script.write_text(f'#!{sys.executable}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n')
+    script.chmod(0o755)
+    return script
+
+
+@pytest.mark.smoke
+def test_the_smoke_command_of_the_readme(tmp_path: Path) -> None:
+    (command,) = set(
+        re.findall(r'^python launch.py --config=experiments/mnist.py:smoke$', (ROOT / 'README.md').read_text(), re.M)
+    )
+    arguments = [*shlex.split(command)[1:], f'--workdir={tmp_path}']
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''  # library noise is silenced
+    assert f'report   {tmp_path}/report.html' in done.stdout
+    with (tmp_path / 'results.csv').open() as file:
+        results = list(csv.DictReader(file))
+    assert len(results) == 6
+    assert {row['status'] for row in results} == {'done'}
+    accuracy = {
+        size: [float(r['test_accuracy']) for r in results if r['batch_size'] == size] for size in ('64', '256', '1024')
+    }
+    # 282, 72 and 18 updates at one learning rate: far apart.
+    assert min(accuracy['64']) > 0.88 > max(accuracy['256']) > min(accuracy['256']) > 0.82 > max(accuracy['1024']) > 0.6
+    assert len(list((tmp_path / 'figures').iterdir())) == 4
+    assert len((tmp_path / 'claims.csv').read_text().splitlines()) == 1 + 3
+
+
+def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp_path: Path) -> None:
+    """Its file, its model and its claims are where the user stands, who overrides a field and names no workdir."""
+    (tmp_path / 'elsewhere.py').write_text(STUDY)
+    (tmp_path / 'own.py').write_text(OWN)
+    command = [installed, '--config=elsewhere.py:slow', '--config.epochs=2.0']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, '')
+    workdir = tmp_path / 'runs' / 'elsewhere-slow'
+    settings = read_json(workdir / 'study.json')['config']
+    assert settings['variant'] == 'slow'
+    table = bsgap.runs(workdir)
+    assert set(table.status) == {'done'}
+    assert table.epoch.max() == 2
+    assert set(table['recipe.learning_rate']) == {1e-4}
+    with (workdir / 'claims.csv').open() as file:
+        (claim,) = csv.DictReader(file)
+    assert (claim['id'], claim['n']) == ('better_than_chance', '2')
+    assert 'report   runs/elsewhere-slow/report.html' in done.stdout
+
+
+def test_help_names_the_flags_at_once(installed: Path) -> None:
+    for command in ([sys.executable, 'launch.py'], [installed]):
+        environment = {**os.environ, 'PYTHONPROFILEIMPORTTIME': '1'}
+        done = subprocess.run([*command, '--help'], cwd=ROOT, env=environment, capture_output=True, text=True)
+        for flag in ('--config: ', '--workdir: ', '--[no]dry_run: '):
+            assert flag in done.stdout
+        assert '--config=FILE[:VARIANT]' in done.stdout
+        imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
+        assert 'absl.flags' in imported
+        assert not imported & {'jax', 'numpy', 'pandas'}
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        ([], '--config: missing; give an experiment file'),
+        (['--config=nope.py'], 'nope.py'),
+        (['--config=experiments/mnist.py:big'], "error: config.variant: 'big' is not known; it must be one of quick"),
+        (
+            ['--config=experiments/mnist.py', '--config.epoch=3'],
+            '--config.epoch=3: unknown field \'epoch\'; did you mean "epochs"?',
+        ),
+        (
+            ['--config=experiments/mnist.py', '--config.sweep.batch=3'],
+            "--config.sweep.batch=3: unknown field 'batch'; did you mean ",
+        ),
+        (['--config=experiments/mnist.py', '--config.seeds=2.5'], '--config.seeds=2.5'),
+        (['--config=experiments/mnist.py', '--config.sweep.batch_size=0'], 'config.sweep.batch_size: 0 is not allowed'),
+        (['--config=experiments/mnist.py', '--config.sweep.learning_rate=nan'], "learning_rate: 'nan' is not allowed"),
+        (['--config=experiments/mnist.py', '--workdir=/dev/null/x'], '--workdir: /dev/null/x cannot be used'),
+        (['--confg=experiments/mnist.py'], "Unknown command line flag 'confg'"),
+        (['experiments/mnist.py'], "unknown argument 'experiments/mnist.py'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    launch: Callable[..., subprocess.Popen[str]], arguments: list[str], says: str
+) -> None:
+    process = launch(*arguments)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert len(errors.splitlines()) == 1, errors
+    assert errors.startswith('error: ')
+    assert says in errors
+    assert output == ''
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'says'),
+    [
+        ('sweep.batch_size', (60001,), 'config.batch_size: 60001 is not allowed (recipe bs60001-lr0.01, stage 1)'),
+        ('dataset', 'mnits', "config.dataset: 'mnits' is not known"),
+    ],
+)
+def test_what_the_data_do_not_allow_is_told_in_the_same_way(tmp_path: Path, field: str, value: Any, says: str) -> None:
+    """As an error whose text `launch.py` prints."""
+    study = mnist.get_config()
+    study.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError) as told:
+        job.launch(study, tmp_path)
+    assert str(told.value).startswith(says)
+    assert len(str(told.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_launch_is_short_and_alone_knows_about_flags() -> None:
+    assert len((ROOT / 'launch.py').read_text().splitlines()) <= 70
+    for path in (ROOT / 'bsgap').rglob('*.py'):
+        assert not re.search(r'\bflags\b', path.read_text()), path

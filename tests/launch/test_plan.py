@@ -1,0 +1,93 @@
+"""`--dry_run`: it says what is left, and writes nothing."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import searches
+from helpers import tiny
+
+from bsgap.errors import UserError
+from bsgap.launch import job
+from bsgap.launch.plan import plan
+from bsgap.training import memory
+from bsgap.training.programs import Programs
+
+
+def files(workdir: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
+
+
+def test_a_study_that_was_begun(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two recipes with a seed are done; a seed, an epoch and a recipe whose batch grows are added."""
+    workdir = shutil.copytree(trained, tmp_path / 'begun')
+    for folder in workdir.glob('runs/*-seed1'):
+        shutil.rmtree(folder)
+    before = files(workdir)
+    grow = {'grow': {'schedule': 'grow_batch', 'milestones': (1,), 'factor': 3.125, 'batch_size': 32}}
+    found = plan(tiny(seeds=2, epochs=3, recipes=grow), workdir)
+    assert files(workdir) == before
+    assert len(found.goals) == len(found.left) == 6
+    share = found.shares[0]
+    assert share.runs == share.parallel_runs == 6
+    assert set(found.seconds) == {goal.run.name for goal in found.goals}
+    assert share.seconds == pytest.approx(sum(found.seconds.values()))
+    output = capsys.readouterr().out
+    assert 'planned  all runs; 6 runs, 0 of them done' in output
+    (row,) = [line.split() for line in output.splitlines() if line.startswith('bs32-lr0.1 ')]
+    assert row[:7] == ['bs32-lr0.1', '32', '2', '0', '1', '1', '40']  # 30 updates a run, of which one has made 20
+    assert '32 → 100' in output
+    found = plan(tiny(batch_size=(32,)), workdir)
+    assert [goal.run.name for goal in found.left] == ['bs32-lr0.1-seed1']
+    assert '2 runs, 1 of them done' in capsys.readouterr().out
+
+
+def test_a_study_that_is_done(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(trained)
+    job.launch(tiny(), trained, dry_run=True)
+    output = capsys.readouterr().out
+    assert '4 runs, 4 of them done' in output
+    assert 'device 0' not in output
+    assert 'in all about 0 s, and compilation; nothing was written' in output
+    again = plan(tiny(), trained)
+    assert not again.left
+    assert not again.shares
+    with pytest.raises(UserError, match=r'config.hidden: \[8\] contradicts \[16\]'):
+        plan(tiny(hidden=(8,)), trained)
+    assert files(trained) == before
+
+
+def test_evaluations_are_counted_by_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 updates: on all splits at 0, 10 and 20, on the validation split alone at 5 and 15."""
+    monkeypatch.setattr(Programs, 'seconds_per_update', lambda *_: 0.0)
+    monkeypatch.setattr(Programs, 'seconds_per_evaluation', lambda _, run, runs, full: 10.0 if full else 1.0)
+    monkeypatch.setattr(memory, 'needed', lambda *_: 0)
+    study = tiny(batch_size=(24,), seeds=1, validation=0.2, epochs=2, validate_at=(5, 15))
+    assert sum(plan(study, tmp_path).seconds.values()) == 32.0
+
+
+def test_a_limit_on_parallel_runs_is_planned_with(tmp_path: Path) -> None:
+    share = plan(tiny(batch_size=(32,), seeds=5, max_parallel_runs=2), tmp_path).shares[0]
+    assert (share.runs, share.parallel_runs) == (5, 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_next_round_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(searches.settings(), tmp_path / 'none')
+    assert len(found.left) >= 4
+    assert all(goal.until < goal.run.updates for goal in found.left)
+    assert 'the next round of a search; what comes after depends on it' in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command(
+    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'study.py').write_text('from helpers import tiny\n\ndef get_config():\n    return tiny()\n')
+    monkeypatch.setenv('PYTHONPATH', 'tests')
+    output, errors = launch(f'--config={tmp_path}/study.py', '--dry_run', f'--workdir={tmp_path}/none').communicate()
+    assert not errors
+    assert output.splitlines()[-1].startswith('in all about ')
+    assert [path.name for path in tmp_path.iterdir() if path.name != '__pycache__'] == ['study.py']

@@ -1,0 +1,195 @@
+"""What is shown while training: plain lines, and a live table where there is a terminal."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from helpers import tiny
+from rich.console import Console
+
+from bsgap import config, data
+from bsgap.launch import processes, progress
+from bsgap.training.cohort import Member
+from bsgap.training.runs import Goal, cross
+
+Shown = Callable[..., tuple[progress.View, list[Member], list[Goal], io.StringIO]]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shown:
+    """A view of a study that has not begun, its runs, and what it prints."""
+
+    def make(terminal: bool = False, **changes: Any) -> tuple[progress.View, list[Member], list[Goal], io.StringIO]:
+        text = io.StringIO()
+        console = Console(file=text, force_terminal=terminal, width=120, highlight=False)
+        monkeypatch.setattr(progress, 'Console', lambda **_: console)
+        study = config.resolve(tiny(**changes))
+        datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
+        goals = [Goal(run, run.updates) for run in cross(study, {key: dataset.n for key, dataset in datasets.items()})]
+        members = [Member(goal, Path(), None, []) for goal in goals]  # type: ignore[arg-type]
+        return progress.View(study, datasets, tmp_path), members, goals, text
+
+    return make
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Seconds that pass when they are told to."""
+    told = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(progress, 'time', SimpleNamespace(monotonic=lambda: told.now))
+    return told
+
+
+def train(member: Member, update: int, train_accuracy: float, test_accuracy: float, distance: float = 1.0) -> None:
+    member.update = update
+    accuracies = {'train_accuracy': train_accuracy, 'test_accuracy': test_accuracy}
+    member.rows.append({'update': update, **accuracies, 'gap': train_accuracy - test_accuracy, 'distance': distance})
+
+
+def drawn(text: io.StringIO) -> list[str]:
+    """The lines on a terminal, without colours and what moves the cursor."""
+    lines = (re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', line) for line in text.getvalue().splitlines())
+    return [line for line in lines if line.strip()]
+
+
+def test_plain_lines(shown: Shown, clock: SimpleNamespace, tmp_path: Path) -> None:
+    """Where there is no terminal, a line for whatever is new; what a library says is not taken for markup."""
+    view, members, goals, text = shown(batch_size=(100,), seeds=2, label_noise=0.3)
+    (tmp_path / 'runs' / goals[0].run.name / 'checkpoints' / '3').mkdir(parents=True)
+    with view:
+        view.start(goals)
+        clock.now += 1
+        view.compiling('batch size 100, 2 runs')
+        clock.now += 2.5
+        view.compiled('batch size 100, 2 runs', 2.5)
+        view.began(members)
+        clock.now += 10
+        for member, train_accuracy in zip(members, (0.4, 0.6), strict=True):
+            train(member, 3, train_accuracy, 0.45)
+        view.trained(members, 600, 2.0)
+        view.evaluated(members)
+        view.saved(members)
+        view.warned('[bold]x[/bold] is damaged')
+        view.noted('measured y')
+    assert text.getvalue().splitlines() == [
+        'study    tiny: 1 recipes × 2 seeds = 2 runs; to train: 2, 1 of them from where they were saved',
+        'data     mnist: 300 train, 10,000 test examples, 10 classes, 30% of the labels changed',
+        'model    MLP 16, float32',
+        'device   cpu (cpu)',
+        f'workdir  {tmp_path}',
+        'compiled batch size 100, 2 runs in 2.5 s',
+        '0:14 passed, 0:11 left  recipe bs100-lr0.1  runs 2  epoch 1/2  train 50.00%  test 45.00%  gap +5.00'
+        '  examples/s 300',
+        'warning: [bold]x[/bold] is damaged',
+        'measured y',
+    ]
+
+
+def test_the_time_left_is_without_compilation_and_by_what_updates_cost(shown: Shown, clock: SimpleNamespace) -> None:
+    """Two devices that compile at the same time make nobody wait twice; not all runs have begun."""
+    view, members, goals, _ = shown(batch_size=(100,), seeds=3)
+    view.start(goals)
+    view.began(members[:2])
+    assert view._clock() == '0:00 passed, – left'
+    clock.now += 50
+    view.compiled('one', 50.0)
+    clock.now += 10
+    view.compiled('other', 55.0)
+    clock.now += 20
+    for member in members[:2]:
+        train(member, 3, 0.5, 0.5)
+    assert view._clock() == '1:20 passed, 0:40 left'  # a third is done in 20 s
+    for member in members[:2]:
+        train(member, 6, 0.5, 0.5)
+    assert view._clock() == '1:20 passed, 0:10 left'
+    view.began(members[2:])
+    train(members[2], 6, 0.5, 0.5)
+    assert view._clock() == '1:20 passed, 0:00 left'
+    clock.now += 3600
+    assert view._clock().startswith('1:01:20 passed')
+
+
+def test_runs_that_diverged_are_counted_and_left_out(shown: Shown, clock: SimpleNamespace) -> None:
+    view, members, goals, text = shown(terminal=True, batch_size=(100,), seeds=2)
+    with view:
+        view.start(goals)
+        view.began(members)
+        train(members[0], 3, 0.1, 0.1, distance=float('inf'))
+        train(members[1], 6, 0.75, 0.5)
+        view.evaluated(members)
+    *_, recipe, bar = drawn(text)
+    assert re.search(r'bs100-lr0.1 +2 \(1 diverged\) +1/2 +75.00% +50.00% +\+25.00 +–', recipe)
+    assert '100%' in bar
+    assert '0:00 left' in bar
+
+
+def test_a_validation_split_is_shown_and_rows_may_lack_the_others(shown: Shown, clock: SimpleNamespace) -> None:
+    view, members, goals, text = shown(batch_size=(100,), seeds=1, validation=0.1)
+    view.start(goals)
+    view.began(members)
+    train(members[0], 3, 0.5, 0.25)
+    members[0].rows += [{'update': 4, 'validation_accuracy': 0.375, 'distance': 1.0}]
+    members[0].update = 4
+    view.evaluated(members)
+    assert 'epoch 1.33/2  train 50.00%  validation 37.50%  test 25.00%  gap +25.00' in text.getvalue()
+
+
+def test_a_live_table_in_a_terminal(shown: Shown) -> None:
+    view, members, goals, text = shown(terminal=True)
+    with view:
+        view.start(goals)
+        assert '%' not in text.getvalue()
+        view.began(members)
+        view.compiling('batch size 32, 2 runs')
+        assert 'compiling: batch size 32, 2 runs …' in text.getvalue()
+        view.compiled('batch size 32, 2 runs', 1.0)
+        assert 'compiled' not in text.getvalue()  # the table has gone on
+        for member in members:
+            train(member, member.goal.until, 0.9, 0.8)
+        view.trained(members, 4 * 600, 2.0)
+        view.evaluated(members)
+    *_, small, large, bar = drawn(text)
+    for recipe, line in (('bs32-lr0.1', small), ('bs100-lr0.1', large)):
+        assert re.search(rf'{recipe} +2 +2/2 +90.00% +80.00% +\+10.00 +600', line)
+    assert '100%' in bar
+    assert re.search(r'recipe +runs +epoch +train +test +gap +examples/s', ' '.join(drawn(text)))
+
+
+def test_the_live_table_has_nothing_to_draw_between_two_rounds(shown: Shown) -> None:
+    view, members, goals, text = shown(terminal=True, batch_size=(20, 100))
+    with view:
+        view.start(goals)
+        view.began(members)
+        view.start(goals)
+        view.compiling('batch size 20')
+    assert 'round 2  4 runs to go on, batch sizes 20, 100' in text.getvalue()
+    assert 'compiling: batch size 20' in text.getvalue()
+
+
+def test_a_search_does_not_say_how_many_runs_there_will_be(shown: Shown) -> None:
+    view, _, goals, text = shown()
+    search = tiny(batch_size=(30, 100), learning_rate=(0.1, 0.3), validation=0.2, seeds=1)
+    search.search.update({'rungs': 2, 'confirm_seeds': 1, 'budget_epochs': 2.0})
+    view._study = config.resolve(search)
+    view.start(goals[:3])
+    head = 'study    tiny: a search from 4 recipes × 1 seeds; in its first round to train: 3'
+    assert text.getvalue().splitlines()[0] == head
+
+
+def test_each_of_several_processes_shows_its_own_runs_in_plain_lines(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, 'count', lambda: 2)
+    monkeypatch.setattr(processes, 'index', lambda: 1)
+    view, members, goals, text = shown(terminal=True)
+    with view:
+        view.start(goals[:1])
+        view.began(members[:1])
+    lines = text.getvalue().splitlines()
+    assert lines[0] == '[1] study    tiny: 2 recipes × 2 seeds = 4 runs; to train here: 1'
+    assert all(line.startswith('[1] ') for line in lines)
+    assert len(lines) == 5

@@ -1,0 +1,60 @@
+"""Which device trains which runs: every run once, evenly, and in cohorts where they are faster."""
+
+from collections.abc import Iterable
+
+import pytest
+from helpers import tiny
+
+from bsgap import config
+from bsgap.launch.share import deal_out
+from bsgap.training.runs import Goal, cost, cross
+
+
+def goals(**changes: object) -> list[Goal]:
+    study = config.resolve(tiny(**changes))
+    return [Goal(run, run.updates) for run in cross(study, {recipe.training_set: 300 for recipe in study.recipes})]
+
+
+def names(shares: Iterable[Iterable[Goal]]) -> list[list[str]]:
+    return [[goal.run.name for goal in share] for share in shares]
+
+
+@pytest.mark.parametrize('side_by_side', [True, False])
+@pytest.mark.parametrize('devices', [1, 2, 4, 7])
+def test_shares_are_whole_and_even(devices: int, side_by_side: bool) -> None:
+    planned = goals(batch_size=(1, 4, 30, 300), seeds=5)
+    dealt = deal_out(planned, devices, side_by_side)
+    assert len(dealt) == devices
+    assert sorted(goal.run.name for share in dealt for goal in share) == sorted(goal.run.name for goal in planned)
+
+    def load(share: Iterable[Goal]) -> float:
+        sizes: dict[int, list[Goal]] = {}
+        for goal in share:
+            sizes.setdefault(goal.run.span(0).stage.batch_size, []).append(goal)
+        return sum(cost(alike[0], runs=len(alike), side_by_side=side_by_side) for alike in sizes.values())
+
+    longest = max(map(cost, planned))
+    if not side_by_side:  # Graham's bound
+        assert max(map(load, dealt)) <= load(planned) / devices + longest
+    assert max(map(load, dealt)) <= load(planned)
+
+
+def test_cohorts_stay_whole_where_parting_them_gains_nothing() -> None:
+    """Two equal cohorts of small batches on two accelerators: one each. On CPUs a third run is dealt out."""
+    shares = deal_out(goals(batch_size=(2, 3), seeds=2, epochs=0, updates=10), 2, side_by_side=True)
+    assert [{goal.run.recipe.name for goal in share} for share in shares] == [{'bs3-lr0.1'}, {'bs2-lr0.1'}]
+    planned = goals(batch_size=(2,), seeds=3)
+    assert sorted(map(len, deal_out(planned, 2, side_by_side=False))) == [1, 2]
+    assert sorted(map(len, deal_out(planned, 4, side_by_side=False))) == [0, 1, 1, 1]
+
+
+def test_a_share_keeps_the_order_of_the_study() -> None:
+    planned = goals(batch_size=(1, 4, 30), seeds=3)
+    order = names([planned])[0]
+    for share in names(deal_out(planned, 2, side_by_side=False)):
+        assert share == sorted(share, key=order.index)
+    assert names(deal_out(planned, 1, side_by_side=True)) == [order]
+
+
+def test_nothing_to_deal_out() -> None:
+    assert deal_out([], 3, side_by_side=True) == [[], [], []]

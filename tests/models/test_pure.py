@@ -1,0 +1,269 @@
+"""Any NNX module as pure functions, the packaged ones and a user's own; what is wrong with one is named."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bsgap.config import Architecture
+from bsgap.models import Model, pure
+
+MEAN, STD = np.float32([0.25]), np.float32([0.5])
+KEY = jax.random.key(0)
+
+
+def architecture(name: str = 'mlp', **fields: Any) -> Architecture:
+    return Architecture(name, (6, 5), (), False, 0, ())._replace(**fields)
+
+
+@functools.cache
+def define(name: str = 'mlp', shape: tuple[int, int, int] = (4, 6, 1), classes: int = 3, **fields: Any) -> Model:
+    function = pure.define(architecture(name, **fields), shape, classes, MEAN, STD)
+    return function._replace(apply=jax.jit(function.apply), predict=jax.jit(function.predict))
+
+
+def weights(function: Model, seed: int = 0) -> tuple[Any, Any]:
+    """Some parameters and some state; those of `init` take a second to compile."""
+    rng = np.random.default_rng(seed)
+    params, state = jax.tree.map(
+        lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), jax.eval_shape(function.init, KEY)
+    )
+    return params, jax.tree.map(np.abs, state)
+
+
+def pictures(batch: int, shape: tuple[int, int, int] = (4, 6, 1), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (batch, *shape), np.uint8)
+
+
+def normalised(images: np.ndarray) -> np.ndarray:
+    return (images / 255 - 0.25) / 0.5
+
+
+@pytest.mark.parametrize(('name', 'batch_norm'), [('mlp', True), ('cnn', False), ('cnn', True)])
+def test_every_parameter_has_a_gradient(name: str, batch_norm: bool) -> None:
+    """None is idle: a bias in front of batch normalization would be."""
+    function = define(name, channels=(3,), batch_norm=batch_norm)
+    params, state = weights(function)
+
+    @jax.jit
+    @jax.grad
+    def gradients(params: Any) -> jax.Array:
+        logits, _ = function.apply(params, state, pictures(16), np.ones(16, bool), KEY)
+        return (logits**2).sum()
+
+    for gradient in jax.tree.leaves(gradients(params)):
+        assert float(jnp.abs(gradient).max()) > 1e-3
+
+
+@pytest.mark.parametrize('name', ['mlp', 'cnn'])
+def test_padding_has_no_influence(name: str) -> None:
+    """Whatever fills a batch of 7 valid examples, or nothing: the same logits, running statistics and gradients."""
+    function = define(name, channels=(3,), batch_norm=True, ghost_batch=3)
+    params, state = weights(function)
+    images = pictures(12)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+        mask = np.arange(len(images)) < 7
+        logits, new_state = function.apply(params, state, images, mask, KEY)
+        return (jnp.where(mask[:, None], logits, 0) ** 2).sum(), (logits[:7], new_state)
+
+    expected = gradient(params, images)
+    filled = gradient(params, np.concatenate([images[:7], pictures(5, seed=1)]))
+    jax.tree.map(np.testing.assert_array_equal, filled, expected)
+    alone = gradient(params, images[:7])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), alone, expected)
+
+
+@pytest.mark.parametrize('name', ['mlp', 'cnn'])
+def test_in_evaluation_an_example_does_not_see_the_others(name: str) -> None:
+    function = define(name, channels=(3,), batch_norm=True, ghost_batch=3)
+    params, state = weights(function)
+    images = pictures(8)
+    _, state = function.apply(params, state, images, np.ones(8, bool), KEY)
+    together = function.predict(params, state, images)
+    alone = np.concatenate([function.predict(params, state, image[None]) for image in images])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+class Own(nnx.Module):
+    """A user's: its logits are the normalised mean brightness of an image (m, m, …), half of them dropped.
+
+    Made in evaluation mode, as a module may be.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rate: float = 0.5, rngs: nnx.Rngs) -> None:
+        self.classes = classes
+        self.weight = nnx.Param(jnp.ones(()))
+        self.norm = nnx.BatchNorm(1, use_running_average=True, momentum=0.5, rngs=rngs)
+        self.dropout = nnx.Dropout(rate, deterministic=True, rngs=rngs)
+
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        m_Bx1 = self.weight * images_BxHxWxC.mean((1, 2))
+        return self.dropout(jnp.repeat(self.norm(m_Bx1), self.classes, axis=1))
+
+
+class TwoDropouts(Own):
+    """The difference of two random streams."""
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs) -> None:
+        super().__init__(image_shape, classes, rngs=rngs)
+        self.other = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        ones_BxK = jnp.ones((len(images_BxHxWxC), self.classes))
+        return self.dropout(ones_BxK) - self.other(ones_BxK)
+
+
+class Masked(Own):
+    """Shows the mask that it is given, 2 where there is none."""
+
+    def __call__(self, images_BxHxWxC: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
+        shown = 2 if mask_B is None else mask_B[:, None]
+        return jnp.zeros((len(images_BxHxWxC), self.classes)) + shown
+
+
+class Transposed(Own):
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        return super().__call__(images_BxHxWxC).T
+
+
+class Pair(Own):
+    def __call__(self, images_BxHxWxC: jax.Array) -> Any:
+        return super().__call__(images_BxHxWxC), None
+
+
+class Growing(Own):
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        self.norm.mean.set_value(jnp.zeros(2))
+        return jnp.zeros((len(images_BxHxWxC), self.classes))
+
+
+def own(name: str) -> str:
+    return f'{__name__}:{name}'
+
+
+def test_a_users_module_trains_and_evaluates() -> None:
+    function = define(own('Own'), classes=40)
+    params, state = function.init(KEY)
+    assert jax.tree.map(jnp.shape, (params, state)) == (
+        {'weight': (), 'norm': {'scale': (1,), 'bias': (1,)}},
+        {'norm': {'mean': (1,), 'var': (1,)}},
+    )
+    images, mask = pictures(8), np.ones(8, bool)
+    m = normalised(images).mean((1, 2, 3))
+    logits, new_state = function.apply(params, state, images, mask, KEY)
+    expected = np.tile((m - m.mean())[:, None] / np.sqrt(m.var() + 1e-5), 40)
+    kept = np.asarray(logits) != 0
+    assert 0.3 < kept.mean() < 0.7
+    np.testing.assert_allclose(np.asarray(logits)[kept], 2 * expected[kept], rtol=1e-3)
+    np.testing.assert_allclose(new_state['norm']['mean'], [0.5 * m.mean()], rtol=1e-4)
+    expected = (m - 0.5 * m.mean()) / np.sqrt(0.5 + 0.5 * m.var() + 1e-5)
+    np.testing.assert_allclose(
+        function.predict(params, new_state, images), np.tile(expected[:, None], 40), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_randomness_is_a_function_of_the_key() -> None:
+    function = define(own('Own'))
+    params, state = function.init(KEY)
+    images, mask = pictures(8), np.ones(8, bool)
+    first, after = function.apply(params, state, images, mask, jax.random.key(1))
+    again, _ = function.apply(params, after, images, mask, jax.random.key(1))
+    np.testing.assert_array_equal(first, again)
+    assert (function.apply(params, state, images, mask, jax.random.key(2))[0] != first).any()
+
+
+def test_random_streams_differ() -> None:
+    function = define(own('TwoDropouts'))
+    logits, _ = function.apply(*function.init(KEY), pictures(8), np.ones(8, bool), KEY)
+    assert logits.any()
+
+
+def test_the_mask_is_given_to_who_asks_for_it() -> None:
+    function = define(own('Masked'))
+    variables, mask = function.init(KEY), np.array([True, True, False])
+    logits, _ = function.apply(*variables, pictures(3), mask, KEY)
+    np.testing.assert_array_equal(logits[:, 0], [1, 1, 0])
+    np.testing.assert_array_equal(function.predict(*variables, pictures(3)), np.full((3, 3), 2))
+
+
+def test_arguments_reach_a_users_module() -> None:
+    function = define(own('Own'), arguments=(('rate', 0.0),))
+    logits, _ = function.apply(*function.init(KEY), pictures(8), np.ones(8, bool), KEY)
+    assert logits.all()
+
+
+def test_a_users_module_is_found_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = 'from flax import nnx\nfrom bsgap.models import MLP\nclass Mine(MLP): pass\n'
+    (tmp_path / 'my_models.py').write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine, mlp = define('my_models:Mine', arguments=(('hidden', (6, 5)),)), define()
+    assert jax.eval_shape(mine.init, KEY) == jax.eval_shape(mlp.init, KEY)
+
+
+@pytest.mark.parametrize('name', ['cnn', own('Own')])
+def test_models_can_be_stacked(name: str) -> None:
+    """Under `jit` and `vmap` over runs each is what it is alone."""
+    function = define(name, channels=(3,), batch_norm=True, ghost_batch=3)
+    images, mask = pictures(8), np.arange(8) < 7
+    key_R = jax.random.split(KEY, 2)
+    of_runs = [(*weights(function, seed), key) for seed, key in enumerate(key_R)]
+    params_R, state_R, _ = jax.tree.map(lambda *leaves: np.stack(leaves), *[(*each[:2], 0) for each in of_runs])
+    together = jax.jit(jax.vmap(function.apply, (0, 0, None, None, 0)))(params_R, state_R, images, mask, key_R)
+    for r, (params, state, key) in enumerate(of_runs):
+        alone = function.apply(params, state, images, mask, key)
+        jax.tree.map(lambda a, b, r=r: np.testing.assert_allclose(a[r], b, rtol=1e-3, atol=1e-5), together, alone)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'model': 'resnet'}, "no model 'resnet': mlp, cnn or module:Class"),
+        ({'model': 'no_such_module:Own'}, 'cannot import no_such_module: No module named'),
+        ({'model': ':Own'}, 'cannot import'),
+        ({'model': own('Nobody')}, f'{__name__} has no Nobody'),
+        ({'model': own('KEY')}, 'KEY is not an nnx.Module'),
+        ({'model': own('Path')}, 'Path is not an nnx.Module'),
+        ({'model': own('Own'), 'arguments': (('depth', 3),)}, "refuses its arguments: .*'depth'"),
+        ({'model': own('Transposed')}, r'maps 4 images to .*, not to logits of shape \(4, 3\)'),
+        ({'model': own('Pair')}, r'maps 4 images to .*, not to logits of shape \(4, 3\)'),
+        ({'model': own('Growing')}, 'changes the shape of its own state'),
+        ({'model': 'cnn', 'channels': (2, 2, 2)}, 'images of 4×6 are too small for 3 2×2 pools'),
+    ],
+)
+def test_wrong_input_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        pure.define(architecture()._replace(**fields), (4, 6, 1), 3, MEAN, STD)
+    assert '\n' not in str(caught.value)
+
+
+def test_the_cause_of_a_failed_import_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'broken_models.py').write_text('1 / 0\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match='cannot import broken_models: division by zero') as caught:
+        define('broken_models:Mine')
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_architectures_are_compared_by_value() -> None:
+    assert hash(architecture(hidden=(3, 4))) == hash(architecture(hidden=(3, 4)))
+    assert architecture(hidden=(3, 4)) == architecture(hidden=(3, 4)) != architecture(ghost_batch=2)
+
+
+@pytest.mark.parametrize('name', ['mlp', own('Own'), own('Masked')])
+def test_a_module_for_use_does_what_is_predicted(name: str) -> None:
+    """From uint8 images, in evaluation mode, and as any other NNX module."""
+    function = define(name, batch_norm=True)
+    params, state = weights(function)
+    module = function.module(params, state)
+    expected = function.predict(params, state, pictures(8))
+    for called in (module, nnx.jit(module), nnx.merge(*nnx.split(module))):
+        np.testing.assert_allclose(called(pictures(8)), expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(module.module, nnx.Param)), params)

@@ -1,0 +1,254 @@
+"""Which figures are drawn for which data, and what their lines say."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from bsgap.analysis import table
+from bsgap.config import schedule
+from bsgap.config.fields import FIGURES
+from bsgap.config.schedule import Stage
+from bsgap.report import figures
+from bsgap.training.rows import Record
+
+N = 1000
+FIELDS = {'schedule': 'constant', 'momentum': 0.0, 'subset': None, 'label_noise': 0.0, 'hidden': [8]}
+
+
+def record(
+    recipe: str,
+    seed: int,
+    *stages: Stage,
+    accuracy: float = 0.9,
+    measured: dict[str, float] | None = None,
+    **end: float,
+) -> Record:
+    """A finished run with this accuracy; `end` are other columns of its last row."""
+    spans = schedule.place(stages, N)
+    rows = []
+    for update in schedule.evaluations(spans, N):
+        done = update / spans[-1].last_update
+        rows.append(
+            {
+                'epoch': schedule.example_at(spans, update, N) / N,
+                'update': update,
+                'examples': schedule.example_at(spans, update, N),
+                'batch_size': schedule.span_at(spans, update).stage.batch_size,
+                'learning_rate': schedule.learning_rate_at(spans, update),
+                'learning_rate_sum': schedule.learning_rate_sum(spans, update),
+                'train_seconds': 0.1 * update,
+                'eval_seconds': 0.0,
+                'distance': 3.0 * done,
+                'gap': 0.01,
+                **{f'{split}_loss': 2.3 - 2 * done for split in ('train', 'test')},
+                **{f'{split}_accuracy': accuracy * done for split in ('train', 'test')},
+            }
+        )
+    rows[-1].update(end)
+    if 'validation_accuracy' in end:
+        rows[-1]['validation_loss'] = 1.0
+    fields = {**FIELDS, 'batch_size': stages[0].batch_size, 'learning_rate': stages[0].learning_rate}
+    described = {'name': f'{recipe}-seed{seed}', 'recipe': recipe, 'seed': seed, 'n': N, 'fields': fields}
+    described |= {'updates': rows[-1]['update'], 'stages': [dataclasses.asdict(stage) for stage in stages]}
+    return Record(described, rows, measured or {})
+
+
+def swept(size: int, rate: float, seed: int, **changes: Any) -> Record:
+    return record(f'bs{size}-lr{rate:g}', seed, Stage(size, rate, 4, 'epochs'), **changes)
+
+
+def gather(records: list[Record], lines: Any = ()) -> figures.Data:
+    data = figures.gather(table.table(records), lines)
+    assert data
+    return data
+
+
+def panels(name: str, records: list[Record], lines: Any = ()) -> list[Axes]:
+    _, function, *arguments = figures.FIGURES[name]
+    figure = function(gather(records, lines), *arguments)
+    assert figure is not None
+    return figure.axes
+
+
+def legend(axes: Axes) -> list[str]:
+    return [text.get_text() for legend in axes.figure.legends for text in legend.get_texts()]
+
+
+def lines_of(axes: Axes) -> list[Line2D]:
+    """Those with points; the others are keys of the legend."""
+    return [one for one in axes.get_lines() if len(one.get_xdata())]
+
+
+def points(axes: Axes) -> list[list[tuple[float, float]]]:
+    """Of each line with error bars."""
+    return [[(float(x), float(y)) for x, y in container[0].get_xydata()] for container in axes.containers]
+
+
+def places(axes: Axes) -> list[list[Any]]:
+    """The batch sizes of each line with error bars; lines stand a little beside one another."""
+    return [[pytest.approx(x, rel=0.1) for x, _ in line] for line in points(axes)]
+
+
+def drawn(records: list[Record], lines: Any = ()) -> set[str]:
+    data = gather(records, lines)
+    return {name for name, (_, function, *arguments) in figures.FIGURES.items() if function(data, *arguments)}
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    values = {
+        f'{split}_{quantity}': [0.9, 0.5, 0.7] for split in ('train', 'test') for quantity in ('loss', 'accuracy')
+    }
+    return {'first': 'bs10-lr0.1', 'second': 'bs100-lr0.1', 'seed': 0, 'alpha': [-1, 0, 1], **values, **changes}
+
+
+def test_every_figure_has_a_name_in_the_configuration() -> None:
+    assert tuple(figures.FIGURES) == FIGURES
+
+
+def test_figures_without_data_are_left_out() -> None:
+    always = {'curves', 'learning_rate_sum', 'schedule', 'updates', 'distance'}
+    grow = [record('grow', s, Stage(10, 0.1, 2, 'epochs'), Stage(50, 0.1, 2, 'epochs')) for s in range(2)]
+    for records in ([], [swept(10, 0.1, 0, train_loss=math.nan), swept(10, 0.1, 1)._replace(rows=[])]):
+        assert figures.gather(table.table(records)) is None
+    assert drawn([swept(10, 0.1, 0)._replace(rows=swept(10, 0.1, 0).rows[:1])]) == {'schedule'}
+    assert drawn(grow) == always
+    assert drawn([swept(10, 0.1, 0)]) == always | {'gap', 'accuracy'}
+    assert drawn([swept(10, r, 0) for r in (0.1, 1)]) == always | {'gap', 'accuracy', 'learning_rate'}
+    assert drawn([swept(b, 0.1, 0) for b in (10, 20)]) == always | {'gap', 'accuracy'}
+    measured = {'sharpness_0.001': 2.0, **{f'gradient_norm_frozen{part}_bs8': 0.5 for part in ('', '_sd')}}
+    full = drawn([swept(b, r, 0, measured=measured) for b in (10, 20) for r in (0.1, 1)], [line()])
+    assert full == set(FIGURES)
+
+
+def test_files_are_returned_by_caption(tmp_path: Path) -> None:
+    """A learning rate of 0 has no place on a logarithmic axis, and warnings are errors."""
+    records = [swept(b, 0.0, 0) for b in (10, 20)]
+    files = figures.draw(table.table(records), tmp_path / 'new', 'study', ('schedule', 'lines', 'gap'))
+    assert list(files) == ['Batch size and learning rate over training', 'Generalization gap against batch size']
+    assert [path.name for path in files.values()] == ['schedule.png', 'gap.png']
+    assert all(path.read_bytes().startswith(b'\x89PNG') for path in files.values())
+    assert figures.draw(table.table([]), tmp_path, 'study', ('schedule', 'gap')) == {}
+
+
+def test_a_point_is_a_mean_over_seeds_with_its_interval() -> None:
+    """0.8 and 0.9: 0.85 ± 12.706 × 0.05, Student's t for n = 2; the run that diverged is not in it."""
+    records = [swept(10, 0.1, s, accuracy=(0.8, 0.9)[s]) for s in range(2)]
+    _, test = panels('accuracy', [*records, swept(10, 0.1, 2, accuracy=0.1, train_loss=math.nan)])
+    ((container,),) = (test.containers,)
+    line, _, (bars,) = container
+    assert line.get_xydata().tolist() == [pytest.approx([10, 85])]
+    assert bars.get_segments()[0][:, 1] == pytest.approx([85 - 63.531, 85 + 63.531], abs=0.001)
+
+
+def test_a_curve_holds_the_rows_that_all_runs_have() -> None:
+    """And of those only the ones for which all splits were evaluated."""
+    full, short = swept(10, 0.1, 0, accuracy=0.4), swept(10, 0.1, 1, accuracy=0.8)
+    validated = {name: value for name, value in full.rows[1].items() if not name.startswith('test')}
+    rows = [
+        full.rows[0],
+        {**validated, 'epoch': 0.5, 'validation_accuracy': 0.5, 'validation_loss': 1.0},
+        *full.rows[1:],
+    ]
+    _, test, *_ = panels('curves', [full._replace(rows=rows), short._replace(rows=short.rows[:3])])
+    (mean,) = lines_of(test)
+    assert list(mean.get_xdata()) == [0, 1, 2]
+    assert list(mean.get_ydata()) == pytest.approx([0, 15, 30])
+
+
+def test_unfinished_recipes_have_curves_but_no_end() -> None:
+    begun = swept(20, 0.1, 0)
+    records = [swept(10, 0.1, 0), begun._replace(rows=begun.rows[:3])]
+    assert legend(panels('curves', records)[0]) == ['batch size 10', 'batch size 20']
+    _, test = panels('accuracy', records)
+    assert points(test) == [[(10, pytest.approx(90))]]
+    stopped = [records[0], records[1]._replace(stopped=True)]  # by a search: that is an end
+    assert places(panels('accuracy', stopped)[1]) == [[10, 20]]
+
+
+def test_the_legend_says_what_varies() -> None:
+    (axes, *_) = panels('curves', [swept(b, 0.1, 0) for b in (20, 100, 10)])
+    assert legend(axes) == ['batch size 10', 'batch size 20', 'batch size 100']
+    (axes, *_) = panels('curves', [swept(b, r, 0) for b in (10, 100) for r in (1, 0.1)])
+    assert legend(axes) == ['batch size 10', 'batch size 100', 'learning rate 0.1', 'learning rate 1']
+    assert len({(str(one.get_color()), one.get_linestyle()) for one in lines_of(axes)}) == 4
+    fields = {'subset': 500, 'label_noise': 0.2, 'hidden': [16, 16]}
+    other = swept(10, 0.1, 0)
+    other = other._replace(
+        about={**other.about, 'recipe': 'bs10-lr0.1-n500', 'n': 500, 'name': 'bs10-lr0.1-n500-seed0'}
+    )
+    other.about['fields'] = {**other.about['fields'], **fields}
+    (_, axes) = panels('accuracy', [swept(10, 0.1, 0), swept(20, 0.1, 0), other])
+    rest = ['label noise 0.2, hidden [16, 16]', 'label noise 0, hidden [8]']
+    assert legend(axes) == ['training examples 500', 'training examples 1000', *rest]
+    (axes, *_) = panels('curves', [record(name, 0, Stage(10, 0.1, 4, 'epochs')) for name in ('grow', 'decay')])
+    assert legend(axes) == ['grow', 'decay']
+    assert len({one.get_color() for one in lines_of(axes)}) == 2
+
+
+def test_named_recipes_of_many_batch_sizes_are_one_line() -> None:
+    records = [record(f'{rule}-bs{b}', 0, Stage(b, 0.1, 4, 'epochs')) for b in (10, 40) for rule in ('fixed', 'linear')]
+    _, test = panels('accuracy', records)
+    assert legend(test) == ['fixed', 'linear']
+    assert places(test) == [[10, 40], [10, 40]]
+    assert len({x for line in points(test) for x, _ in line}) == 4  # so that their intervals can be seen
+    (axes, *_) = panels('curves', records)
+    assert legend(axes) == ['batch size 10', 'batch size 40', 'fixed', 'linear']
+    assert len({(one.get_color(), one.get_linestyle()) for one in lines_of(axes)}) == 4
+
+
+def test_a_schedule_is_drawn_in_steps() -> None:
+    top, bottom = panels('schedule', [record('grow', 0, Stage(10, 0.4, 3, 'epochs'), Stage(50, 0.2, 1, 'epochs'))])
+    for axes, values in ((top, (10, 50)), (bottom, (0.4, 0.2))):
+        (step,) = lines_of(axes)
+        assert step.get_drawstyle() == 'steps-post'
+        epochs, heights = np.asarray(step.get_xdata()), np.asarray(step.get_ydata())
+        assert (heights[epochs < 3] == values[0]).all()
+        assert (heights[epochs >= 3] == values[1]).all()
+        assert (epochs[0], epochs[-1]) == (0, 4)
+
+
+def test_the_learning_rate_is_chosen_on_validation_among_recipes_that_never_diverged() -> None:
+    """Test accuracy would choose 0.01 everywhere; 1 diverged for one seed at batch size 40."""
+    best = {10: 0.1, 40: 0.4}
+    records = [
+        swept(b, r, s, accuracy=0.9 - r / 10, validation_accuracy=0.9 - abs(math.log(r / best[b])))
+        for b in best
+        for r in (0.01, 0.1, 0.4)
+        for s in range(2)
+    ]
+    records += [swept(40, 1, 0, validation_accuracy=1.0), swept(40, 1, 1, train_loss=math.nan)]
+    left, right = panels('learning_rate', records)
+    chosen, linear, root = lines_of(right)
+    assert list(chosen.get_ydata()) == [0.1, 0.4]
+    assert list(linear.get_ydata()) == pytest.approx([0.1, 0.4])
+    assert list(root.get_ydata()) == pytest.approx([0.1, 0.2])
+    assert right.get_ylabel() == 'best learning rate (validation split)'
+    assert [[x for x, _ in line] for line in points(left)] == [[0.01, 0.1, 0.4], [0.01, 0.1, 0.4, 1]]
+
+
+def test_the_line_between_solutions_is_a_mean_over_seeds() -> None:
+    lines = [line(), line(seed=1, test_accuracy=[0.7, 0.3, 0.5]), line(second='other')]
+    axes = panels('lines', [swept(10, 0.1, 0)], lines)
+    assert [a.get_title().split('\n')[1] for a in axes[:2]] == ['α = 1: bs100-lr0.1', 'α = 1: other']
+    assert list(axes[2].get_lines()[1].get_ydata()) == pytest.approx([80, 40, 60])
+
+
+def test_the_spread_of_gradient_norms_is_relative() -> None:
+    measured = {'gradient_norm_frozen_bs1': 0.5, 'gradient_norm_frozen_sd_bs1': 0.2, 'gradient_norm_frozen_bs16': 0.4}
+    measured['gradient_norm_frozen_sd_bs16'] = 0.1
+    mean, spread = panels('gradient_norm', [swept(10, 0.1, 0, measured=measured)])
+    assert list(lines_of(mean)[0].get_xdata()) == [1, 16]
+    assert list(lines_of(mean)[0].get_ydata()) == [0.5, 0.4]
+    assert list(lines_of(spread)[0].get_ydata()) == pytest.approx([0.4, 0.25])
+
+
+def test_the_title_counts_seeds_and_diverged_runs() -> None:
+    records = [swept(10, 0.1, 0), swept(10, 0.1, 1), swept(20, 0.1, 0), swept(20, 0.1, 1, train_loss=math.nan)]
+    expected = 'study; mean and 95 % interval over seeds (n = 1, 2); without 1 diverged run'
+    assert figures.note(gather(records), 'study') == expected

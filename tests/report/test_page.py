@@ -1,0 +1,163 @@
+"""The report is made from the files alone, is self-contained, and says what they say."""
+
+import html
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, read_json, tiny
+
+import bsgap
+from bsgap import config
+from bsgap.analysis import claims
+from bsgap.errors import UserError
+from bsgap.report import page
+from bsgap.training import rows, runs
+from bsgap.training.workdir import environment, open_workdir
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('study')
+    grow = (
+        {'epochs': 1, 'batch_size': 50, 'learning_rate': 0.1},
+        {'epochs': 1, 'batch_size': 100, 'learning_rate': 0.1},
+    )
+    bsgap.train(tiny(learning_rate=(0.1, 1e8), momentum=(0.0, 0.5), recipes={'grow': {'stages': grow}}), folder)
+    return folder
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A study that has no row yet."""
+    study = config.resolve(tiny())
+    about = {**environment(), 'training_sets': []}
+    open_workdir(tmp_path, study, runs.cross(study, {study.recipes[0].training_set: 300}), about)
+    return tmp_path
+
+
+def test_the_command_rebuilds_all_from_the_files(workdir: Path, tmp_path: Path) -> None:
+    """Twice on two copies, one without what the first made: the same bytes."""
+    for name in ('one', 'two'):
+        shutil.copytree(workdir, tmp_path / name)
+    page.report(tmp_path / 'one')
+    shutil.rmtree(next((tmp_path / 'two').glob('runs/*/checkpoints')))
+    (tmp_path / 'two' / 'results.csv').unlink(missing_ok=True)
+    line = [sys.executable, '-m', 'bsgap.report', str(tmp_path / 'two')]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert f'report   {tmp_path}/two/report.html' in done.stdout
+    for file in (
+        'results.csv',
+        'report.html',
+        *(f'figures/{f}.png' for f in ('curves', 'gap', 'accuracy', 'learning_rate_sum')),
+    ):
+        assert (tmp_path / 'one' / file).read_bytes() == (tmp_path / 'two' / file).read_bytes(), file
+
+
+def test_the_page_is_self_contained(workdir: Path) -> None:
+    text = page.report(workdir).read_text()
+    assert page.QUESTION in html.unescape(text)
+    assert text.count('src="data:image/png;base64,') == 4
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    assert '<script' not in text
+    for word in ('bs32-lr0.1', 'bs100-lr0.1-m0.5', 'diverged', 'grow', 'data_seed', 'jaxlib'):
+        assert word in text, word
+
+
+def test_a_recipe_has_a_row_with_the_means_of_its_last_rows(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob('runs/*/metrics.csv'):
+        found = rows.read(path)
+        found[-1] |= {'train_seconds': 20.0, 'eval_seconds': 4.0 if 'seed0' in str(path) else 8.0}
+        rows.write(path, found, rows.columns(('train', 'test')))
+    text = html.unescape(page.report(tmp_path).read_text())
+    last = bsgap.runs(trained).query('recipe == "bs32-lr0.1"').groupby('run').tail(1)
+    mean, half = 100 * last['test_accuracy'].mean(), 100 * 12.7062 * last['test_accuracy'].std() / 2**0.5
+    cells = re.search(r'<tr><td>bs32-lr0.1</td>(.*)</tr>', text)
+    assert cells
+    made, epochs, updates, _, test, _, seconds = re.findall('<td>(.*?)</td>', cells[1])
+    assert (made, epochs, updates, seconds) == ('2', '2', '20', '26.0')
+    assert test == f'{mean:.2f} ± {half:.2f} %'
+
+
+def test_a_study_that_has_not_begun_has_a_report(begun: Path) -> None:
+    assert '4 runs are not finished' in page.report(begun).read_text()
+
+
+def test_a_folder_without_a_study_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match='holds no study'):
+        page.report(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module('bsgap.report', run_name='__main__')
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith('error: ')
+    assert len(said.splitlines()) == 1
+
+
+def test_the_package_can_be_called_like_the_function_whose_name_it_takes(begun: Path) -> None:
+    """`bsgap.report` is the function before anything below the package is imported, and the package after it."""
+    lines = [
+        'import sys, bsgap',
+        f'first = bsgap.report({str(begun)!r})',
+        'import bsgap.report.page',
+        f'assert bsgap.report({str(begun)!r}) == first == bsgap.report.page.report({str(begun)!r})',
+        'assert type(bsgap.report).__name__ == "_Report"',
+    ]
+    assert subprocess.run([sys.executable, '-c', '\n'.join(lines)], capture_output=True, cwd=ROOT).returncode == 0
+
+
+CLAIMS = """
+from bsgap import config
+from bsgap.analysis.claims import Claim
+
+
+def get_config(variant=''):
+    study = config.default()
+    study.sweep.batch_size = (32, 100)
+    return study
+
+
+def claims(variant):
+    def gap(runs):
+        return runs[runs.recipe == 'bs32-lr0.1'].groupby('seed').gap.last()
+
+    return [Claim('gap', 'a gap is a number', gap, at_least=-1.0, published='-', source='here', status='V')]
+"""
+
+
+def test_claims_are_those_of_the_given_file_or_else_as_they_were(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = tmp_path / 'claimed', tmp_path / 'mine.py'
+    shutil.copytree(trained, folder)
+    about = read_json(folder / 'study.json')
+    about['config'] |= {'claims': 'mine:claims', 'finding': 'The gap is {gap}.'}
+    (folder / 'study.json').write_text(json.dumps(about))
+    file.write_text(CLAIMS)
+    monkeypatch.setattr(sys, 'argv', ['report', str(folder), f'--config={file}:smoke'])
+    runpy.run_module('bsgap.report', run_name='__main__')
+    (verdict,) = claims.read(folder / 'claims.csv')
+    assert (verdict.id, verdict.verdict) == ('gap', 'reproduced')
+    text, printed = html.unescape((folder / 'report.html').read_text()), capsys.readouterr().out
+    assert f'The gap is {verdict.measured} (reproduced).' in text
+    assert verdict.measured in printed
+    assert 'claims.csv has' not in text + printed
+
+    kept = (folder / 'claims.csv').read_text().replace('a gap is a number', 'an earlier claim')
+    (folder / 'claims.csv').write_text(kept + '\n')
+    page.report(folder)  # no file is given, and none is below experiments/
+    assert (folder / 'claims.csv').read_text() == kept + '\n'
+    text, printed = html.unescape((folder / 'report.html').read_text()), capsys.readouterr().out
+    for shown in (text, printed):
+        assert 'an earlier claim' in shown
+        assert 'claims as claims.csv has them' in shown

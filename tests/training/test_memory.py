@@ -1,0 +1,68 @@
+"""As many runs are trained side by side as there is memory for, with the same result."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers import assert_same, final_leaves, tiny
+from launching import Noting
+from trainings import programs_of, runs_of, train
+
+from bsgap import config
+from bsgap.training import memory
+from bsgap.training.runs import Goal
+
+
+@pytest.mark.parametrize('how', ['map', 'vmap'])
+def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Four runs, two at a time; then as many as a device holds that has room for two, but not for three."""
+    settings = {'batch_size': (100,), 'seeds': 4, 'run_axis': how, 'epochs': 1}
+    study = config.resolve(tiny(**settings))
+    programs, goals = programs_of(study), [Goal(run, run.updates) for run in runs_of(study)]
+    assert memory.parallel_runs(programs, goals) == 4  # of this machine's memory
+    needed = [memory.needed(programs, goals, limit) for limit in (4, 3, 2, 1)]
+    assert needed == sorted(needed, reverse=True)
+    assert needed[0] == memory.needed(programs, goals)
+    run, state = goals[0].run, programs.abstract_state(goals[0].run)
+    resident = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, state.params))) + 4 * 300
+    made = programs.segment_program(run, 100, 4), programs.evaluation_program(run, 4, full=True)
+    analyses = [program.memory_analysis() for program in made]
+    transient = max(m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes for m in analyses)
+    assert programs.data_bytes == (784 + 4) * 10_300
+    assert transient > 2000 * 784 * 4  # the images of a part of the test split, normalised
+    assert needed[0] == programs.data_bytes + 4 * resident + transient
+    assert needed[2] == programs.data_bytes + 2 * resident + (transient if how == 'map' else transient // 2)
+    train(tiny(**settings), tmp_path / 'all')
+    watcher = Noting()
+    train(tiny(**settings, max_parallel_runs=2), tmp_path / 'two', watcher)
+    for room, limit in ((needed[2], 2), (needed[2] - 1, 1), (0, 1), (None, 4)):
+        monkeypatch.setattr(memory, '_room', lambda _, room=room: room)
+        assert memory.parallel_runs(programs, goals) == limit
+    monkeypatch.setattr(memory, '_room', lambda _: needed[2])
+    train(tiny(**settings), tmp_path / 'room', watcher)
+    assert [len(event.runs) for event in watcher.events if event.what == 'began'] == [2] * 4
+    for other in ('two', 'room'):
+        if how == 'map':
+            assert_same(tmp_path / 'all', tmp_path / other)
+        one, few = final_leaves(tmp_path / 'all'), final_leaves(tmp_path / other)
+        for run in one:
+            for name, leaf in one[run].items():
+                np.testing.assert_allclose(few[run][name], leaf, rtol=1e-4, atol=1e-5, err_msg=f'{run} {name}')
+
+
+def test_the_room_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: four fifths of an accelerator's memory; half of a CPU's, or of what a control group leaves of it."""
+
+    class Device:
+        def __init__(self, platform: str, limit: int | None) -> None:
+            self.platform, self.limit = platform, limit
+
+        def memory_stats(self) -> dict[str, int] | None:
+            return None if self.limit is None else {'bytes_limit': self.limit}
+
+    assert memory._room(Device('gpu', 1000)) == 800  # type: ignore[arg-type]
+    assert memory._room(Device('gpu', None)) is None  # type: ignore[arg-type]
+    monkeypatch.setattr(memory, '_limits', lambda: iter([8000, 6000]))
+    monkeypatch.setattr(jax, 'local_devices', lambda: [None] * 3)
+    assert memory._room(Device('cpu', None)) == 1000  # type: ignore[arg-type]
