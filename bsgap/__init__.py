@@ -103,7 +103,7 @@ def load(workdir: str | Path, run: str, update: int | None = None) -> 'nnx.Modul
     """The model that a run trained, with its normalisation, in evaluation mode: a Flax NNX module.
 
     It maps uint8 images [B, H, W, C] to float32 logits [B, classes]. `update` is one at which the run was saved, by
-    default the last. The training data are not needed; the checkpoint's checksum is compared.
+    default the last. No training data are needed; the checksum is compared. Import a model of your own before.
 
     >>> import numpy as np
     >>> model = bsgap.load(workdir, 'bs32-lr0.1-seed0')

@@ -123,7 +123,7 @@ def verdicts(
     Raises:
       UserError: claims.csv would be needed and is damaged.
     """
-    if not settings['claims']:
+    if not settings.get('claims'):
         return [], []
     try:
         made, own = call(settings['claims'], settings.get('variant', ''), experiment)

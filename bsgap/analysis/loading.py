@@ -34,7 +34,10 @@ def call(name: Any, variant: str, experiment: Path | None = None) -> tuple[list[
         raise UserError(f'study.json says {" ".join(name.split()):.60}, which names no module of {EXPERIMENTS}')
     try:
         module = _run(file)
-        return list(getattr(module, named[3])(variant)), config.resolve(module.get_config(variant))
+        function = getattr(module, named[3])
+        if function.__module__ != module.__name__:
+            raise UserError(f'{named[3]} is not a function of this file')
+        return list(function(variant)), config.resolve(module.get_config(*filter(None, [variant])))
     except (Exception, SystemExit) as error:
         raise UserError(where(error, file, str(file))) from error
 

@@ -97,11 +97,11 @@ def exponent(
     def of_seed(rows: pd.DataFrame) -> float:
         if not by:
             return _power(_rows(_finished(rows), at, by), y, x)
-        finished = _rows(_finished(rows, every=False), at, by)
-        if set(finished[x].dropna()) != set(rows[x].dropna()):
+        done, ends = _finished(rows, every=False), rows.groupby('run').tail(1)
+        if set(done.groupby('run').tail(1)[x].dropna()) != set(ends[x].dropna()):
             raise _LeftOutError
-        chosen = finished.loc[[_best(group[by]) for _, group in finished.groupby(x)]]
-        tried = rows.groupby('run').tail(1).groupby(x)[y].agg(['min', 'max']).loc[chosen[x]]
+        chosen = (there := _rows(done, at, by)).loc[[_best(group[by]) for _, group in there.groupby(x)]]
+        tried = ends.groupby(x)[y].agg(['min', 'max']).loc[chosen[x]]
         at_an_end.extend((tried.to_numpy() == chosen[[y]].to_numpy()).any(1))
         return _power(chosen, y, x)
 

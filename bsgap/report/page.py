@@ -40,7 +40,7 @@ class Contents(NamedTuple):
     @property
     def says(self) -> list[str]:
         """What these runs say, in sentences."""
-        if finding := claims.finding(self.about['config']['finding'], self.verdicts):
+        if finding := claims.finding(self.about['config'].get('finding', ''), self.verdicts):
             return [finding]
         statuses = {record.name: record.status for record in self.records}
         return [] if self.found else words.sentences(self.runs, statuses)

@@ -73,7 +73,7 @@ class Trainer:
                 member.checkpoints.wait()
         except (Interrupted, StoppedElsewhere, UserError):
             for cohort in cohorts:
-                self._save(cohort)
+                self._save(cohort, tell=False)  # a watcher that fails must not keep the others from being saved
             for member in members:
                 member.checkpoints.wait()
             raise
@@ -161,7 +161,7 @@ class Trainer:
             member.rows.append(row)
         self.watcher.evaluated(cohort.members)
 
-    def _save(self, cohort: Cohort) -> None:
+    def _save(self, cohort: Cohort, tell: bool = True) -> None:
         """Saves the runs that have made updates since they were saved last."""
         cohort.saved_at = time.monotonic()
         sound = [member for member in cohort.members if not member.diverged]
@@ -172,7 +172,8 @@ class Trainer:
             if not member.diverged:
                 member.checkpoints.save(member.update, Saved(state, member.train_seconds, member.eval_seconds, names))
                 member.saved_update = member.update
-        self.watcher.saved(sound)
+        if tell:
+            self.watcher.saved(sound)
 
 
 def _row(member: Member, measured: dict[str, float], distance: float, sums: step.Sums) -> rows.Row:

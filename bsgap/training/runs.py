@@ -84,10 +84,9 @@ def cross(study: config.Study, n: Mapping[config.TrainingSet, int]) -> tuple[Run
     for recipe in study.recipes:
         for i, stage in enumerate(recipe.stages):
             if stage.batch_size > n[recipe.training_set]:
-                raise UserError(
-                    f'config.batch_size: {stage.batch_size} is not allowed (recipe {recipe.name}, stage {i + 1});'
-                    f' it must be a whole number from 1 to {n[recipe.training_set]}, the number of training examples'
-                )
+                where = f'{stage.batch_size} is not allowed (recipe {recipe.name}, stage {i + 1})'
+                most = f'{n[recipe.training_set]}, the number of training examples'
+                raise UserError(f'config.batch_size: {where}; it must be a whole number from 1 to {most}')
     return tuple(Run(recipe, seed, n[recipe.training_set]) for recipe in study.recipes for seed in range(study.seeds))
 
 

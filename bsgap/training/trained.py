@@ -1,5 +1,6 @@
 """Trained models, from a workdir alone."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ def load(workdir: Path, run: str, update: int | None = None) -> Classifier:
         there = ', '.join(sorted(path.parent.name for path in workdir.glob('runs/*/run.json')))
         raise UserError(f'run: {run!r} is not in {workdir}; there are {there or "none"}')
     if not (saved := saved_updates(workdir, run)) or update not in (None, *saved):
-        words = ', '.join(map(str, saved)) or 'none'
-        raise UserError(f'update: {update} of {run} is not saved; there are {words}')
+        raise UserError(f'update: {update} of {run} is not saved; there are {", ".join(map(str, saved)) or "none"}')
     model = _model(workdir, read_json(folder / 'run.json', 'fields')['fields'])
     checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', reading=True)
     try:
@@ -44,13 +44,14 @@ def _model(workdir: Path, fields: dict[str, Any]) -> models.Model:
     sets = read_json(workdir / 'study.json').get('training_sets', [])
     made = [known for known in sets if all(fields[key] == known[key] for key in config.TrainingSet._fields)]
     if not made:
-        raise UserError(
-            f'workdir: {workdir} was trained by a bsgap that did not save how images are normalised;'
-            ' start its launch once more, which adds that'
-        )
+        lacks = 'was trained by a bsgap that did not save how images are normalised'
+        raise UserError(f'workdir: {workdir} {lacks}; start its launch once more, which adds that')
+    module = fields['model'].partition(':')[0]
+    if ':' in fields['model'] and module not in sys.modules:  # nothing is executed because a workdir names it
+        raise UserError(f'run: its model is {fields["model"]}; import {module} first')
     mean_C, std_C = (np.asarray(made[0][constant], np.float32) for constant in ('mean', 'std'))
-    shape = tuple(made[0]['image_shape'])
+    shape, classes = tuple(made[0]['image_shape']), made[0]['classes']
     try:
-        return models.define(config.Architecture.of(fields), shape, made[0]['classes'], mean_C, std_C)
-    except ValueError as error:
+        return models.define(config.Architecture.of(fields), shape, classes, mean_C, std_C)
+    except (KeyError, ValueError) as error:
         raise UserError(f'run: its model cannot be made: {error}') from error

@@ -64,10 +64,8 @@ def check_workdir(workdir: Path, study: config.Study) -> list[Any]:
         old = before.pop('config')
         for field, value in config.settings(study).items():
             if field not in fields.FREE_FIELDS and value != old.get(field):
-                raise UserError(
-                    f'config.{field}: {value} contradicts {old.get(field)}, with which the runs in {workdir} were'
-                    ' trained; use the same, or another --workdir'
-                )
+                other = f'contradicts {old.get(field)}, with which the runs in {workdir} were trained'
+                raise UserError(f'config.{field}: {value} {other}; use the same, or another --workdir')
         return [*before.pop('earlier_launches'), before]
     if any(workdir.glob('runs/*/metrics.csv')):
         raise UserError(f'--workdir: {workdir} has runs but no study.json, which says how; use another')
@@ -101,15 +99,12 @@ def _continues(path: Path, run: Run) -> bool:
     longer = _is_start(old, run)
     for field, value in new['fields'].items():
         if (field not in old['fields'] or value != old['fields'][field]) and not (longer and field in schedule.UNITS):
-            raise UserError(
-                f'config.{field}: {value} contradicts {old["fields"].get(field)} in {path}; use the same, another name'
-                ' for the recipe, or another --workdir'
-            )
+            other = f'contradicts {old["fields"].get(field)} in {path}'
+            needs = 'use the same, another name for the recipe, or another --workdir'
+            raise UserError(f'config.{field}: {value} {other}; {needs}')
     if not longer:
-        raise UserError(
-            f'config.recipes.{new["recipe"]}: its stages, or the number of examples, contradict those in {path};'
-            ' use the same, another name, or another --workdir'
-        )
+        other = f'its stages, or the number of examples, contradict those in {path}'
+        raise UserError(f'config.recipes.{new["recipe"]}: {other}; use the same, another name, or another --workdir')
     return True
 
 

@@ -474,6 +474,23 @@ def test_only_claims_with_different_names_are_claims(mine: Path, tmp_path: Path,
     ]
 
 
+def test_what_a_file_imports_is_not_called(mine: Path, tmp_path: Path) -> None:
+    """study.json names the function and its argument: only a function of the file itself is meant."""
+    mine.write_text(f'from os import mkdir\n{MINE}', encoding='utf-8')
+    made = tmp_path / 'made'
+    verdicts, (line,) = claims.verdicts(tmp_path, settings('mine:mkdir', variant=str(made)), runs(BOTH), mine)
+    assert verdicts == []
+    assert line == f'claims left out: {mine}: UserError: mkdir is not a function of this file'
+    assert not made.exists()
+
+
+def test_an_experiment_without_variants(mine: Path, tmp_path: Path) -> None:
+    text = MINE.replace("def get_config(variant=''):", 'def get_config():').replace('variant, smoke=', "'', smoke=")
+    mine.write_text(text, encoding='utf-8')
+    verdicts, lines = claims.verdicts(tmp_path, settings(variant=''), runs(BOTH), mine)
+    assert ([verdict.id for verdict in verdicts], lines) == (['second', 'first'], [])
+
+
 EVIL = "from pathlib import Path\nPath(r'{}').touch()\ndef claims(variant): return []\ndef get_config(variant): {{}}\n"
 
 

@@ -177,12 +177,25 @@ def test_what_run_json_says_is_compared_with_the_checkpoint(trained: Path, tmp_p
     about = read_json(path)
     for fields, says in (
         ({'hidden': [17]}, 'is damaged: it holds another model'),
-        ({'model': 'no.such:Net'}, 'run: its model cannot be made: model no.such:Net: cannot import no.such'),
+        ({'model': 'no.such:Net'}, 'run: its model is no.such:Net; import no.such first'),
         ({'subset': 9}, 'was trained by a bsgap that did not save how images are normalised'),
     ):
         path.write_text(json.dumps({**about, 'fields': {**about['fields'], **fields}}))
         with pytest.raises(UserError, match=says):
             bsgap.load(workdir, RUN)
+
+
+def test_a_module_that_a_workdir_names_is_not_run(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = shutil.copytree(trained, tmp_path / 'copy')
+    (tmp_path / 'evil.py').write_text(f"from pathlib import Path\nPath(r'{tmp_path}/ran').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    about = read_json(path := workdir / 'runs' / RUN / 'run.json')
+    path.write_text(json.dumps({**about, 'fields': {**about['fields'], 'model': 'evil:Net'}}))
+    with pytest.raises(UserError, match='run: its model is evil:Net; import evil first'):
+        bsgap.load(workdir, RUN)
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_a_workdir_of_an_older_bsgap_says_what_to_do(trained: Path, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from helpers import tiny
 from launching import Noting
-from trainings import train
+from trainings import stop, train
 
 import bsgap
+from bsgap.errors import Interrupted
 from bsgap.training.watcher import Watcher, as_one
+from bsgap.training.workdir import saved_updates
 
 EVENTS = ('compiling', 'compiled', 'began', 'trained', 'evaluated', 'saved', 'warned', 'noted')
 
@@ -87,3 +89,15 @@ def test_a_launch_that_one_of_them_ended_is_gone_on_with(tmp_path: Path) -> None
     table = bsgap.train(tiny(batch_size=(100,)), tmp_path)
     assert set(table.status) == {'done'}
     assert list(table['update']) == [0, 3, 6] * 2
+
+
+def test_one_that_fails_keeps_no_run_from_being_saved(tmp_path: Path) -> None:
+    """Training is stopped between two saves: all cohorts are saved, whatever a watcher makes of it."""
+
+    class Failing(Watcher):
+        def saved(self, members: Any) -> None:
+            raise OSError('mine')
+
+    with pytest.raises(Interrupted):
+        train(tiny(checkpoint_seconds=1e6), tmp_path, Failing(), stop(3))
+    assert all(saved_updates(tmp_path, f'bs{size}-lr0.1-seed{seed}') for size in (32, 100) for seed in (0, 1))
