@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from helpers import tiny
 from ml_collections import ConfigDict
 
 from bsgap import config, data
@@ -19,6 +20,19 @@ from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import describe_data, open_workdir
 
 _compiled: dict[Any, Programs] = {}
+GROW = {
+    'stages': (
+        {'epochs': 1, 'batch_size': 25, 'learning_rate': 0.1},
+        {'updates': 10, 'batch_size': 100, 'learning_rate': 0.2},
+    ),
+    'momentum': 0.9,
+}
+
+
+def two_cohorts(checkpoint_seconds: float = 30.0) -> ConfigDict:
+    """Momentum, two cohorts, one of which changes its batch size, and segments of one update but for the first."""
+    changes: dict[str, Any] = {'checkpoint_seconds': checkpoint_seconds, 'segment_seconds': 1e-6}
+    return tiny(batch_size=(20,), momentum=(0.9,), epochs=2, recipes={'grow': GROW}, **changes)
 
 
 def programs_of(study: config.Study) -> Programs:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import assert_same, final_leaves, read_json, rows, tiny
 from launching import Noting
-from trainings import stop, train
+from trainings import stop, train, two_cohorts
 
 from bsgap import config, data
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError
@@ -111,28 +111,6 @@ def test_the_noise_scale_is_averaged_over_the_updates_that_measured_it(tmp_path:
     assert end[-1]['gradient_variance'] > 0
 
 
-GROW = {
-    'stages': (
-        {'epochs': 1, 'batch_size': 25, 'learning_rate': 0.1},
-        {'updates': 10, 'batch_size': 100, 'learning_rate': 0.2},
-    ),
-    'momentum': 0.9,
-}
-
-
-def settings(checkpoint_seconds: float = 30.0) -> Any:
-    """Momentum, two cohorts, one of which changes its batch size, and segments of one update but for the first."""
-    changes = {'checkpoint_seconds': checkpoint_seconds, 'segment_seconds': 1e-6}
-    return tiny(batch_size=(20,), momentum=(0.9,), epochs=2, recipes={'grow': GROW}, **changes)
-
-
-@pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp('uninterrupted')
-    train(settings(), workdir)
-    return workdir
-
-
 @pytest.mark.parametrize(
     ('error', 'segments'),
     [
@@ -147,13 +125,13 @@ def test_where_training_shall_end_all_is_saved_and_gone_on_with(
 ) -> None:
     watcher = Noting()
     with pytest.raises(type(error)) as raised:
-        train(settings(), tmp_path, watcher, stop(segments, error))
+        train(two_cohorts(), tmp_path, watcher, stop(segments, error))
     assert raised.value is error
     made = sum(event.what == 'trained' for event in watcher.events)
     assert made == segments
     ends = {name: at[0] for event in watcher.events if event.what == 'trained' for name, at in event.runs.items()}
     assert {name: saved_updates(tmp_path, name)[-1] for name in ends} == ends
-    train(settings(), tmp_path)
+    train(two_cohorts(), tmp_path)
     assert_same(tmp_path, uninterrupted)
 
 

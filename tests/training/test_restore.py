@@ -3,12 +3,11 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import assert_same, tiny
 from launching import Noting
-from trainings import runs_of, stop, train
+from trainings import runs_of, stop, train, two_cohorts
 
 from bsgap import config
 from bsgap.errors import Interrupted
@@ -20,34 +19,13 @@ from bsgap.training.runs import Goal, Run
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import saved_updates
 
-GROW = {
-    'stages': (
-        {'epochs': 1, 'batch_size': 25, 'learning_rate': 0.1},
-        {'updates': 10, 'batch_size': 100, 'learning_rate': 0.2},
-    ),
-    'momentum': 0.9,
-}
-
-
-def settings(checkpoint_seconds: float = 30.0) -> Any:
-    """Momentum, two cohorts, one of which changes its batch size, and segments of one update but for the first."""
-    changes = {'checkpoint_seconds': checkpoint_seconds, 'segment_seconds': 1e-6}
-    return tiny(batch_size=(20,), momentum=(0.9,), epochs=2, recipes={'grow': GROW}, **changes)
-
-
-@pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp('uninterrupted')
-    train(settings(), workdir)
-    return workdir
-
 
 @pytest.fixture(scope='module')
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workdir that was left in the second stage of the growing recipe, with checkpoints one segment apart."""
     folder = tmp_path_factory.mktemp('stopped')
     with pytest.raises(Interrupted):
-        train(settings(checkpoint_seconds=0.0), folder, check=stop(30))
+        train(two_cohorts(checkpoint_seconds=0.0), folder, check=stop(30))
     assert 12 < max(saved_updates(folder, 'grow-seed1')) < 22
     return folder
 
@@ -101,7 +79,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     assert len(steps) == KEEP
     damage(folder / str(steps[-1]), how)
     watcher = Noting()
-    train(settings(), interrupted, watcher)
+    train(two_cohorts(), interrupted, watcher)
     (warning,) = [event.said[0] for event in watcher.events if event.what == 'warned']
     assert f'grow-seed1/checkpoints/{steps[-1]} is damaged' in warning
     assert '\n' not in warning
@@ -111,7 +89,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
 def test_a_run_whose_checkpoints_are_all_damaged_starts_anew(interrupted: Path, uninterrupted: Path) -> None:
     for step_folder in (interrupted / 'runs' / 'grow-seed1' / 'checkpoints').iterdir():
         damage(step_folder, 'emptied file')
-    train(settings(), interrupted)
+    train(two_cohorts(), interrupted)
     assert_same(interrupted, uninterrupted)
 
 
@@ -126,7 +104,7 @@ def test_a_cohort_killed_between_two_saves_goes_on_together(interrupted: Path, u
             began.update({member.run.name: member.update for member in members})
             left.update({member.run.name: saved_updates(interrupted, member.run.name)[-1] for member in members})
 
-    train(settings(), interrupted, Looking())
+    train(two_cohorts(), interrupted, Looking())
     assert began['grow-seed0'] == began['grow-seed1'] == last - 1  # segments are of one update
     assert left == began  # what was saved later would be in the way of a save at the same update
     assert_same(interrupted, uninterrupted)
@@ -152,7 +130,7 @@ def test_a_damaged_metrics_file_is_made_whole(interrupted: Path, uninterrupted: 
             path.unlink()
         case 'changed header':
             path.write_text(path.read_text().replace('train_loss', 'train_lost', 1))
-    train(settings(), interrupted)
+    train(two_cohorts(), interrupted)
     assert_same(interrupted, uninterrupted)
 
 
@@ -162,7 +140,7 @@ def test_rows_after_the_restored_update_are_dropped(interrupted: Path, uninterru
         row = {**rows.read(uninterrupted / 'runs' / run / 'metrics.csv')[-2], 'train_loss': 123.0}
         rows.append(path, row, rows.columns(['train', 'test']))
         assert rows.read(path)[-1] == row
-    train(settings(), interrupted)
+    train(two_cohorts(), interrupted)
     assert_same(interrupted, uninterrupted)
 
 
@@ -170,7 +148,7 @@ def test_a_run_folder_deleted_by_hand_is_trained_again(tmp_path: Path, uninterru
     workdir = shutil.copytree(uninterrupted, tmp_path / 'study')
     shutil.rmtree(workdir / 'runs' / 'grow-seed1')
     watcher = Noting()
-    train(settings(), workdir, watcher)
+    train(two_cohorts(), workdir, watcher)
     (began,) = [event.runs for event in watcher.events if event.what == 'began']
     assert began == {'grow-seed1': (0, 0)}
     assert_same(workdir, uninterrupted)
@@ -180,7 +158,7 @@ def test_a_save_that_was_killed_is_in_nobodys_way(interrupted: Path, uninterrupt
     """Orbax writes into a folder with the step and a suffix in its name."""
     for folder in interrupted.glob('runs/*/checkpoints'):
         (folder / '33.orbax-checkpoint-tmp').mkdir()
-    train(settings(), interrupted)
+    train(two_cohorts(), interrupted)
     assert_same(interrupted, uninterrupted)
     assert not list(interrupted.glob('runs/*/checkpoints/*tmp*'))
 
