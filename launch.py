@@ -1,4 +1,4 @@
-"""Trains a study and reports on it: python launch.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE …]
+"""Trains a study and reports on it: python launch.py --config=FILE[:VARIANT] [--workdir=DIR] [--config.FIELD=VALUE ...]
 
 Exit codes: 0, all is trained; 2, bad input, or a workdir that can't be written; 128 + the signal's number, stopped by a
 signal with all runs saved; 134, another process of the launch died."""
@@ -7,56 +7,90 @@ import re
 import shlex
 import signal
 import sys
+import traceback
+from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from bsgap.errors import UserError
+from bsgap.output import failed, leave
 
+
+class Experiment(flags.ArgumentParser):
+    """Reads --config; an error in the file is told as such."""
+
+    def parse(self, path: str) -> ConfigDict:
+        from bsgap.config import experiment
+
+        file, _, variant = path.partition(':')
+        made = experiment.settings(experiment.run(Path(file)), variant)
+        made.lock()
+        return made
+
+
+class Tuple(flags.ArgumentParser):
+    """Reads a tuple: values with commas between them, quoted or not; where a flag is given twice, the last counts."""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        from bsgap.config.checks import values
+
+        return values(argument) if isinstance(argument, str) else tuple(argument)
+
+
+config_flags.register_flag_parser_for_type(tuple, Tuple())
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment file; FILE:VARIANT picks a variant of it.')
+flags.FLAGS['config'].parser = Experiment()
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print what would be done, and how long it takes; write nothing.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs and the report go; default: runs/<study name>.')
 
 
 def main(_: list[str]) -> None:
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
-    if not isinstance(config := CONFIG.value, ConfigDict):  # ml_collections keeps why it can't be read
-        fail(f'--config: {getattr(config, "_error", "missing; give an experiment file: experiments/mnist.py")}')
-    from bsgap.config import resolve  # here, so that --help and a mistyped flag are answered at once
+    if CONFIG.value is None:
+        failed('--config: missing; give an experiment file: experiments/mnist.py')
+    from bsgap import config  # here, so that --help and a mistyped flag are answered at once
 
+    given = config_flags.get_override_values(flags.FLAGS['config'])
+    workdir = WORKDIR.value or f'runs/{config.resolve(CONFIG.value, given).name}'
     try:
-        workdir = WORKDIR.value or f'runs/{resolve(config).name}'
         from bsgap.launch import job  # likewise, for what is wrong with the config
-
-        experiment = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-        job.launch(config, workdir, DRY_RUN.value, experiment)
-    except UserError as error:
-        fail(str(error))
-    except KeyboardInterrupt as stop:
-        kept = f'by {stop}; all runs are saved' if str(stop) else 'at once; what was saved before is kept'
-        again = shlex.join(sys.argv if sys.argv[0].endswith('bsgap') else ['python', *sys.argv])
-        fail(f'stopped {kept}. To go on: {again}', 128 + getattr(stop, 'number', signal.SIGINT))
-
-
-def fail(message: str, code: int = 2) -> None:
-    print(('error: ' if code == 2 else '') + ' '.join(message.split()), file=sys.stderr)
-    sys.exit(code)
+    except ValueError as error:  # JAX reads its variables when it is loaded
+        raise UserError(str(error)) from error
+    experiment = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
+    job.launch(CONFIG.value, workdir, DRY_RUN.value, experiment)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; whatever is wrong with them is bad input."""
     try:
         if extra := flags.FLAGS(argv)[1:]:
-            fail(f'unknown argument {extra[0]!r}; see python launch.py --help')
+            raise UserError(f'unknown argument {extra[0]!r}; see python launch.py --help')
+    except UserError:
+        raise
     except (AttributeError, LookupError) as error:  # so ml_collections says that a field is unknown
         field = re.findall(r'\w+', str(error))[0]
         flag = next((argument for argument in argv if f'.{field}' in argument), field)
         near = re.findall(r'Did you mean ("\w+")', str(error)) or ['one of those in bsgap/config/fields.py']
-        fail(f'{flag}: unknown field {field!r}; did you mean {near[0]}?')
+        raise UserError(f'{flag}: unknown field {field!r}; did you mean {near[0]}?') from error
     except (flags.Error, TypeError, ValueError) as error:
-        fail(str(error).strip().splitlines()[-1].rpartition('UserError: ')[2])
+        said = error.__context__ if isinstance(error.__context__, UserError) else error
+        raise UserError(str(said).strip().splitlines()[-1]) from error
     return argv[:1]
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as error:
+        failed(str(error))
+    except KeyboardInterrupt as stop:
+        kept = f'by {stop}; all runs are saved' if str(stop) else 'at once; what was saved before is kept'
+        again = shlex.join(sys.argv if sys.argv[0].endswith('bsgap') else ['python', *sys.argv])
+        failed(f'stopped {kept}. To go on: {again}', 128 + getattr(stop, 'number', signal.SIGINT))
+    except SystemExit as end:  # of app.run; None is success
+        leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except Exception:
+        traceback.print_exc()
+        leave(1)

@@ -102,8 +102,7 @@ def final_leaves(workdir: Path) -> dict[str, dict[str, np.ndarray]]:
     for folder in sorted(workdir.glob('runs/*/checkpoints')):
         checkpoints = Checkpoints(folder)
         if updates := checkpoints.updates():
-            leaves[folder.parent.name] = checkpoints._checkpointer.load(updates[-1])
-        checkpoints.close()
+            leaves[folder.parent.name] = checkpoints._read(updates[-1])[0]
     return leaves
 
 

@@ -56,7 +56,7 @@ def train(config: 'ConfigDict', workdir: str | Path, watchers: 'Sequence[Watcher
 
     Raises:
       bsgap.errors.UserError: a field of `config`, or what `workdir` holds, can't be used; the message says which.
-      bsgap.errors.Interrupted: SIGINT or SIGTERM came; all runs are saved, and the same call goes on with them.
+      bsgap.errors.Interrupted: SIGINT, SIGTERM or SIGHUP came; all runs are saved, and the same call goes on with them.
     """
     from bsgap.launch import job
 
@@ -113,6 +113,7 @@ def load(workdir: str | Path, run: str, update: int | None = None) -> 'nnx.Modul
     Raises:
       bsgap.errors.UserError: there is no such run or update (those that there are, are named), or it is damaged.
     """
+    from bsgap.files import expanded
     from bsgap.training import trained
 
-    return trained.load(Path(workdir), run, update)
+    return trained.load(expanded(workdir), run, update)

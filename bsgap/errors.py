@@ -1,6 +1,16 @@
 """What ends a launch before its time."""
 
+import contextlib
 import signal
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+_MESSAGE = 500  # the most characters that are shown of what a library said
+_HERE = Path(__file__).resolve().parent
+# Below these, and in packages that are installed, there is nothing that a user wrote.
+_NOT_THEIRS = (_HERE, _HERE.parent / 'launch.py', Path(sysconfig.get_path('stdlib')).resolve())
 
 
 class UserError(ValueError):
@@ -17,3 +27,42 @@ class Interrupted(KeyboardInterrupt):
 
 class StoppedElsewhere(Exception):  # noqa: N818
     """Another device's training has failed; here all is saved."""
+
+
+@contextlib.contextmanager
+def users_code(what: str = '') -> Iterator[None]:
+    """Around calls of what a user wrote: an experiment file, a model, a watcher. What that raises, `SystemExit`
+    included, becomes a `UserError` that says where, after `what`; errors of others go on."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if place := place_of(error):
+            raise UserError(f'{what}: {place}: {said(error)}'.removeprefix(': ')) from error
+        raise
+
+
+def said(error: BaseException) -> str:
+    """An error in one line."""
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text[:_MESSAGE]}{"…" * (len(text) > _MESSAGE)}'
+
+
+def place_of(error: BaseException | None) -> str:
+    """FILE:LINE, the last line of a user's own that led to an error, or to what that was raised for; '' if none did."""
+    while error:
+        if isinstance(error, SyntaxError) and error.filename and is_theirs(error.filename):
+            return f'{error.filename}:{error.lineno}'
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if is_theirs(frame.filename):
+                return f'{frame.filename}:{frame.lineno}'
+        error = error.__cause__ or error.__context__
+    return ''
+
+
+def is_theirs(file: str) -> bool:
+    """Whether a source file is a user's own, and neither bsgap's nor an installed package's."""
+    path = Path(file).resolve()
+    installed = {'site-packages', 'dist-packages'}.intersection(path.parts)
+    return not (file.startswith('<') or installed or any(path.is_relative_to(other) for other in _NOT_THEIRS))

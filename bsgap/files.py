@@ -9,6 +9,11 @@ from typing import Any
 from bsgap.errors import UserError
 
 
+def expanded(path: str | Path) -> Path:
+    """A path that a user gave; `~` is the home folder, if there is one."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (`Path.expanduser` fails where there is no such user)
+
+
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """Reads a JSON object.
 
@@ -32,5 +37,5 @@ def write_json(path: Path, content: Any) -> None:
 def replace(path: Path, text: str) -> None:
     """Writes a file as a whole, so that a killed process leaves the old one or the new one."""
     part = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
-    part.write_text(text, encoding='utf-8')
+    part.write_text(text, encoding='utf-8', errors='backslashreplace')  # a file's name need not be UTF-8
     part.replace(path)

@@ -17,7 +17,7 @@ from bsgap.training.programs import Programs, run_axis
 from bsgap.training.rows import Record, read_records
 from bsgap.training.runs import Goal, Run, cross
 from bsgap.training.watcher import Watcher
-from bsgap.training.workdir import describe_data, open_workdir
+from bsgap.training.workdir import depends_on, open_workdir
 
 _compiled: dict[Any, Programs] = {}
 GROW = {
@@ -61,7 +61,7 @@ def train(
     study = config.resolve(settings)
     datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
     runs = runs_of(study)
-    open_workdir(workdir, study, runs, {'training_sets': describe_data(datasets)})
+    open_workdir(workdir, study, runs, depends_on(datasets, ()))
     records = {record.name: record for record in read_records(workdir)}
     trainer = Trainer(study, programs or programs_of(study), workdir, watcher or Watcher(), check)
     trainer.train([Goal(run, run.updates) for run in runs], records)

@@ -24,7 +24,7 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], records: Iterable[
     settings, seeds = about['config'], about['config']['seeds']
     searched, fresh = parted(records, seeds)
     tried = candidates.candidates(searched)
-    sound = candidates.complete(tried, seeds)
+    sound = candidates.complete(tried, seeds, about)
     target = search['target'] or candidates.common_target(sound)
     needed = candidates.needed(sound, target)
     reached, limited = candidates.to_target(needed), budgets(search, sound)

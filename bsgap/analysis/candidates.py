@@ -45,9 +45,24 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
     return [Candidate(*about, list(runs)) for about, runs in itertools.groupby(ordered, setting)]
 
 
-def complete(tried: Iterable[Candidate], seeds: int) -> list[Candidate]:
-    """Those of which every seed was evaluated before it diverged, if it did."""
-    return [each for each in tried if len(each.runs) == seeds and all(map(errors, each.runs))]
+def complete(tried: Iterable[Candidate], seeds: int, about: Mapping[str, Any] | None = None) -> list[Candidate]:
+    """Those of which every seed was evaluated before it diverged, if it did, and that learned something.
+
+    That is, they end more than two standard errors above what always answering with the most frequent class gets on
+    validation data, which `about`, study.json, has, and above the untrained network.
+    """
+    known = (about or {}).get('training_sets') or [{}]
+    share, n = (known[0].get(field, {}).get('validation', 0) for field in ('most_frequent', 'sizes'))
+
+    def learned(each: Candidate) -> bool:
+        histories = list(map(errors, each.runs))
+        untrained = [1 - history[0][1] for history in histories if history[0][0] == 0]
+        chance = max(share, float(np.mean(untrained)) if untrained else 0)
+        return 1 - np.mean([history[-1][1] for history in histories]) > chance + 2 * math.sqrt(
+            chance * (1 - chance) / max(n, 1)
+        ) * (n > 0)
+
+    return [each for each in tried if len(each.runs) == seeds and all(map(errors, each.runs)) and learned(each)]
 
 
 def runs_of(tried: Iterable[Candidate], row: Mapping[str, Any]) -> list[Record]:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bsgap.analysis.loading import call, where
+from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
 from bsgap.analysis.statistics import Estimate, interval
-from bsgap.errors import UserError
+from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
 
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
@@ -186,8 +186,7 @@ def _evaluate(claim: Claim, runs: pd.DataFrame) -> Verdict | None:
         except UnreadableError as error:
             notes = [str(error)]
         except Exception as error:
-            file = getattr(getattr(claim.measure, '__code__', None), 'co_filename', '?')
-            notes = [f'cannot be computed: {where(error, Path(file), Path(file).name)}']
+            notes = [f'cannot be computed: {f"{Path(place_of(error)).name}: {said(error)}".removeprefix(": ")}']
     notes += dict.fromkeys(known.notes)
     of = runs[runs['recipe'].isin(known.recipes)].drop_duplicates('run')['status']
     for status, word in (('diverged', 'diverged'), ('running', 'unfinished')):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bsgap.errors import UserError
-from bsgap.files import replace
+from bsgap.files import expanded, replace
 from bsgap.training.rows import COUNTS, Record, columns, read_records
 
 RESULT_COLUMNS = (
@@ -41,7 +41,7 @@ def runs(workdir: str | Path) -> pd.DataFrame:
     Raises:
       UserError: `workdir` holds no study, or a file is damaged.
     """
-    workdir = Path(workdir)
+    workdir = expanded(workdir)
     if not (workdir / 'study.json').exists():
         raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
     return table(read_records(workdir))

@@ -1,5 +1,6 @@
 """Checks of what a user typed. Whatever is wrong ends in a `UserError` of one line."""
 
+import ast
 import difflib
 import math
 import numbers
@@ -42,11 +43,27 @@ def one_of(allowed: Iterable[str]) -> Check:
     return check
 
 
+def values(text: str) -> tuple[Any, ...]:
+    """What the command line has for a tuple: (64, 256), 64,256 and 64; ('sgd', 'adam') and sgd,adam; True,false; ''."""
+
+    def value(item: str) -> Any:
+        try:
+            return ast.literal_eval(item.capitalize() if item.lower() in ('true', 'false', 'none') else item)
+        except (SyntaxError, ValueError):
+            return item
+
+    found = value(text.strip())
+    if isinstance(found, str):
+        inner = text.strip()
+        inner = inner[1:-1] if inner[:1] + inner[-1:] in ('()', '[]') else inner
+        return tuple(value(item.strip()) for item in inner.split(',') if item.strip())
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+
 def tuple_of(check: Check) -> Check:
     def checked(field: str, given: Any) -> tuple[Any, ...]:
         require(isinstance(given, tuple | list), field, f'{given!r} is not allowed; it must be a tuple, such as (64,)')
-        # The command line has no other word for an empty tuple than an empty string.
-        return tuple(check(field, value) for value in given) if tuple(given) != ('',) else ()
+        return tuple(check(field, value) for value in given)
 
     return checked
 
@@ -56,7 +73,7 @@ def optional(check: Check) -> Check:
 
 
 def boolean(field: str, value: Any) -> bool:
-    return one_of((True, False))(field, value)  # type: ignore[arg-type]
+    return bool(one_of((True, False))(field, value))  # type: ignore[arg-type]
 
 
 def text(field: str, value: Any) -> str:
@@ -65,8 +82,8 @@ def text(field: str, value: Any) -> str:
 
 
 def name(field: str, value: Any) -> str:
-    ok = isinstance(value, str) and re.fullmatch(r'\w[\w.-]*', value)
-    require(ok, field, f'{value!r} is not allowed; a name is letters, digits, "_", and then "." and "-"')
+    ok = isinstance(value, str) and re.fullmatch(r'[^\W_][\w.-]*', value)  # Matplotlib leaves out what begins with "_"
+    require(ok, field, f'{value!r} is not allowed; a name is letters and digits, and then "_", "." and "-"')
     return value
 
 

@@ -6,11 +6,12 @@ Whatever a user gets wrong ends in a `UserError` of one line.
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
+from bsgap.config import given as commanded
 from bsgap.config import recipe
 from bsgap.config.checks import mapping, name, one_of, require, same_fields, tuple_of
 from bsgap.config.fields import RECIPE_FIELDS, SEARCH_FIELDS, STUDY_FIELDS, default
@@ -70,11 +71,12 @@ class Study:
     search: Search | None
 
 
-def resolve(config: ConfigDict) -> Study:
-    """Checks every field of `config` and returns the study it describes.
+def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
+    """Checks every field of `config` and returns the study it describes. The fields that were `given` on the command
+    line must have an effect.
 
     Raises:
-      UserError: a field is missing, unknown, or has a value that is not allowed.
+      UserError: a field is missing, unknown, or has a value that is not allowed or has no effect.
     """
     known = default()
     same_fields('', config, known)
@@ -100,6 +102,7 @@ def resolve(config: ConfigDict) -> Study:
             value = getattr(made, field)
             require(ok or not value, field, f'{value} is not allowed (recipe {made.name}); it needs {needs}')
     search = _search(config, checked['validation'])
+    commanded.check(given, config, recipes)
     data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
     return Study(data=data, recipes=recipes, search=search, **checked)
 

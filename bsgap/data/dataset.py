@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,6 +32,22 @@ class Dataset:
     def n(self) -> int:
         """The number of training examples."""
         return len(self.train.labels_N)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of all examples and labels as they are used."""
+        digest = hashlib.sha256()
+        for name, split in self.splits.items():
+            for array in split:
+                digest.update(f'{name} {array.dtype} {array.shape} '.encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def most_frequent(self) -> dict[str, float]:
+        """The accuracy, by split, of always answering with the class that most training examples have."""
+        answer = np.bincount(self.train.labels_N).argmax()
+        return {name: float((split.labels_N == answer).mean()) for name, split in self.splits.items()}
 
 
 def title(dataset: str) -> str:

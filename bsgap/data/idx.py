@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-import os
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import numpy as np
 from bsgap.config.checks import require
 from bsgap.data.examples import Split
 from bsgap.errors import UserError
+from bsgap.files import expanded
 
 # MD5 of the decompressed files of the packaged MNIST, equal to the originals'.
 MNIST = Path(__file__).parent / 'mnist'
@@ -30,11 +31,11 @@ def read(where: str | Path, md5: Mapping[str, str] | None = None) -> tuple[Split
     Raises:
       UserError: the folder or one of its files is missing, damaged, or not what it should be.
     """
-    folder = Path(os.path.expanduser(where))  # noqa: PTH111 (`Path.expanduser` fails for an unknown user)
+    folder = expanded(where)
     require(folder.is_dir(), 'dataset', f'idx:{folder} is not a folder')
     splits = []
     for names in (('train',), ('t10k', 'test')):
-        paths = [_find(folder, names, what) for what in ('images-idx', 'labels-idx')]
+        paths = [_find(folder, names, what) for what in ('images-idx[34]', 'labels-idx1')]
         images, labels = (_read_file(path, (md5 or {}).get(path.stem)) for path in paths)
         found = f'{paths[0]}: it has shape {images.shape} and its labels {labels.shape}'
         ok = images.ndim in (3, 4) and labels.ndim == 1
@@ -47,10 +48,15 @@ def read(where: str | Path, md5: Mapping[str, str] | None = None) -> tuple[Split
 
 
 def _find(folder: Path, names: tuple[str, ...], what: str) -> Path:
-    """The one file of `folder` for a split; EMNIST puts the name of its variant in front."""
-    found = sorted(path for name in names for path in folder.glob(f'*{name}-{what}[134]-ubyte*'))
+    """The one file of `folder` for a split; EMNIST puts the name of its variant in front. Files that only look alike,
+    half downloads and checksums among them, are left alone."""
+    wanted = rf'([\w-]+-)?({"|".join(names)})-{what}-ubyte(\.gz)?'
+    try:
+        found = sorted(path for path in folder.iterdir() if re.fullmatch(wanted, path.name) and path.is_file())
+    except OSError as error:
+        raise UserError(f'config.dataset: idx:{folder} cannot be read: {error.strerror}') from error
     listed = ', '.join(path.name for path in found) or 'none'
-    pattern = ' or '.join(f'*{name}-{what}…-ubyte[.gz]' for name in names)
+    pattern = ' or '.join(f'[…-]{name}-{what}-ubyte[.gz]' for name in names)
     ok = len({path.name.removesuffix('.gz') for path in found}) == 1
     require(ok, 'dataset', f'idx:{folder} must hold exactly one file {pattern}; found: {listed}')
     return found[0]

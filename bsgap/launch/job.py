@@ -1,10 +1,12 @@
 """A launch from its beginning to its end: train what is missing, measure, report."""
 
 import concurrent.futures
+import contextlib
+import errno
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -12,7 +14,8 @@ from ml_collections import ConfigDict
 
 from bsgap import config, data
 from bsgap.analysis.table import write_results
-from bsgap.errors import Interrupted, StoppedElsewhere
+from bsgap.errors import Interrupted, StoppedElsewhere, UserError, said
+from bsgap.files import expanded
 from bsgap.launch import plan, processes
 from bsgap.launch.lock import locked
 from bsgap.launch.progress import View
@@ -21,6 +24,7 @@ from bsgap.launch.signals import Stop
 from bsgap.launch.tensorboard import Board
 from bsgap.measure.weights import measure
 from bsgap.search.rounds import Rounds
+from bsgap.training import memory, step
 from bsgap.training import workdir as files
 from bsgap.training.cohort import Member
 from bsgap.training.loop import Trainer
@@ -28,7 +32,7 @@ from bsgap.training.programs import Programs, run_axis
 from bsgap.training.restore import reached
 from bsgap.training.rows import Record, read_records
 from bsgap.training.runs import Goal, Run, cross
-from bsgap.training.watcher import Watcher, as_one
+from bsgap.training.watcher import Guarded, Watcher, WatcherError, as_one
 
 
 def launch(
@@ -40,7 +44,7 @@ def launch(
 
     Raises:
       UserError: `settings`, or what `workdir` holds, can't be used.
-      Interrupted: SIGINT or SIGTERM came; all runs are saved.
+      Interrupted: SIGINT, SIGTERM or SIGHUP came; all runs are saved.
     """
     with processes.together():
         if dry_run:
@@ -62,35 +66,49 @@ def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher]
     Raises:
       UserError: `settings`, or what `workdir` holds, can't be used, or `workdir` could not be written any more; what
         was saved before is kept, and the same call goes on with it.
-      Interrupted: SIGINT or SIGTERM came; all runs are saved, and the same call goes on with them.
+      Interrupted: SIGINT, SIGTERM or SIGHUP came; all runs are saved, and the same call goes on with them.
     """
-    keep_compiled()
-    workdir = Path(workdir)
-    study = config.resolve(settings)
-    boards = [Board(workdir)] if study.tensorboard else []
-    with processes.first_goes_first():  # it may prepare a copy of the data
-        datasets = data.load(study.data, (recipe.training_set for recipe in study.recipes))
-    runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
-    planned = () if study.search else runs
-    with View(study, datasets, workdir) as view, locked(workdir):
-        watcher = as_one([*boards, view, *watchers])
-        programs = functools.cache(lambda device: Programs(study, datasets, watcher, device))
-        here = programs(jax.local_devices()[0])
-        for recipe in study.recipes:
-            here.model(recipe)  # so that a model that can't be made stops here
-        about = {**files.environment(), 'processes': processes.count(), 'training_sets': files.describe_data(datasets)}
-        try:
-            with (stop := Stop()).on_signals():
-                with processes.first_goes_first(stop.check):
-                    files.open_workdir(workdir, study, planned, None if processes.index() else about)
-                for goals in filter(None, _rounds(study, runs, here, workdir, stop)):
-                    _train_round(study, programs, goals, workdir, view, watcher, stop)
-            with jax.default_matmul_precision(study.precision):
+    processes.start()
+    study, workdir, note = config.resolve(settings), expanded(workdir), keep_compiled()
+    with step.numerics(study.precision), _others_errors():
+        boards = [Board(workdir)] if study.tensorboard else []
+        with processes.first_goes_first():  # it may prepare a copy of the data
+            datasets = data.load(study.data, (recipe.training_set for recipe in study.recipes))
+        runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
+        planned = () if study.search else runs
+        with View(study, datasets, workdir) as view, locked(workdir):
+            if note:
+                view.noted(note)
+            watcher = as_one([*boards, view, *map(Guarded, watchers)])
+            programs = functools.cache(lambda device: Programs(study, datasets, watcher, device))
+            here = programs(jax.local_devices()[0])
+            models = [here.model(recipe) for recipe in study.recipes]  # one that can't be made stops here
+            about = {**files.environment(), 'processes': processes.count()}
+            about |= files.depends_on(datasets, models)
+            try:
+                with (stop := Stop()).on_signals():
+                    with processes.first_goes_first(stop.check):
+                        files.open_workdir(workdir, study, planned, about, write=not processes.index())
+                    for goals in filter(None, _rounds(study, runs, here, workdir, stop)):
+                        _train_round(study, programs, goals, workdir, view, watcher, stop)
                 share = processes.index(), processes.count()
                 measure(study, here, planned, workdir, watcher, processes.stop_if_told, share)
-        except OSError as error:
-            raise files.unusable(workdir, error) from error
+            except OSError as error:
+                raise files.unusable(workdir, error) from error
     processes.meet()
+
+
+@contextlib.contextmanager
+def _others_errors() -> Iterator[None]:
+    """A watcher's error goes on as it was. Memory that runs out elsewhere than in training is told in one line too."""
+    try:
+        yield
+    except WatcherError as error:
+        raise error.__cause__ or error from None
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if memory.is_full(error):
+            raise UserError(f'memory is full: {said(error)}; make the model or the dataset smaller') from error
+        raise
 
 
 def _rounds(
@@ -105,7 +123,7 @@ def _rounds(
         stop.check()
         return programs.seconds_per_update(run)
 
-    with jax.default_matmul_precision(study.precision), processes.first_goes_first(stop.check):
+    with processes.first_goes_first(stop.check):
         rounds = Rounds(study, runs[0].n, seconds_per_update, workdir, write=not processes.index())
     for goals in rounds:
         with processes.first_goes_first(stop.check):
@@ -172,9 +190,19 @@ class _Results(Watcher):
                 write_results(self._workdir, list(self._records.values()))
 
 
-def keep_compiled() -> None:
-    """Lets later launches find the compiled programs, in the user's cache unless JAX was told another place."""
+def keep_compiled() -> str:
+    """Lets later launches find the compiled programs, in the user's cache unless JAX was told another place; says so
+    where that can't be."""
     if not jax.config.values.get('jax_compilation_cache_dir'):
-        cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-        jax.config.update('jax_compilation_cache_dir', str(Path(cache) / 'bsgap' / 'compiled'))
+        cache = expanded(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'bsgap' / 'compiled'
+        try:
+            if not cache.is_absolute():
+                raise FileNotFoundError(errno.ENOENT, 'there is no home folder')
+            cache.mkdir(parents=True, exist_ok=True)
+            if not os.access(cache, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            return f'cache    none: {cache} cannot be used ({error.strerror}), so programs are compiled anew'
+        jax.config.update('jax_compilation_cache_dir', str(cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    return ''

@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 
-from bsgap import config, data
+from bsgap import config, data, output
+from bsgap.files import expanded
 from bsgap.launch import processes
 from bsgap.launch.progress import View
 from bsgap.launch.share import deal_out
 from bsgap.launch.tensorboard import Board
 from bsgap.search.rounds import Rounds
-from bsgap.training import memory
+from bsgap.training import memory, step
 from bsgap.training.programs import Programs, run_axis
 from bsgap.training.restore import reached
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Goal, cross
-from bsgap.training.workdir import check_workdir, compare_runs, run_folder, saved_updates
+from bsgap.training.workdir import check_workdir, compare_runs, depends_on, run_folder, saved_updates
 
 HEADINGS = ('recipe', 'batch sizes', 'runs', 'done', 'to go on', 'to begin', 'updates left', 'seconds left')
 
@@ -51,11 +51,11 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     Raises:
       UserError: `settings`, or what `workdir` holds, can't be used.
     """
-    workdir = Path(workdir)
+    processes.start()
+    workdir = expanded(workdir)
     study = config.resolve(settings)
     datasets = data.load(study.data, (recipe.training_set for recipe in study.recipes))
     runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
-    check_workdir(workdir, study)
     if study.tensorboard:
         Board(workdir)  # says if it can't be had
     records = {record.name: record for record in read_records(workdir)}
@@ -64,8 +64,10 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
         compare_runs({run_folder(workdir, goal.run.name) / 'run.json': goal.run for goal in goals})
         return [goal for goal in goals if not reached(goal, workdir, records)]
 
-    with View(study, datasets, workdir) as view, jax.default_matmul_precision(study.precision):
+    with View(study, datasets, workdir) as view, step.numerics(study.precision):
         programs = Programs(study, datasets, view, jax.local_devices()[0])
+        models = [programs.model(recipe) for recipe in study.recipes]
+        check_workdir(workdir, study, depends_on(datasets, models))
         goals = [Goal(run, run.updates) for run in runs]
         if study.search:
             rounds = Rounds(study, runs[0].n, programs.seconds_per_update, workdir, write=False)
@@ -73,7 +75,7 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
         found = Plan(goals, missing(goals), {}, {})
         for place, share in enumerate(deal_out(goals, processes.all_devices(), run_axis(study) == 'vmap')):
             if runs_left := sum(goal in found.left for goal in share):
-                limit = study.max_parallel_runs or memory.parallel_runs(programs, share)
+                limit = memory.parallel_runs(programs, share, study.max_parallel_runs)
                 seconds: dict[str, float] = {}
                 for first in range(0, len(share), limit):
                     wanted = [goal for goal in share[first : first + limit] if goal in found.left]
@@ -116,11 +118,11 @@ def _saved(goal: Goal, workdir: Path) -> int:
 
 
 def _show(study: config.Study, workdir: Path, found: Plan) -> None:
-    console = Console(highlight=False)
+    console = output.console()
     console.width = max(console.width, 110)
     what = 'the next round of a search; what comes after depends on it' if study.search else 'all runs'
-    console.print(f'study    {study.name}, in {workdir}', markup=False, soft_wrap=True)
-    console.print(f'device   {processes.describe()}', markup=False)
+    console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
+    console.print(f'device   {processes.describe()}')
     console.print(f'planned  {what}; {len(found.goals)} runs, {len(found.goals) - len(found.left)} of them done\n')
     table = Table(box=None, pad_edge=False, header_style='bold')
     for heading in HEADINGS:

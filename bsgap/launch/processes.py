@@ -22,12 +22,13 @@ from typing import Any
 
 import jax
 
-from bsgap.errors import Interrupted, UserError
+from bsgap.errors import Interrupted, UserError, said
 
 JOINING_SECONDS = 120  # how long a process waits for the others to start
 HEARTBEAT_SECONDS = 20
 LEAVING_SECONDS = 60  # how long a process that leaves waits for the others to do so
 POLL_SECONDS = 0.2
+ENDING = signal.SIGTERM, signal.SIGHUP  # a scheduler's, and that of a terminal that is closed
 VARIABLES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 
 
@@ -49,16 +50,17 @@ def together() -> Iterator[None]:
 
     There are some if JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID are set, or
     a scheduler started several; JAX_NUM_PROCESSES=1 says that there are none. Where the block ends with an exception,
-    or by SIGTERM, the others are told why, and stop too.
+    or by SIGTERM or SIGHUP, the others are told why, and stop too.
 
     Raises:
       UserError: some of the three variables are missing, or wrong; or the other processes can't be reached.
     """
     _join()
-    usual: Any = None
+    usual: dict[int, Any] = {}
     if count() > 1 and threading.current_thread() is threading.main_thread():
-        usual = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        usual = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in not_ignored()}
     try:
+        start()
         if count() > 1:
             _count_devices()
         yield
@@ -71,8 +73,27 @@ def together() -> Iterator[None]:
     else:
         _runtime.shutdown()
     finally:
-        if usual is not None:
-            signal.signal(signal.SIGTERM, usual)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def not_ignored() -> list[signal.Signals]:
+    """What ends this process; `nohup` has it ignore SIGHUP."""
+    return [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def start() -> None:
+    """Starts JAX on this process's devices.
+
+    Raises:
+      UserError: there are none of the kind that JAX was told to use, or another process has them.
+    """
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError, ValueError) as error:
+        told = jax.config.values.get('jax_platforms')
+        problem = said(error) if str(error) else 'there is no such device here'
+        raise UserError(f'JAX_PLATFORMS: {told or "unset"} cannot be used: {problem}') from error
 
 
 def _reason(error: BaseException) -> str:
@@ -80,7 +101,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return str(int(getattr(error, 'number', signal.SIGINT)))
     if isinstance(error, SystemExit):
-        return str(int(signal.SIGTERM))
+        return str(error.code - 128 if isinstance(error.code, int) else int(signal.SIGTERM))
     return str(error) or type(error).__name__
 
 

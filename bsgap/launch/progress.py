@@ -2,23 +2,26 @@
 
 import contextlib
 import statistics
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.jupyter import JupyterMixin
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bsgap import config, data
+from bsgap import config, data, output
 from bsgap.launch import processes
 from bsgap.training.cohort import Member
 from bsgap.training.runs import Goal, cost
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import saved_updates
+
+SILENT_SECONDS = 30  # without a terminal, the longest without a line
 
 
 class View(Watcher, contextlib.AbstractContextManager['View']):
@@ -28,7 +31,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
     """
 
     def __init__(self, study: config.Study, datasets: Mapping[config.TrainingSet, data.Dataset], workdir: Path) -> None:
-        self._console = Console(highlight=False)
+        self._console = output.console()
         self._study, self._datasets, self._workdir = study, datasets, workdir
         self._recipes: dict[str, list[Member]] = {}
         self._goals: Sequence[Goal] = ()
@@ -38,11 +41,25 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._began = time.monotonic()
         self._doing, self._rounds = '', 0
         self._live: Live | _Notebook | None = None
+        self._said_at, self._over = self._began, threading.Event()
+
+    def __enter__(self) -> 'View':
+        threading.Thread(target=self._break_silence, daemon=True).start()
+        return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         if self._live:
             self._now('')
             self._live.stop()
+
+    def _break_silence(self) -> None:
+        """Without a terminal, says how far training is when nothing was said for a while."""
+        while not self._over.wait(max(0.0, self._said_at + SILENT_SECONDS - time.monotonic())):
+            if time.monotonic() >= self._said_at + SILENT_SECONDS:
+                self._said_at = time.monotonic()
+                if not self._live:
+                    self.noted(self._progress())
 
     def warned(self, message: str) -> None:
         self.noted(f'warning: {message}')
@@ -113,7 +130,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
 
     def noted(self, message: str) -> None:
         mine = f'[{processes.index()}] ' * (processes.count() > 1)
-        self._console.print(f'{mine}{message}', markup=False, soft_wrap=True)
+        self._said_at = time.monotonic()
+        self._console.print(f'{mine}{message}', soft_wrap=True)
 
     def _now(self, doing: str) -> None:
         self._doing = doing
@@ -127,14 +145,22 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
             table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
         for row in rows:
             table.add_row(*row.values())
-        members = [member for member, _ in list(self._begun.values())]
-        done = sum(member.example for member in members)
-        total = sum(member.example if member.diverged else member.goal.last_example for member in members)
-        total += sum(goal.last_example for goal in self._goals if goal.run.name not in self._begun)
-        note = f' {done / max(total, 1):4.0%}  {self._clock()}  {self._doing}'
+        done, total = self._done()
+        note = f' {self._progress()}'
         bar = Table.grid()
         bar.add_row(ProgressBar(total=total, completed=done, width=30), Text(note, no_wrap=True, overflow='ellipsis'))
         return _Picture(table, bar)
+
+    def _done(self) -> tuple[int, int]:
+        """Examples of all runs of the round, those that are trained and all."""
+        members = [member for member, _ in list(self._begun.values())]
+        total = sum(member.example if member.diverged else member.goal.last_example for member in members)
+        total += sum(goal.last_example for goal in self._goals if goal.run.name not in self._begun)
+        return sum(member.example for member in members), total
+
+    def _progress(self) -> str:
+        done, total = self._done()
+        return f'{done / max(total, 1):4.0%}  {self._clock()}  {self._doing}'.rstrip()
 
     def _cells(self, members: Sequence[Member]) -> dict[str, str]:
         """What is known of a recipe's runs, by heading: means over their last rows that have it."""

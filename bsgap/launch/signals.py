@@ -1,13 +1,12 @@
 """How a launch is stopped."""
 
 import contextlib
-import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+from bsgap import output
 from bsgap.errors import Interrupted, StoppedElsewhere
 from bsgap.launch import processes
 
@@ -17,8 +16,8 @@ GRACE_SECONDS = 25  # from SIGTERM on; Slurm and Kubernetes kill after 30
 class Stop:
     """Whether training shall end before its time: for a signal, another process of the launch, or another device.
 
-    The first SIGINT or SIGTERM lets the segment in flight end; a second one has its usual effect. A segment that takes
-    longer than GRACE_SECONDS after a SIGTERM is given up: what was saved before is kept.
+    The first SIGINT, SIGTERM or SIGHUP lets the segment in flight end; a second one has its usual effect. A segment
+    that takes longer than GRACE_SECONDS after a SIGTERM or SIGHUP is given up: what was saved before is kept.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,7 @@ class Stop:
     def on_signals(self) -> Iterator[None]:
         """In the main thread, answers signals within the block."""
         usual: dict[int, Any] = {}
-        patience = threading.Timer(GRACE_SECONDS, _give_up, [signal.SIGTERM])
+        patience = threading.Timer(GRACE_SECONDS, lambda: _give_up(self._number or signal.SIGTERM))
         patience.daemon = True
 
         def restore() -> None:
@@ -47,11 +46,14 @@ class Stop:
         def stop(number: int, _: Any) -> None:
             self._number = number
             restore()
-            if number == signal.SIGTERM:
+            if number == signal.SIGHUP:  # a terminal that is closed may send several
+                signal.signal(number, signal.SIG_IGN)
+            if number in processes.ENDING:
                 patience.start()
 
         if threading.current_thread() is threading.main_thread():
-            usual |= {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+            heard = [signal.SIGINT, *processes.not_ignored()]
+            usual |= {number: signal.signal(number, stop) for number in heard}
         try:
             yield
         finally:
@@ -61,5 +63,4 @@ class Stop:
 
 def _give_up(number: int) -> None:
     name = signal.Signals(number).name
-    print(f'stopped by {name} before all was saved; what is missing is trained again', file=sys.stderr, flush=True)
-    os._exit(128 + number)
+    output.failed(f'stopped by {name} before all was saved; what is missing is trained again', 128 + number)

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from bsgap import output
 from bsgap.errors import UserError
+from bsgap.files import expanded
 from bsgap.launch.lock import locked
 from bsgap.training.cohort import Member
 from bsgap.training.rows import NOISE, Row, read_records
@@ -102,7 +104,7 @@ def write(workdir: str | Path) -> Path:
     Raises:
       UserError: tensorboardX is not installed, or `workdir` holds no study, is in use, or can't be written.
     """
-    workdir = Path(workdir)
+    workdir = expanded(workdir)
     if not (workdir / 'study.json').exists():
         raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
     board = Board(workdir)
@@ -119,7 +121,7 @@ if __name__ == '__main__':
     try:
         if len(sys.argv) != 2:
             raise UserError('usage: python -m bsgap.launch.tensorboard WORKDIR')
-        print(f'tensorboard --logdir {write(sys.argv[1])}')
+        output.console().print(f'tensorboard --logdir {write(sys.argv[1])}', soft_wrap=True)
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+        output.failed(str(error))
+    output.leave(0)

@@ -4,7 +4,6 @@ workdir/runs/<run>/measurements.json   numbers by name, some for each measuremen
 workdir/lines.json                     under `lines` a list, one entry for each pair of runs
 """
 
-import contextlib
 import functools
 import itertools
 import time
@@ -23,7 +22,7 @@ from bsgap.data import Split
 from bsgap.files import read_json, write_json
 from bsgap.measure import landscape
 from bsgap.models import Model
-from bsgap.training import checkpoint, step
+from bsgap.training import checkpoint, optimizer, step
 from bsgap.training.programs import Programs
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Run
@@ -107,9 +106,8 @@ class _Measuring:
         """The parameters and the model's state with which a run ended; None, with a warning, if they can't be read."""
         folder = run_folder(self.workdir, run.name) / 'checkpoints'
         try:
-            with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
-                state = checkpoints.load(run.updates, self.programs.abstract_state(run)).state
-            return self.programs.put((state.params, state.model_state))
+            state = checkpoint.Checkpoints(folder).load(run.updates, self.programs.abstract_state(run)).state
+            return self.programs.put((optimizer.in_float32(state.params), state.model_state))
         except checkpoint.DamagedError as error:
             self.watcher.warned(f'{run.name} cannot be measured: its last checkpoint is damaged ({error})')
             return None

@@ -1,8 +1,15 @@
 """Any Flax NNX module as pure functions of its parameters and its state."""
 
+import ast
+import contextlib
+import functools
+import hashlib
 import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,26 +18,37 @@ import numpy as np
 from flax import nnx
 
 from bsgap.config import Architecture
+from bsgap.errors import UserError, is_theirs, said, users_code
 from bsgap.models.cnn import CNN
 from bsgap.models.mlp import MLP
+
+_KINDS: Any = (nnx.Param, nnx.RngState, nnx.Intermediate, ...)  # what a module holds, parted as `Model` says
 
 
 class Model(NamedTuple):
     """A model as pure functions of its parameters and its state, which are nested dicts of arrays.
 
-    `model_state` holds what a forward pass in training changes, as batch normalization's running statistics; `{}` if
-    there is none. Images are uint8, logits float32. The examples that are not in `mask_B` (bool) only fill a batch.
+    Parameters (`nnx.Param`) train. All other arrays of a module are its `model_state`, which a forward pass in training
+    may change, as batch normalization's running statistics, and which is carried from one to the next as long as shapes
+    stay; `{}` if there are none. A random key is there as its data, uint32. Random streams (`nnx.Rngs`) start anew in
+    each pass, what is sown (`nnx.Intermediate`) is dropped, and everything else is a constant of the module.
+
+    Images are uint8, logits float32. The examples that are not in `mask_B` (bool) only fill a batch.
 
     init: `init(key) -> (params, model_state)`.
     apply: for training, `apply(params, model_state, images_BxHxWxC, mask_B, key) -> (logits_BxK, model_state)`.
     predict: for evaluation, `predict(params, model_state, images_BxHxWxC) -> logits_BxK`.
     module: for use, `module(params, model_state)` is an NNX module that does the same: `module(images_BxHxWxC)`.
+    name: as the config has it.
+    source: the SHA-256 of the user's code that it is made of; '' for a model of bsgap.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
     apply: Callable[..., tuple[jax.Array, Any]]
     predict: Callable[..., jax.Array]
     module: Callable[[Any, Any], 'Classifier']
+    name: str = ''
+    source: str = ''
 
 
 class Classifier(nnx.Module):
@@ -47,7 +65,8 @@ class Classifier(nnx.Module):
 
 def _call(module: Any, images_BxHxWxC: jax.Array, mean_C: Any, std_C: Any, masked: bool, mask_B: Any = None) -> Any:
     normalised_BxHxWxC = (images_BxHxWxC.astype(jnp.float32) / 255 - mean_C) / std_C
-    return module(normalised_BxHxWxC, mask_B=mask_B) if masked else module(normalised_BxHxWxC)
+    logits = module(normalised_BxHxWxC, mask_B=mask_B) if masked else module(normalised_BxHxWxC)
+    return logits.astype(jnp.float32) if isinstance(logits, jax.Array) else logits
 
 
 def define(
@@ -62,49 +81,59 @@ def define(
     it a mask). Its random streams start anew from `key` in each `apply`, and are not part of the state.
 
     Raises:
-        ValueError: no such model, or it does not take its arguments, or does not give `logits_BxK`.
+      UserError: no such model, or it does not take its arguments, has parameters or a state that can't be trained or
+        saved, or does not give `logits_BxK`; whatever its code raises is told with its file and line. The functions
+        of the model raise it too, where it behaves otherwise at other batch sizes.
     """
-    module_class, arguments = _find(architecture)
+    what = f'config.model: {architecture.model}'
+    module_class, arguments = _find(architecture, what)
     masked = 'mask_B' in inspect.signature(module_class.__call__).parameters
+    made = dict[str, Any]()  # of tracing: what of the module is no array, and its keys
 
-    def build(key: jax.Array) -> nnx.Module:
-        return module_class(image_shape, classes, **arguments, rngs=nnx.Rngs(key))
-
-    def split(module: nnx.Module) -> list[Any]:
-        _, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
-        return [nnx.to_pure_dict(state) for state in states]
-
-    abstract_key = jax.eval_shape(jax.random.key, 0)
-    try:
-        abstract_module = nnx.eval_shape(build, abstract_key)
-    except TypeError as error:
-        raise ValueError(f'model {architecture.model} refuses its arguments: {error}') from error
-    graphdef = nnx.graphdef(abstract_module)
-    streams, streams_tree = jax.tree.flatten(split(abstract_module)[1])
+    def build(key: jax.Array) -> list[Any]:
+        """Parameters, random streams, and state."""
+        module = module_class(image_shape, classes, **arguments, rngs=nnx.Rngs(key))
+        made['graphdef'], *parts = nnx.split(module, *_KINDS)
+        params, streams, _, state = map(nnx.to_pure_dict, parts)
+        made['keys'] = jax.tree.map(lambda leaf: jax.random.key_impl(leaf) if _is_key(leaf) else '', state)
+        return [_as_data(params), streams, _as_data(state)]
 
     def merge(params: Any, model_state: Any, key: jax.Array) -> Any:
         rng_state = [
             jax.random.split(jax.random.fold_in(key, i), stream.shape)
-            if jnp.issubdtype(stream.dtype, jax.dtypes.prng_key)
+            if _is_key(stream)
             else jnp.zeros(stream.shape, stream.dtype)
             for i, stream in enumerate(streams)
         ]
-        return nnx.merge(graphdef, params, model_state, jax.tree.unflatten(streams_tree, rng_state))
+        state = jax.tree.map(
+            lambda leaf, impl: jax.random.wrap_key_data(leaf, impl=impl) if impl else leaf, model_state, made['keys']
+        )
+        return nnx.merge(made['graphdef'], params, state, jax.tree.unflatten(streams_tree, rng_state))
 
     def init(key: jax.Array) -> tuple[Any, Any]:
-        params, _, model_state = split(build(key))
+        with _calling(what):
+            params, _, model_state = build(key)
         return params, model_state
+
+    def called(module: nnx.Module, images_BxHxWxC: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
+        with _calling(what):
+            logits = _call(module, images_BxHxWxC, mean_C, std_C, masked, mask_B)
+        expected = len(images_BxHxWxC), classes
+        if getattr(logits, 'shape', None) != expected:
+            raise UserError(f'{what}: maps {expected[0]} images to {logits}, not to logits of shape {expected}')
+        return logits
 
     def apply(
         params: Any, model_state: Any, images_BxHxWxC: jax.Array, mask_B: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
         module = merge(params, model_state, key)
         module.train()
-        logits_BxK = _call(module, images_BxHxWxC, mean_C, std_C, masked, mask_B)
-        return logits_BxK, split(module)[2]
+        logits_BxK = called(module, images_BxHxWxC, mask_B)
+        after = nnx.to_pure_dict(nnx.split(module, *_KINDS)[-1])
+        return logits_BxK, _carried(what, model_state, _as_data(after))
 
     def predict(params: Any, model_state: Any, images_BxHxWxC: jax.Array) -> jax.Array:
-        return _call(evaluating(params, model_state), images_BxHxWxC, mean_C, std_C, masked)
+        return called(evaluating(params, model_state), images_BxHxWxC)
 
     def evaluating(params: Any, model_state: Any) -> nnx.Module:
         module = merge(params, model_state, jax.random.key(0))
@@ -114,21 +143,73 @@ def define(
     def module(params: Any, model_state: Any) -> Classifier:
         return Classifier(evaluating(params, model_state), mean_C, std_C, masked)
 
+    abstract_key = jax.eval_shape(jax.random.key, 0)
+    with _calling(what):
+        params, streams, model_state = jax.eval_shape(build, abstract_key)
+    streams, streams_tree = jax.tree.flatten(streams)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            needs = 'a parameter is of floats; use nnx.Variable for what does not train'
+            raise UserError(f'{what}: {_name(path)} is {leaf.dtype}; {needs}')
     # One more example than classes, so that a transposed result is seen.
     images = jax.ShapeDtypeStruct((classes + 1, *image_shape), jnp.uint8)
     mask = jax.ShapeDtypeStruct((classes + 1,), bool)
-    params, model_state = jax.eval_shape(init, abstract_key)
-    logits, new_state = jax.eval_shape(apply, params, model_state, images, mask, abstract_key)
-    for result in (logits, jax.eval_shape(predict, params, model_state, images)):
-        if getattr(result, 'shape', None) != (classes + 1, classes):
-            wrong = f'maps {classes + 1} images to {result}, not to logits of shape {(classes + 1, classes)}'
-            raise ValueError(f'model {architecture.model} {wrong}')
-    if new_state != model_state:
-        raise ValueError(f'model {architecture.model} changes the shape of its own state in a call')
-    return Model(init, apply, predict, module)
+    jax.eval_shape(apply, params, model_state, images, mask, abstract_key)
+    jax.eval_shape(predict, params, model_state, images)
+    return Model(init, apply, predict, module, architecture.model, source_of(architecture.model.partition(':')[0]))
 
 
-def _find(architecture: Architecture) -> tuple[type[Any], dict[str, Any]]:
+@contextlib.contextmanager
+def _calling(what: str) -> Iterator[None]:
+    """Around calls of a module: all that goes wrong there is told as what a user can change."""
+    try:
+        with users_code(what):
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f'{what}: {said(error)}') from error
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+_as_data = functools.partial(jax.tree_util.tree_map_with_path, lambda path, leaf: _data(path, leaf))
+
+
+def _data(path: Any, leaf: Any) -> jax.Array:
+    """A leaf as an array whose dtype is its own; that of a Python number would change with what it is added to."""
+    try:
+        array = jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
+    except TypeError as error:
+        raise TypeError(f'{_name(path)} is {leaf!r:.60}, which is no array') from error
+    return jax.lax.convert_element_type(array, array.dtype)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator='.')
+
+
+def _carried(what: str, before: Any, after: Any) -> Any:
+    """A module's state after a call, in the dtypes that it had before; raises UserError if it has other leaves."""
+    old, new = (dict(jax.tree_util.tree_leaves_with_path(state)) for state in (before, after))
+    for path in old | new:
+        first, then = (_looks(leaves.get(path)) for leaves in (old, new))
+        if first != then:
+            problem = f'{_name(path)} is {first} before a call and {then} after it; shapes and kinds must stay'
+            raise UserError(f'{what}: {problem}')
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), after, before)
+
+
+def _looks(leaf: Any) -> str:
+    """What of an array must stay."""
+    if leaf is None:
+        return 'absent'
+    return f'{"float" if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype}{list(leaf.shape)}'
+
+
+def _find(architecture: Architecture, what: str) -> tuple[type[Any], dict[str, Any]]:
     """The class of a model and its keyword arguments."""
     name, hidden, channels, batch_norm, ghost_batch, arguments = architecture
     dense = {'hidden': hidden, 'batch_norm': batch_norm, 'ghost_batch': ghost_batch}
@@ -138,14 +219,33 @@ def _find(architecture: Architecture) -> tuple[type[Any], dict[str, Any]]:
         return CNN, {'channels': channels, **dense}
     module_name, colon, class_name = name.partition(':')
     if not colon:
-        raise ValueError(f'no model {name!r}: mlp, cnn or module:Class')
-    try:
+        raise UserError(f'config.model: no model {name!r}: mlp, cnn or module:Class')
+    with _calling(what):
         module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ValueError(f'model {name}: cannot import {module_name}: {error}') from error
     found = getattr(module, class_name, None)
     if found is None:
-        raise ValueError(f'model {name}: {module_name} has no {class_name}')
+        raise UserError(f'{what}: {module_name} has no {class_name}')
     if not (isinstance(found, type) and issubclass(found, nnx.Module)):
-        raise ValueError(f'model {name}: {class_name} is not an nnx.Module')
+        raise UserError(f'{what}: {class_name} is not an nnx.Module')
     return found, dict(arguments)
+
+
+def source_of(name: str) -> str:
+    """The SHA-256 of a module's source and of all that it imports of the user's own; '' if it is not the user's."""
+    digest, seen, left = hashlib.sha256(), set[str](), [name]
+    while left:
+        module = sys.modules.get(left.pop())
+        file = getattr(module, '__file__', None)
+        if not (module and file and file.endswith('.py') and is_theirs(file)) or module.__name__ in seen:
+            continue
+        seen.add(module.__name__)
+        left.append(module.__name__.rpartition('.')[0])
+        source = Path(file).read_bytes()
+        digest.update(f'{module.__name__} {len(source)} '.encode() + source)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                left += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = importlib.util.resolve_name('.' * node.level + (node.module or ''), module.__package__)
+                left += [base, *(f'{base}.{alias.name}' for alias in node.names)]
+    return digest.hexdigest() if seen else ''

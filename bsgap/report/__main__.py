@@ -1,8 +1,8 @@
 """The figures and the report of a workdir, from its files alone: python -m bsgap.report WORKDIR [--config=FILE]"""
 
 import argparse
-import sys
 
+from bsgap import output
 from bsgap.errors import UserError
 from bsgap.report import page
 
@@ -14,5 +14,5 @@ if __name__ == '__main__':
     try:
         page.report(given.workdir, given.config and given.config.partition(':')[0])
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+        output.failed(str(error))
+    output.leave(0)

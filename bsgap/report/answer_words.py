@@ -115,7 +115,10 @@ def table(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _budget_sentence(budget: Mapping[str, Any]) -> str:
     amount = budget_text(budget)
     if budget['winner'] is None:
-        return f'For {amount} nothing can be recommended: no learning rate trained to the end with all seeds.'
+        return (
+            f'For {amount} nothing can be recommended: no learning rate trained to the end with all seeds, and to more'
+            ' than an untrained network or the most frequent class gets.'
+        )
     row, (low, high) = _recommended(budget), budget['range']
     sizes = [row['batch_size'] for row in budget['rows']]
     if len(sizes) == 1:

@@ -22,6 +22,7 @@ NAMED = [f'tab:{colour}' for colour in ('blue', 'orange', 'green', 'red', 'purpl
 LINES: Any = ('-', '--', ':', '-.', (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 MARKERS = 'os^Dv*PX'
 STYLE: Any = {'axes.grid': True, 'grid.alpha': 0.3, 'axes.spines.top': False, 'axes.spines.right': False}
+STYLE |= {'text.parse_math': False}  # a user's "$" is drawn as it is
 Look = dict[str, Any]  # what Matplotlib draws a line with
 # By name: the caption, the function that draws it, and what that is called with besides the data.
 Figures = Mapping[str, tuple[Any, ...]]

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
-from bsgap import data
+from bsgap import data, output
 from bsgap.analysis import answer, claims, table
 from bsgap.analysis.statistics import interval, percent, points
 from bsgap.errors import UserError
-from bsgap.files import read_json, replace, write_json
+from bsgap.files import expanded, read_json, replace, write_json
 from bsgap.report import answer_figures, answer_words, figures, words
 from bsgap.training.rows import Record, read_records
 
@@ -88,8 +87,8 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
 
     Of a search, recommendation.json as well. `experiment` and errors are `read`'s; UserError too if it can't write.
     """
-    workdir = Path(workdir)
-    contents = read(workdir, Path(experiment) if experiment else None)
+    workdir = expanded(workdir)
+    contents = read(workdir, expanded(experiment) if experiment else None)
     settings, found, lines = contents.about['config'], contents.found, workdir / 'lines.json'
     model = f', {found["model"]}' if found else ''
     title = f'{settings["name"]} ({data.title(settings["dataset"])}{model})'
@@ -120,13 +119,13 @@ def _show(contents: Contents, path: Path) -> None:
     found, judged = contents.found, [(*row[:3], row[4], row[6]) for row in contents.judged]  # without the source
     parts = [found['text'], _table(answer_words.table(found), wrap=True)] if found else [_table(contents.results)]
     parts += [_table(judged, wrap=True)] if judged else []
-    console = Console(highlight=False)
+    console = output.console()
     console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps
     for part in parts:
         console.print()
-        console.print(part, markup=False)
+        console.print(part)
     for line in (*contents.notes, f'report   {path}'):
-        console.print(f'\n{line}', markup=False, soft_wrap=True)
+        console.print(f'\n{line}', soft_wrap=True)
 
 
 def _table(rows: Sequence[Sequence[str]], wrap: bool = False) -> Table:

@@ -19,10 +19,11 @@ import numpy as np
 
 from bsgap.analysis import answer, candidates
 from bsgap.config import Recipe, Search, Study, recipe, schedule
+from bsgap.config.checks import require
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
 from bsgap.training.rows import read_records
-from bsgap.training.runs import Goal, Run
+from bsgap.training.runs import MOST_UPDATES, Goal, Run
 
 VALIDATION_RATIO = 1.25  # from one evaluation on validation data to the next, in updates
 FIRST_VALIDATION = 1e-3  # of a run's updates
@@ -108,6 +109,9 @@ class Rounds:
             if max(ends[label] for ends in updates.values()) < 2:
                 refused = f'config.search.budget_epochs: {search.budget_epochs:g} is not allowed'
                 raise UserError(f'{refused}; no budget leaves batch size {label} more than one update')
+            for unit, ends in updates.items():
+                most = f'{amounts[unit]:g} is not allowed; batch size {label} makes at most {MOST_UPDATES} updates'
+                require(ends[label] <= MOST_UPDATES, f'search.budget_{unit}', most)
         device = before.get('device') or jax.devices()[0].device_kind
         return Decisions(search.target, amounts, updates, times, device, search.base['learning_rate'])
 
@@ -201,7 +205,8 @@ class Rounds:
     def _fresh(self) -> list[Goal]:
         """Fresh seeds at the recommended batch size of each budget, and beside it."""
         records, _ = answer.parted(read_records(self.workdir), self.study.seeds)
-        sound = candidates.complete(candidates.candidates(records), self.study.seeds)
+        about = read_json(self.workdir / 'study.json')
+        sound = candidates.complete(candidates.candidates(records), self.study.seeds, about)
         goals: dict[Run, int] = {}
         for budget in answer.budgets(dataclasses.asdict(self.decisions), sound):
             for row in answer.with_neighbours(budget):

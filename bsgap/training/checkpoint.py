@@ -1,5 +1,6 @@
 """Checkpoints of one run: Orbax, with a checksum, because a flipped byte in the data loads silently."""
 
+import collections
 import contextlib
 import errno
 import functools
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +22,13 @@ import numpy as np
 from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
+from bsgap import output
+from bsgap.training.workdir import updates_in
+
 _ORBAX = threading.Lock()  # two operations that begin at once take the same of its numbers
 PATIENCE_SECONDS = 10**7  # with a save; Orbax tells time by the wall clock, which may jump ahead
 KEEP = 2  # checkpoints a run, so that there is one to fall back to
+MOST_AT_ONCE = 8  # being written; each takes some threads and open files
 
 # Orbax tells each of its steps, many lines a save, and an error with several tracebacks; what goes wrong is raised too.
 # It handles leaves concurrently: when one fails, the others are left as tasks, which complain when they are collected.
@@ -48,44 +54,59 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in one run's folder, by the number of updates made.
+    """The checkpoints in one run's folder, by the number of updates made. Nothing is open but while one is written."""
 
-    Only the launch that holds the workdir's lock may delete what is half written: others are `reading`.
-    """
-
-    def __init__(self, folder: Path, reading: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         _drop_late_complaints()
-        context = ocp.Context()
-        context.asynchronous.timeout_secs = PATIENCE_SECONDS
         self.folder = folder
         self._saving: Any = None
-        latest = ocp.training.preservation_policies.LatestN(KEEP)
-        self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=latest, cleanup_tmp_directories=not reading, context=context
-        )
+        self._sha256 = ''  # of what was saved last
 
     def updates(self) -> list[int]:
         """The updates at which the run was saved, ascending."""
-        return sorted(int(checkpoint.step) for checkpoint in self._checkpointer.checkpoints)
+        return updates_in(self.folder)
+
+    def clear(self) -> None:
+        """Deletes what is half written or half deleted; for the launch that holds the workdir's lock alone."""
+        for path in self.folder.glob('[0-9]*.*'):
+            shutil.rmtree(path, ignore_errors=True)
 
     def save(self, update: int, saved: Saved) -> None:
         """Saves in the background, once the last save has ended; raises NotSavedError, also if the last one failed.
         The arrays must not change any more."""
         self.wait()
+        while len(_in_flight) >= MOST_AT_ONCE:
+            with contextlib.suppress(IndexError):  # another thread may have been quicker
+                _in_flight.popleft().wait()
         leaves = _leaves(saved.state)
         facts = saved._replace(state=None)._asdict()
-        metadata = {'sha256': _checksum(leaves, facts), 'facts': facts}
-        folder = Path(self._checkpointer.directory)
-        with _ORBAX, _as_not_saved(folder / str(update)):
-            _writable(folder, sum(leaf.nbytes for leaf in leaves.values()))
-            self._saving = self._checkpointer.save_async(update, leaves, force=True, custom_metadata=metadata)
+        self._sha256 = _checksum(leaves, facts)
+        with _ORBAX, _as_not_saved(self.folder / str(update)):
+            _writable(self.folder, sum(leaf.nbytes for leaf in leaves.values()))
+            with _context():
+                metadata = {'sha256': self._sha256, 'facts': facts}
+                path = _plain(self.folder) / str(update)
+                self._saving = ocp.save_async(path, leaves, custom_metadata=metadata)
+        _in_flight.append(self)
 
     def wait(self) -> None:
         """Returns when all is written; raises NotSavedError if it could not be."""
         saving, self._saving = self._saving, None
         if saving:
-            with _as_not_saved(self._checkpointer.directory):
+            with _as_not_saved(self.folder):
                 saving.result()
+                for update in self.updates()[:-KEEP]:
+                    self._delete(update)
+
+    def read_back(self, update: int) -> None:
+        """Compares what was saved last with what can be read of it; raises NotSavedError."""
+        self.wait()
+        try:
+            read = _checksum(*self._read(update))
+        except DamagedError as error:
+            raise NotSavedError(f'checkpoint {self.folder / str(update)} cannot be read again: {error}') from error
+        if read != self._sha256:
+            raise NotSavedError(f'checkpoint {self.folder / str(update)} is not what was written')
 
     def load(self, update: int, like: Any) -> Saved:
         """Loads what was saved, a state of the structure, shapes and dtypes of `like`; raises DamagedError."""
@@ -101,15 +122,18 @@ class Checkpoints:
     def cohort(self, update: int) -> list[str]:
         """The runs that were saved together with this one at `update`; none if that can't be read."""
         with contextlib.suppress(Exception):  # `load` tells what is the matter
-            return list(self._checkpointer.checkpointables_metadata(update).custom_metadata['facts']['cohort'])
+            return list(self._metadata(update)['facts']['cohort'])
         return []
+
+    def _metadata(self, update: int) -> dict[str, Any]:
+        return dict(ocp.checkpointables_metadata(_plain(self.folder) / str(update)).custom_metadata)
 
     def _read(self, update: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Reads leaves and facts, whatever is the matter with the files."""
         try:
             with _ORBAX:
-                leaves = self._checkpointer.load(update)
-                metadata = dict(self._checkpointer.checkpointables_metadata(update).custom_metadata)
+                leaves = ocp.load(_plain(self.folder) / str(update))
+                metadata = self._metadata(update)
         except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
             raise DamagedError(str(error.__cause__ or error).partition('\n')[0][:200]) from error
         facts = metadata.get('facts', {})
@@ -120,12 +144,44 @@ class Checkpoints:
     def delete_after(self, update: int) -> None:
         for later in self.updates():
             if later > update:
-                self._checkpointer.delete(later)
+                self._delete(later)
+
+    def _delete(self, update: int) -> None:
+        """Takes its name from it first, so that half of one is none."""
+        path = self.folder / str(update)
+        shutil.rmtree(path.rename(path.with_name(f'{update}.deleted')))
 
     def close(self) -> None:
         """Returns when nothing is being written any more."""
-        with contextlib.suppress(Exception):  # `wait` tells
-            self._checkpointer.close()
+        with contextlib.suppress(NotSavedError):  # `wait` tells
+            self.wait()
+
+
+_in_flight = collections.deque[Checkpoints]()
+
+
+def _context() -> Any:
+    context = ocp.Context()
+    context.asynchronous.timeout_secs = PATIENCE_SECONDS
+    return context
+
+
+def _plain(folder: Path) -> Path:
+    """A path to a folder without characters that mean something to Orbax, which globs it, or to TensorStore."""
+    folder = folder.absolute()
+    if re.fullmatch(r'[\w/.+-]+', str(folder), re.ASCII):
+        return folder
+    link = Path(_links().name) / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+    if not link.is_symlink():
+        link.symlink_to(folder)
+    return link
+
+
+@functools.cache
+def _links() -> tempfile.TemporaryDirectory[str]:
+    made = tempfile.TemporaryDirectory(prefix='bsgap-')
+    output.at_the_end.append(made.cleanup)
+    return made
 
 
 @contextlib.contextmanager
@@ -150,6 +206,7 @@ def _cause(error: BaseException) -> str:
 def _writable(folder: Path, size: int) -> None:
     """Raises what is the matter with a folder; Orbax would wait for minutes before it does."""
     (folder.parent / 'run.json').stat()  # or else a folder that is gone would come again, with nothing in it
+    folder.mkdir(exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     if shutil.disk_usage(folder).free < size:
@@ -171,23 +228,32 @@ def _unless_late(hook: Callable[..., Any], *complaint: Any) -> None:
 
 
 def _leaves(state: Any) -> dict[str, Any]:
-    """The leaves of a state by their paths."""
+    """The leaves of a state by names that are made of their paths; those without elements, which need no saving, not.
+
+    A key that is a text is written so that no two paths have one name.
+    """
+
+    def name(key: Any) -> str:
+        text = jax.tree_util.keystr((key,), simple=True)
+        text = re.sub('[%./]', lambda match: f'%{ord(match[0]):02X}', text)
+        return f'%{ord(text[0]):02X}{text[1:]}' if text.isdigit() and isinstance(getattr(key, 'key', 0), str) else text
+
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
+    return {'.'.join(map(name, path)): leaf for path, leaf in leaves if leaf.size}
 
 
 def _pick(leaves: dict[str, np.ndarray], like: Any) -> Any:
     """The leaves that the tree `like` has, as such a tree; raises DamagedError."""
-    expected = _leaves(like)
-    for name, leaf in expected.items():
+    for name, leaf in _leaves(like).items():
         if name not in leaves or (leaves[name].shape, leaves[name].dtype) != (leaf.shape, leaf.dtype):
             raise DamagedError('it holds another model')
-    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in expected])
+    found = iter(leaves[name] for name in _leaves(like))
+    return jax.tree.map(lambda leaf: next(found) if leaf.size else np.zeros(leaf.shape, leaf.dtype), like)
 
 
 def _checksum(leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, leaf in sorted(leaves.items()):
         digest.update(f'{name} {leaf.dtype} {leaf.shape} '.encode())
-        digest.update(np.ascontiguousarray(leaf).data)
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -18,40 +18,38 @@ from bsgap.training.cohort import Cohort, Member
 from bsgap.training.programs import Programs, inputs
 from bsgap.training.restore import reached, restore
 from bsgap.training.runs import Goal, boundaries
-from bsgap.training.watcher import Watcher
+from bsgap.training.watcher import Watcher, WatcherError
 from bsgap.training.workdir import run_folder
 
 
 class Trainer:
     """Trains runs on one device, as far as their goals; what is done is left as it is.
 
-    `check()` is called before each segment; where it raises Interrupted, StoppedElsewhere or UserError, all runs are
-    saved before the exception goes on.
+    `check()` is called before each segment; where it raises Interrupted, StoppedElsewhere or UserError, or a watcher
+    fails, all runs are saved before the exception goes on.
     """
 
     def __init__(
         self, study: config.Study, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None]
     ) -> None:
         self.study, self.programs, self.workdir, self.watcher, self.check = study, programs, workdir, watcher, check
+        self._read_back = False  # whether one of this training's checkpoints was
 
     def train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:
         """As many runs side by side as the device has memory for, in the order of the goals.
         `records` are what the files say of the runs, by name; new rows are added to them. Raises UserError when the
         device's memory is full, and OSError when the workdir can't be written."""
-        with jax.default_matmul_precision(self.study.precision):  # a thread's own
+        with step.numerics(self.study.precision):
             now: Sequence[Goal] = goals
             try:
-                limit = self.study.max_parallel_runs or memory.parallel_runs(self.programs, goals)
+                limit = memory.parallel_runs(self.programs, goals, self.study.max_parallel_runs)
                 for first in range(0, len(goals), limit):
                     now = [goal for goal in goals[first : first + limit] if not reached(goal, self.workdir, records)]
                     self._train(now, records)
-            except jax.errors.JaxRuntimeError as error:
-                if 'RESOURCE_EXHAUSTED' not in str(error):
-                    raise
-                raise UserError(
-                    f'config.max_parallel_runs: {self.study.max_parallel_runs or "unset"} does not do, the memory of'
-                    f' {self.programs.device} is full; it must be below {len(now)}'
-                ) from error
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                if memory.is_full(error):
+                    raise memory.too_small(self.study, self.programs, now) from error
+                raise
 
     def _train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:
         members, cohorts = list[Member](), list[Cohort]()
@@ -60,6 +58,7 @@ class Trainer:
             for goal in goals:
                 folder = run_folder(self.workdir, goal.run.name)
                 members.append(Member(goal, folder, Checkpoints(folder / 'checkpoints'), records[goal.run.name].rows))
+                members[-1].checkpoints.clear()
             going = restore(members, self.programs, self.watcher, self.header)
             self.watcher.began(going)
             for boundary in boundaries(member.goal for member in going):
@@ -71,7 +70,7 @@ class Trainer:
                     self._save(cohort)
             for member in members:
                 member.checkpoints.wait()
-        except (Interrupted, StoppedElsewhere, UserError):
+        except (Interrupted, StoppedElsewhere, UserError, WatcherError):
             for cohort in cohorts:
                 self._save(cohort, tell=False)  # a watcher that fails must not keep the others from being saved
             for member in members:
@@ -172,6 +171,9 @@ class Trainer:
             if not member.diverged:
                 member.checkpoints.save(member.update, Saved(state, member.train_seconds, member.eval_seconds, names))
                 member.saved_update = member.update
+        if not self._read_back:  # what can't be read again is known now, and not when it is needed
+            sound[0].checkpoints.read_back(sound[0].update)
+            self._read_back = True
         if tell:
             self.watcher.saved(sound)
 

@@ -1,13 +1,18 @@
 """What runs need of a device's memory, and how many fit side by side."""
 
 import contextlib
+import math
 import os
+import re
+import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from bsgap.config import Study
+from bsgap.errors import UserError
 from bsgap.training.programs import Programs
 from bsgap.training.runs import Goal, Run, boundaries
 
@@ -29,21 +34,63 @@ def needed(programs: Programs, goals: Sequence[Goal], limit: int = 0) -> int:
     most, limit = 0, limit or len(goals)
     for first in range(0, len(goals), limit):
         wave = goals[first : first + limit]
-        states = [programs.abstract_state(goal.run) for goal in wave]
-        leaves = jax.tree.leaves([(state, state.params) for state in states])
-        resident = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + sum(4 * goal.run.n for goal in wave)
         parts = [(len(runs), *whole[key]) for key, runs in _groups(wave).items()]
         transient = (needs if programs.run_axis == 'map' else needs * runs // size for runs, size, needs in parts)
-        most = max(most, resident + max(transient, default=0))
+        most = max(most, _resident(programs, wave) + max(transient, default=0))
     return programs.data_bytes + most
 
 
-def parallel_runs(programs: Programs, goals: Sequence[Goal]) -> int:
-    """How many of these runs fit on the device side by side; all on one of unknown size."""
-    if len(goals) < 2 or (room := _room(programs.device)) is None:
-        return len(goals)
+def _resident(programs: Programs, goals: Sequence[Goal]) -> int:
+    """What runs take besides the data while no program runs: each its state, the weights at its start, an order."""
+    states = [programs.abstract_state(goal.run) for goal in goals]
+    leaves = jax.tree.leaves([(state, state.params) for state in states])
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + sum(4 * goal.run.n for goal in goals)
+
+
+def parallel_runs(programs: Programs, goals: Sequence[Goal], asked: int = 0) -> int:
+    """How many of these runs fit on the device side by side; all on one of unknown size, and as many as were asked for.
+
+    Raises:
+      UserError: one of them alone is larger than the device's memory.
+    """
+    whole, room = _memory(programs.device)
+    largest = max(goals, key=lambda goal: _resident(programs, [goal]), default=None)
+    if largest and programs.data_bytes + _resident(programs, [largest]) > whole:
+        raise _alone(programs, largest)
+    if asked or len(goals) < 2 or math.isinf(room):
+        return asked or len(goals)
     limits = (-(-len(goals) // waves) for waves in range(1, len(goals)))
     return next((limit for limit in limits if needed(programs, goals, limit) <= room), 1)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that memory, of a device or of the host, ran out."""
+    return isinstance(error, MemoryError) or bool(re.search('RESOURCE_EXHAUSTED|[Oo]ut of memory', str(error)))
+
+
+def too_small(study: Study, programs: Programs, goals: Sequence[Goal]) -> UserError:
+    """What to say when these runs were trained side by side and memory ran out."""
+    if len(goals) < 2:
+        return _alone(programs, goals[0])
+    fit = parallel_runs(programs, goals)
+    return UserError(
+        f'config.max_parallel_runs: {study.max_parallel_runs or "unset"} does not do, the memory of {programs.device}'
+        f' is full: {len(goals)} runs side by side need {_gib(needed(programs, goals))}; it must be at most'
+        f' {fit if fit < len(goals) else len(goals) // 2}'
+    )
+
+
+def _alone(programs: Programs, goal: Goal) -> UserError:
+    needs = _gib(programs.data_bytes + _resident(programs, [goal]))
+    return UserError(
+        f'config.model: {goal.run.recipe.architecture.text} does not do (recipe {goal.run.recipe.name}), the memory of'
+        f' {programs.device} is full: one run needs more than {needs}, data included; make the model (hidden,'
+        ' channels), max_physical_batch or the dataset smaller'
+    )
+
+
+def _gib(number: int) -> str:
+    return f'{number / 2**30:.2g} GiB'
 
 
 def _groups(goals: Sequence[Goal]) -> dict[tuple[Any, int], list[Run]]:
@@ -60,19 +107,23 @@ def _groups(goals: Sequence[Goal]) -> dict[tuple[Any, int], list[Run]]:
     return largest
 
 
-def _room(device: jax.Device) -> int | None:
-    """The bytes that may be used on a device; None if that is unknown."""
+def _memory(device: jax.Device) -> tuple[float, float]:
+    """The bytes that a device has, and those that may be used; infinite if unknown."""
     if limit := (device.memory_stats() or {}).get('bytes_limit'):
-        return int(0.8 * limit)
+        return limit, 0.8 * limit
     if device.platform != 'cpu':
-        return None
+        return math.inf, math.inf
     # Half of what this process may have, as it holds the dataset and what is being saved; others are not known of.
-    total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return min([total, *_limits()]) // 2 // len(jax.local_devices())
+    whole = min(_limits()) / len(jax.local_devices())
+    return whole, whole / 2
 
 
 def _limits() -> Iterator[int]:
-    """What this process's control group, and those around it, may have of the memory (Linux, version 2)."""
+    """The memory of this machine, and what this process, its control group (Linux, version 2), and those around it may
+    have of it."""
+    yield os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        yield limit
     top, group = Path('/sys/fs/cgroup'), ''
     with contextlib.suppress(OSError):
         group = Path('/proc/self/cgroup').read_text().partition('0::')[2].strip().strip('/')

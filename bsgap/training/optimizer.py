@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from bsgap.config import Kind
@@ -48,4 +49,9 @@ def make(kind: Kind, hyperparameters: Hyperparameters) -> optax.GradientTransfor
 
 def init(kind: Kind, params: Any) -> optax.OptState:
     """The optimizer's state before the first update."""
-    return make(kind, Hyperparameters(*[jax.numpy.zeros(())] * len(Hyperparameters._fields))).init(params)
+    return make(kind, Hyperparameters(*[jnp.float32(0)] * len(Hyperparameters._fields))).init(in_float32(params))
+
+
+def in_float32(tree: Any) -> Any:
+    """Updates are made in float32: steps are often too small for the 8 bits of bfloat16."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)

@@ -11,7 +11,6 @@ import numpy as np
 from bsgap import config, models
 from bsgap.config import schedule
 from bsgap.data import Dataset, Split
-from bsgap.errors import UserError
 from bsgap.training import optimizer, step
 from bsgap.training.runs import Run
 from bsgap.training.step import Evaluation, Inputs, State, Window
@@ -69,10 +68,7 @@ class Programs:
         if key not in self._models:
             dataset = self._datasets[recipe.training_set]
             of_data = dataset.train.images_NxHxWxC.shape[1:], dataset.classes, dataset.mean_C, dataset.std_C
-            try:
-                self._models[key] = models.define(recipe.architecture, *of_data)
-            except ValueError as error:
-                raise UserError(f'config.model: {error} (recipe {recipe.name})') from error
+            self._models[key] = models.define(recipe.architecture, *of_data)
         return self._models[key]
 
     def init(self, run: Run, seeds: Sequence[int]) -> State:

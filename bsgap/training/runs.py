@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from bsgap import config
 from bsgap.config import schedule
-from bsgap.errors import UserError
+from bsgap.config.checks import require
+
+MOST_UPDATES = 2**31 - 1  # they are counted as int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +82,24 @@ class Goal(NamedTuple):
 
 
 def cross(study: config.Study, n: Mapping[config.TrainingSet, int]) -> tuple[Run, ...]:
-    """Crosses the recipes with the seeds; raises UserError if a batch size is above `n`, the training examples."""
-    for recipe in study.recipes:
-        for i, stage in enumerate(recipe.stages):
-            if stage.batch_size > n[recipe.training_set]:
-                where = f'{stage.batch_size} is not allowed (recipe {recipe.name}, stage {i + 1})'
-                most = f'{n[recipe.training_set]}, the number of training examples'
-                raise UserError(f'config.batch_size: {where}; it must be a whole number from 1 to {most}')
-    return tuple(Run(recipe, seed, n[recipe.training_set]) for recipe in study.recipes for seed in range(study.seeds))
+    """Crosses the recipes with the seeds.
+
+    Raises:
+      UserError: a batch size is above `n`, the training examples; a stage has no updates, or a run too many.
+    """
+    runs = [Run(recipe, seed, n[recipe.training_set]) for recipe in study.recipes for seed in range(study.seeds)]
+    for run in runs[:: study.seeds]:
+        for i, span in enumerate(run.spans):
+            stage, where = span.stage, f'is not allowed (recipe {run.recipe.name}, stage {i + 1}); it must be'
+            most = f'{where} a whole number from 1 to {run.n}, the number of training examples'
+            require(stage.batch_size <= run.n, 'batch_size', f'{stage.batch_size} {most}')
+            enough = f'{stage.length:g} {where} long enough for an update, with {run.n} training examples'
+            require(span.first_update < span.last_update, stage.unit, enough)
+            most = f'{stage.length:g} {where} so short that a run makes at most {MOST_UPDATES} updates'
+            require(span.last_update <= MOST_UPDATES, stage.unit, most)
+        evaluated = f'{run.recipe.evaluate_epochs:g} is not allowed (recipe {run.recipe.name}); it must be at least'
+        require(run.recipe.evaluate_epochs * run.n >= 1, 'evaluate_epochs', f'{evaluated} an example')
+    return tuple(runs)
 
 
 def boundaries(goals: Iterable[Goal]) -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 What a run does is decided by its seed and its state alone: the order of the examples is a function of (seed, epoch).
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -58,6 +59,13 @@ class Evaluation(NamedTuple):
 
     loss: jax.Array
     correct: jax.Array
+
+
+@contextlib.contextmanager
+def numerics(precision: str) -> Iterator[None]:
+    """What all is computed with, in a thread: a precision of matrix products, and 32 bits, whatever JAX was told."""
+    with jax.default_matmul_precision(precision), jax.enable_x64(False):
+        yield
 
 
 def init(model: Model, kind: Kind, seed: jax.Array) -> State:
@@ -130,11 +138,11 @@ def segment(
             index_P, weight_P = (jax.lax.dynamic_slice_in_dim(a, first, size) for a in (index_B, weight_B))
             key_P = jax.random.fold_in(key, p)
             grads, model_state = jax.grad(loss, has_aux=True)(state.params, model_state, index_P, weight_P, key_P)
-            return grads, model_state, weight_P.sum()
+            return optimizer.in_float32(grads), model_state, weight_P.sum()
 
         def whole() -> tuple[Any, Any, jax.Array, jax.Array]:
             grads, model_state = jax.grad(loss, has_aux=True)(state.params, state.model_state, index_B, weight_B, key)
-            return grads, model_state, jnp.zeros(2), jnp.zeros(2)
+            return optimizer.in_float32(grads), model_state, jnp.zeros(2), jnp.zeros(2)
 
         def halves() -> tuple[Any, Any, jax.Array, jax.Array]:
             first, model_state, share = part(0, 0, half, state.model_state)
@@ -150,8 +158,9 @@ def segment(
             return jax.tree.map(jnp.add, grads, more), model_state, share_P, square_P
 
         if number > 1:
-            zeros = jax.tree.map(jnp.zeros_like, state.params), state.model_state, jnp.zeros(number), jnp.zeros(number)
-            return jax.lax.fori_loop(0, number, add, zeros)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state.params)
+            begin = zeros, state.model_state, jnp.zeros(number), jnp.zeros(number)
+            return jax.lax.fori_loop(0, number, add, begin)
         # A model with a state, such as batch normalization's, would see the halves.
         if not measure_noise or size == 1 or jax.tree.leaves(state.model_state):
             return whole()
@@ -171,8 +180,9 @@ def segment(
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(grad_norm), grad, jnp.nan), grads)
         rate = schedule.learning_rate(inputs.rate, state.update, jnp)
         transformation = optimizer.make(kind, inputs.hyperparameters._replace(learning_rate=rate))
-        updates, opt_state = transformation.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        exact = optimizer.in_float32(state.params)
+        updates, opt_state = transformation.update(grads, state.opt_state, exact)
+        params = jax.tree.map(lambda new, old: new.astype(old.dtype), optax.apply_updates(exact, updates), state.params)
         mean_square_P = square_P / jnp.square(jnp.where(share_P > 0, share_P, 1))  # of a part's own mean
         parts_noise = noise.from_parts(share_P * valid_B.sum(), mean_square_P, grad_norm**2, n)
         sums = jax.tree.map(jnp.add, state.sums, Sums(grad_norm, *parts_noise))
@@ -204,8 +214,8 @@ def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batc
 
 
 def distance(params: Any, initial: Any) -> jax.Array:
-    """‖w − w₀‖ over all parameters."""
-    return optax.tree.norm(jax.tree.map(jnp.subtract, params, initial))
+    """‖w − w₀‖ over all parameters, float32."""
+    return optax.tree.norm(jax.tree.map(jnp.subtract, *map(optimizer.in_float32, (params, initial))))
 
 
 def over_runs(function: Callable[..., Any], how: Literal['vmap', 'map']) -> Callable[..., Any]:

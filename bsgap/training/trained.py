@@ -11,7 +11,7 @@ from bsgap import config, models
 from bsgap.errors import UserError
 from bsgap.files import read_json
 from bsgap.models.pure import Classifier
-from bsgap.training import checkpoint
+from bsgap.training import checkpoint, step
 from bsgap.training.workdir import run_folder, saved_updates
 
 
@@ -26,32 +26,31 @@ def load(workdir: Path, run: str, update: int | None = None) -> Classifier:
         raise UserError(f'run: {run!r} is not in {workdir}; there are {there or "none"}')
     if not (saved := saved_updates(workdir, run)) or update not in (None, *saved):
         raise UserError(f'update: {update} of {run} is not saved; there are {", ".join(map(str, saved)) or "none"}')
-    model = _model(workdir, read_json(folder / 'run.json', 'fields')['fields'])
-    checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', reading=True)
-    try:
+    checkpoints = checkpoint.Checkpoints(folder / 'checkpoints')
+    with step.numerics('float32'):
+        model = _model(workdir, read_json(folder / 'run.json', 'fields')['fields'])
         params, model_state = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0))
         like = {'params': params, 'model_state': model_state}
-        found = checkpoints.load_part(saved[-1] if update is None else update, like)
+        try:
+            found = checkpoints.load_part(saved[-1] if update is None else update, like)
+        except checkpoint.DamagedError as error:
+            raise UserError(f'workdir: {folder}/checkpoints is damaged: {error}; give another update') from error
         return model.module(found['params'], found['model_state'])
-    except checkpoint.DamagedError as error:
-        raise UserError(f'workdir: {folder}/checkpoints is damaged: {error}; give another update') from error
-    finally:
-        checkpoints.close()
 
 
 def _model(workdir: Path, fields: dict[str, Any]) -> models.Model:
     """A run's model, by what run.json says of its recipe and study.json of the data."""
     sets = read_json(workdir / 'study.json').get('training_sets', [])
-    made = [known for known in sets if all(fields[key] == known[key] for key in config.TrainingSet._fields)]
+    made = [known for known in sets if all(fields.get(key) == known.get(key) for key in config.TrainingSet._fields)]
     if not made:
         lacks = 'was trained by a bsgap that did not save how images are normalised'
         raise UserError(f'workdir: {workdir} {lacks}; start its launch once more, which adds that')
-    module = fields['model'].partition(':')[0]
-    if ':' in fields['model'] and module not in sys.modules:  # nothing is executed because a workdir names it
+    module = str(fields.get('model')).partition(':')[0]
+    if ':' in str(fields.get('model')) and module not in sys.modules:  # nothing is executed because a workdir names it
         raise UserError(f'run: its model is {fields["model"]}; import {module} first')
-    mean_C, std_C = (np.asarray(made[0][constant], np.float32) for constant in ('mean', 'std'))
-    shape, classes = tuple(made[0]['image_shape']), made[0]['classes']
     try:
+        mean_C, std_C = (np.asarray(made[0][constant], np.float32) for constant in ('mean', 'std'))
+        shape, classes = tuple(made[0]['image_shape']), made[0]['classes']
         return models.define(config.Architecture.of(fields), shape, classes, mean_C, std_C)
-    except (KeyError, ValueError) as error:
-        raise UserError(f'run: its model cannot be made: {error}') from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'run: its model cannot be made, as {workdir} says what it is: {error}') from error

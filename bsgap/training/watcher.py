@@ -34,6 +34,26 @@ class Watcher:
         """Something was done that is worth a line."""
 
 
+class WatcherError(Exception):
+    """A user's watcher has failed; its own error is the cause. Training ends, with all runs saved."""
+
+
+class Guarded(Watcher):
+    """A user's watcher, whose errors are not taken for bsgap's, or the workdir's."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.__dict__ = {event: self._told(getattr(watcher, event)) for event in vars(Watcher) if event[0] != '_'}
+
+    def _told(self, event: Callable[..., None]) -> Callable[..., None]:
+        def tell(*what: Any) -> None:
+            try:
+                event(*what)
+            except Exception as error:
+                raise WatcherError from error
+
+        return tell
+
+
 def as_one(watchers: Sequence[Watcher]) -> Watcher:
     """Several watchers as one; they are told in their order."""
 

@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -29,8 +30,17 @@ from bsgap.config.study import recipe_settings
 from bsgap.data import Dataset
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
+from bsgap.models import Model
+from bsgap.training.rows import read_records
 from bsgap.training.runs import Run
 
+# What of JAX changes numbers, by more than their rounding.
+FLAGS = (
+    *('jax_default_prng_impl', 'jax_threefry_partitionable', 'jax_random_seed_offset', 'jax_high_dynamic_range_gumbel'),
+    *('jax_numpy_dtype_promotion', 'jax_allow_f16_reductions', 'jax_disable_most_optimizations', 'jax_disable_jit'),
+)
+VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
+HARMLESS = '--xla_(force_host_platform_device_count|dump|gpu_cuda_data_dir|.*autotune.*(cache|dump|load))'  # of these
 PACKAGES = ('bsgap', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -40,24 +50,29 @@ def unusable(workdir: Path, error: OSError) -> UserError:
 
 
 def open_workdir(
-    workdir: Path, study: config.Study, planned: Iterable[Run], about: Mapping[str, Any] | None = None
+    workdir: Path, study: config.Study, planned: Iterable[Run], about: Mapping[str, Any], write: bool = True
 ) -> None:
-    """Checks that what a workdir holds agrees with the study; writes each run.json, and study.json if given `about`.
+    """Checks that what a workdir holds agrees with the study, and with what study.json is to say `about` this launch;
+    writes each run.json, and study.json if it is to `write`.
     Raises UserError if the workdir can't be written, or holds runs that were trained with other settings."""
     try:
-        earlier = check_workdir(workdir, study)
+        earlier = check_workdir(workdir, study, about)
         add_runs(workdir, planned)
-        if about is not None:
-            sets = about['training_sets']  # those of earlier launches are needed by runs that this study has not
-            sets = sets + [other for other in (earlier or [{}])[-1].get('training_sets', []) if other not in sets]
-            launch = {'config': config.settings(study), **about, 'training_sets': sets, 'earlier_launches': earlier}
+        if write:
+            before = (earlier or [{}])[-1]  # runs that this study has not need what it says
+            sets = about['training_sets']
+            sets = sets + [other for other in before.get('training_sets', []) if other not in sets]
+            depends = _by_place(before.get('depends_on', [])) | _by_place(about['depends_on'])
+            launch = {'config': config.settings(study), **about, 'training_sets': sets}
+            launch |= {'depends_on': list(depends.values()), 'earlier_launches': earlier}
             write_json(workdir / 'study.json', launch)
     except OSError as error:
         raise unusable(workdir, error) from error
 
 
-def check_workdir(workdir: Path, study: config.Study) -> list[Any]:
-    """What study.json says of the launches until now; raises UserError if it says something else than the study."""
+def check_workdir(workdir: Path, study: config.Study, about: Mapping[str, Any]) -> list[Any]:
+    """What study.json says of the launches until now; raises UserError if it says something else than the study, or
+    than `about` this launch."""
     path = workdir / 'study.json'
     if path.exists():
         before = read_json(path, 'config', 'earlier_launches')
@@ -66,10 +81,45 @@ def check_workdir(workdir: Path, study: config.Study) -> list[Any]:
             if field not in fields.FREE_FIELDS and value != old.get(field):
                 other = f'contradicts {old.get(field)}, with which the runs in {workdir} were trained'
                 raise UserError(f'config.{field}: {value} {other}; use the same, or another --workdir')
+        _compare(workdir, before.get('depends_on', []), about['depends_on'])
         return [*before.pop('earlier_launches'), before]
     if any(workdir.glob('runs/*/metrics.csv')):
         raise UserError(f'--workdir: {workdir} has runs but no study.json, which says how; use another')
     return []
+
+
+def depends_on(datasets: Mapping[config.TrainingSet, Dataset], models: Iterable[Model]) -> dict[str, Any]:
+    """What study.json says of the training sets, and of all else that results depend on besides the config: what it is,
+    its value, and the fields of the runs that depend on it."""
+
+    def entry(what: str, value: Any, **fields_of_runs: Any) -> dict[str, Any]:
+        return {'what': what, 'value': value, 'of': fields_of_runs}
+
+    found = [entry(f'{flag.upper()}:', jax.config.values.get(flag)) for flag in FLAGS]
+    for variable in VARIABLES:
+        told = [part for part in os.environ.get(variable, '').split() if not re.match(HARMLESS, part)]
+        found.append(entry(f'{variable}:', ' '.join(sorted(told))))
+    for training_set, dataset in datasets.items():
+        found.append(entry('config.dataset: its content, SHA-256', dataset.sha256, **training_set._asdict()))
+    for model in models:
+        if model.source:
+            found.append(entry(f'config.model: the source of {model.name}, SHA-256', model.source, model=model.name))
+    return {'training_sets': describe_data(datasets), 'depends_on': json.loads(json.dumps(found, default=str))}
+
+
+def _by_place(entries: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    return {(entry['what'], json.dumps(entry['of'])): entry for entry in entries}
+
+
+def _compare(workdir: Path, before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> None:
+    """Raises UserError if something has changed that a run was trained with."""
+    trained = [record.about['fields'] for record in read_records(workdir) if record.rows]
+    known = _by_place(before)
+    for place, entry in _by_place(now).items():
+        value, old = entry['value'], known.get(place, entry)['value']
+        if value != old and any(entry['of'].items() <= run.items() for run in trained):
+            other = f'contradicts {old or "none"}, with which runs in {workdir} were trained'
+            raise UserError(f'{entry["what"]} {value or "none"} {other}; use the same, or another --workdir')
 
 
 def add_runs(workdir: Path, planned: Iterable[Run]) -> None:
@@ -136,9 +186,13 @@ def run_folder(workdir: Path, name: str) -> Path:
 
 
 def saved_updates(workdir: Path, name: str) -> list[int]:
-    """The updates at which a run was saved, ascending, as the names of folders say."""
-    saved = (run_folder(workdir, name) / 'checkpoints').glob('[0-9]*')
-    return sorted(int(path.name) for path in saved if path.name.isdigit())
+    """The updates at which a run was saved, ascending."""
+    return updates_in(run_folder(workdir, name) / 'checkpoints')
+
+
+def updates_in(folder: Path) -> list[int]:
+    """Likewise, as the names in its folder of checkpoints say."""
+    return sorted(int(path.name) for path in folder.glob('[0-9]*') if path.name.isdigit())
 
 
 def environment() -> dict[str, Any]:
@@ -165,6 +219,8 @@ def describe_data(datasets: Mapping[config.TrainingSet, Dataset]) -> list[dict[s
             'classes': dataset.classes,
             'mean': dataset.mean_C.tolist(),
             'std': dataset.std_C.tolist(),
+            'sizes': {name: len(split.labels_N) for name, split in dataset.splits.items()},
+            'most_frequent': dataset.most_frequent,
         }
         for training_set, dataset in datasets.items()
     ]

@@ -89,8 +89,31 @@ def test_a_value_that_is_not_allowed_is_named_with_its_field(field: str, value: 
     assert '\n' not in str(error.value)
 
 
-def test_the_command_line_can_empty_a_tuple() -> None:
-    assert config.resolve(tiny(mean=('',), std=('',), hidden=('',))) == config.resolve(tiny(mean=(), std=(), hidden=()))
+@pytest.mark.parametrize(
+    ('text', 'values'),
+    [
+        *((text, ()) for text in ('', ' ', '()', '[]', '( )')),
+        *((text, (64,)) for text in ('64', '(64,)', '(64)', '[64]', ' 64 ', '64,', ',64')),
+        *((text, (64, 256)) for text in ('64,256', '(64, 256)', '[64,256]', '64, 256', '64,256,', '(64,256,)')),
+        ('1e-3,0.01,1', (0.001, 0.01, 1)),
+        ('-1,None', (-1, None)),
+        ('none,2000', (None, 2000)),
+        *((text, ('sgd',)) for text in ('sgd', '"sgd"', "('sgd',)", '(sgd)', 'sgd,', "'sgd',")),
+        *((text, ('sgd', 'adam')) for text in ('sgd,adam', 'sgd, adam', "('sgd', 'adam')", '["sgd","adam"]')),
+        *((text, ('sgd', 'adam')) for text in ('(sgd,adam)', '[sgd, adam]', '"sgd",adam', "'sgd','adam'")),
+        *((text, (True, False)) for text in ('True,False', 'true,false', '(True, False)', 'TRUE, False')),
+        ('mlp,my.models:Net', ('mlp', 'my.models:Net')),
+        ('my.models:Net', ('my.models:Net',)),
+        ('(8,),(16,16)', ((8,), (16, 16))),
+        ('((8,),(16,16))', ((8,), (16, 16))),
+        ("('small', 'large'),", (('small', 'large'),)),
+        ("(('small', 'large'),)", (('small', 'large'),)),
+    ],
+)
+def test_a_tuple_on_the_command_line(text: str, values: tuple[Any, ...]) -> None:
+    found = checks.values(text)
+    assert found == values
+    assert list(map(type, found)) == list(map(type, values))
 
 
 def test_what_is_allowed_is_given_back_as_its_type() -> None:

@@ -73,7 +73,7 @@ def test_a_stage_is_changed_on_the_command_line(monkeypatch: pytest.MonkeyPatch)
     first = {'epochs': 1, 'batch_size': 8, 'learning_rate': 0.5}
     settings = tiny(recipes={'mine': {'stages': (first, {'updates': 9, 'batch_size': 64, 'multiplier': 0.5})}})
     where = '--config.recipes.mine.stages'
-    argv = ['launch.py', f'{where}[1].batch_size=32', f'{where}[0].learning_rate=0.4', '--config.sweep.batch_size=']
+    argv = ['launch.py', f'{where}[1].batch_size=32', f'{where}[0].learning_rate=0.4', '--config.sweep.batch_size=()']
     monkeypatch.setattr('sys.argv', argv)  # where ml_collections looks for them
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict('config', settings, flag_values=values)

@@ -26,7 +26,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shown:
     def make(terminal: bool = False, **changes: Any) -> tuple[progress.View, list[Member], list[Goal], io.StringIO]:
         text = io.StringIO()
         console = Console(file=text, force_terminal=terminal, width=120, highlight=False)
-        monkeypatch.setattr(progress, 'Console', lambda **_: console)
+        monkeypatch.setattr(progress.output, 'console', lambda: console)
         study = config.resolve(tiny(**changes))
         datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
         goals = [Goal(run, run.updates) for run in cross(study, {key: dataset.n for key, dataset in datasets.items()})]

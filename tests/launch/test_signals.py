@@ -179,7 +179,7 @@ def test_stopped_when_one_run_is_at_its_end_and_another_is_not(tmp_path: Path, t
 
 def test_sigterm_saves_at_any_batch_size(tmp_path: Path) -> None:
     """Of one, of 16, and of the whole training set."""
-    (process,) = start(tmp_path, 1, '--config.sweep.batch_size=1000', '--config.epochs=100000')
+    (process,) = start(tmp_path, 1, '--config.sweep.batch_size=1,16,1000', '--config.epochs=100000')
     while len(rows(tmp_path)) < 6 or min(map(len, rows(tmp_path).values())) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)

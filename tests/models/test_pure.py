@@ -226,15 +226,15 @@ def test_models_can_be_stacked(name: str) -> None:
     ('fields', 'message'),
     [
         ({'model': 'resnet'}, "no model 'resnet': mlp, cnn or module:Class"),
-        ({'model': 'no_such_module:Own'}, 'cannot import no_such_module: No module named'),
-        ({'model': ':Own'}, 'cannot import'),
+        ({'model': 'no_such_module:Own'}, 'no_such_module:Own: ModuleNotFoundError: No module named'),
+        ({'model': ':Own'}, ':Own: ValueError: Empty module name'),
         ({'model': own('Nobody')}, f'{__name__} has no Nobody'),
         ({'model': own('KEY')}, 'KEY is not an nnx.Module'),
         ({'model': own('Path')}, 'Path is not an nnx.Module'),
-        ({'model': own('Own'), 'arguments': (('depth', 3),)}, "refuses its arguments: .*'depth'"),
+        ({'model': own('Own'), 'arguments': (('depth', 3),)}, "TypeError: .* argument 'depth'"),
         ({'model': own('Transposed')}, r'maps 4 images to .*, not to logits of shape \(4, 3\)'),
         ({'model': own('Pair')}, r'maps 4 images to .*, not to logits of shape \(4, 3\)'),
-        ({'model': own('Growing')}, 'changes the shape of its own state'),
+        ({'model': own('Growing')}, r'is float\[.*\] before a call and float\[.*\] after it'),
         ({'model': 'cnn', 'channels': (2, 2, 2)}, 'images of 4×6 are too small for 3 2×2 pools'),
     ],
 )
@@ -247,7 +247,7 @@ def test_wrong_input_is_named(fields: dict[str, Any], message: str) -> None:
 def test_the_cause_of_a_failed_import_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'broken_models.py').write_text('1 / 0\n')
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match='cannot import broken_models: division by zero') as caught:
+    with pytest.raises(ValueError, match=rf'{tmp_path}/broken_models.py:1: ZeroDivisionError: division by zero') as caught:
         define('broken_models:Mine')
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 

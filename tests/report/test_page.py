@@ -3,11 +3,11 @@
 import html
 import json
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import ROOT, read_json, tiny
@@ -36,7 +36,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(tmp_path: Path) -> Path:
     """A study that has no row yet."""
     study = config.resolve(tiny())
-    about = {**environment(), 'training_sets': []}
+    about = {**environment(), 'training_sets': [], 'depends_on': []}
     open_workdir(tmp_path, study, runs.cross(study, {study.recipes[0].training_set: 300}), about)
     return tmp_path
 
@@ -90,18 +90,19 @@ def test_a_study_that_has_not_begun_has_a_report(begun: Path) -> None:
     assert '4 runs are not finished' in page.report(begun).read_text()
 
 
-def test_a_folder_without_a_study_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def command(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-m', 'bsgap.report', *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='holds no study'):
         page.report(tmp_path)
-    monkeypatch.setattr(sys, 'argv', ['report', str(tmp_path)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_module('bsgap.report', run_name='__main__')
-    said = capsys.readouterr().err
-    assert end.value.code == 2
-    assert said.startswith('error: ')
-    assert len(said.splitlines()) == 1
+    done = command(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ')
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_package_can_be_called_like_the_function_whose_name_it_takes(begun: Path) -> None:
@@ -136,7 +137,7 @@ def claims(variant):
 
 
 def test_claims_are_those_of_the_given_file_or_else_as_they_were(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, file = tmp_path / 'claimed', tmp_path / 'mine.py'
     shutil.copytree(trained, folder)
@@ -144,11 +145,10 @@ def test_claims_are_those_of_the_given_file_or_else_as_they_were(
     about['config'] |= {'claims': 'mine:claims', 'finding': 'The gap is {gap}.'}
     (folder / 'study.json').write_text(json.dumps(about))
     file.write_text(CLAIMS)
-    monkeypatch.setattr(sys, 'argv', ['report', str(folder), f'--config={file}:smoke'])
-    runpy.run_module('bsgap.report', run_name='__main__')
+    done = command(folder, f'--config={file}:smoke')
     (verdict,) = claims.read(folder / 'claims.csv')
     assert (verdict.id, verdict.verdict) == ('gap', 'reproduced')
-    text, printed = html.unescape((folder / 'report.html').read_text()), capsys.readouterr().out
+    text, printed = html.unescape((folder / 'report.html').read_text()), done.stdout
     assert f'The gap is {verdict.measured} (reproduced).' in text
     assert verdict.measured in printed
     assert 'claims.csv has' not in text + printed

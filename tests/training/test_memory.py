@@ -1,5 +1,6 @@
 """As many runs are trained side by side as there is memory for, with the same result."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from launching import Noting
 from trainings import programs_of, runs_of, train
 
 from bsgap import config
+from bsgap.errors import UserError
 from bsgap.training import memory
 from bsgap.training.runs import Goal
 
@@ -36,10 +38,11 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
     train(tiny(**settings), tmp_path / 'all')
     watcher = Noting()
     train(tiny(**settings, max_parallel_runs=2), tmp_path / 'two', watcher)
-    for room, limit in ((needed[2], 2), (needed[2] - 1, 1), (0, 1), (None, 4)):
-        monkeypatch.setattr(memory, '_room', lambda _, room=room: room)
+    for room, limit in ((needed[2], 2), (needed[2] - 1, 1), (0, 1), (math.inf, 4)):
+        monkeypatch.setattr(memory, '_memory', lambda _, room=room: (math.inf, room))
         assert memory.parallel_runs(programs, goals) == limit
-    monkeypatch.setattr(memory, '_room', lambda _: needed[2])
+    assert memory.parallel_runs(programs, goals, asked=3) == 3
+    monkeypatch.setattr(memory, '_memory', lambda _: (math.inf, needed[2]))
     train(tiny(**settings), tmp_path / 'room', watcher)
     assert [len(event.runs) for event in watcher.events if event.what == 'began'] == [2] * 4
     for other in ('two', 'room'):
@@ -52,7 +55,7 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
 
 
 def test_the_room_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: four fifths of an accelerator's memory; half of a CPU's, or of what a control group leaves of it."""
+    """By hand: four fifths of an accelerator's memory; half of a CPU's, or of what a limit leaves of it."""
 
     class Device:
         def __init__(self, platform: str, limit: int | None) -> None:
@@ -61,8 +64,18 @@ def test_the_room_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
         def memory_stats(self) -> dict[str, int] | None:
             return None if self.limit is None else {'bytes_limit': self.limit}
 
-    assert memory._room(Device('gpu', 1000)) == 800  # type: ignore[arg-type]
-    assert memory._room(Device('gpu', None)) is None  # type: ignore[arg-type]
+    assert memory._memory(Device('gpu', 1000)) == (1000, 800)  # type: ignore[arg-type]
+    assert memory._memory(Device('gpu', None)) == (math.inf, math.inf)  # type: ignore[arg-type]
     monkeypatch.setattr(memory, '_limits', lambda: iter([8000, 6000]))
     monkeypatch.setattr(jax, 'local_devices', lambda: [None] * 3)
-    assert memory._room(Device('cpu', None)) == 1000  # type: ignore[arg-type]
+    assert memory._memory(Device('cpu', None)) == (2000, 1000)  # type: ignore[arg-type]
+
+
+def test_a_run_that_is_larger_than_the_memory_is_refused_before_anything_is_compiled(tmp_path: Path) -> None:
+    """784 × 10⁹ weights of 4 bytes, twice, and their biases, are 5.8 TiB; the data besides."""
+    watcher = Noting()
+    says = r'config.model: MLP 1000000000 does not do \(recipe bs32-lr0.1\), .* one run needs more than 5\.9e\+03 GiB'
+    for asked in (0, 1):
+        with pytest.raises(UserError, match=says):
+            train(tiny(hidden=(10**9,), max_parallel_runs=asked), tmp_path, watcher)
+    assert not watcher.events

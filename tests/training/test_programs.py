@@ -154,10 +154,10 @@ def test_an_array_is_on_the_device_once() -> None:
     assert made.sizes(runs[2]) == {'train': 100, 'test': 10000}
 
 
-def test_a_model_that_cannot_be_made_is_named_with_its_recipe() -> None:
+def test_a_model_that_cannot_be_made_is_named() -> None:
     settings = tiny(batch_size=(), recipes={'mine': {'model': 'no.such:Net'}})
     (recipe,) = config.resolve(settings).recipes
-    with pytest.raises(UserError, match=r'config.model: .*cannot import no.such.*\(recipe mine\)$'):
+    with pytest.raises(UserError, match=r'^config.model: no.such:Net: ModuleNotFoundError'):
         fresh(settings).model(recipe)
 
 

@@ -219,16 +219,3 @@ def test_a_training_that_saves_meanwhile_is_left_alone(trained: Path, tmp_path: 
     going_on.mkdir()
     bsgap.load(workdir, RUN)
     assert going_on.exists()
-
-
-def test_the_checkpoints_are_closed_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = list[Path]()
-    close = checkpoint.Checkpoints.close
-
-    def note(self: checkpoint.Checkpoints) -> None:
-        close(self)
-        closed.append(self.folder)
-
-    monkeypatch.setattr(checkpoint.Checkpoints, 'close', note)
-    bsgap.load(trained, RUN)
-    assert closed == [trained / 'runs' / RUN / 'checkpoints']

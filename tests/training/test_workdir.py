@@ -24,7 +24,7 @@ def opened(workdir: Path, about: dict[str, Any] | None = None, **changes: Any) -
     study = config.resolve(tiny(**{'batch_size': (300,), 'seeds': 1, **changes}))
     runs = runs_of(study)
     datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
-    files.open_workdir(workdir, study, runs, {**(about or {}), 'training_sets': files.describe_data(datasets)})
+    files.open_workdir(workdir, study, runs, {**files.depends_on(datasets, ()), **(about or {})})
     return runs
 
 

@@ -1,0 +1,54 @@
+"""Experiment files: Python with a function `get_config(variant)`, and perhaps claims."""
+
+import importlib.util
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from bsgap.errors import UserError, users_code
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / 'experiments'
+
+
+def run(file: Path) -> ModuleType:
+    """Runs an experiment file, which finds the checkout's `experiments` before any other.
+
+    Raises:
+      UserError: it can't be read, or something in it is wrong: one line that says where.
+    """
+    package = sys.modules.get('experiments')
+    if package and [Path(folder).resolve() for folder in package.__path__] != [EXPERIMENTS]:
+        raise UserError(f'another package of the name experiments was imported: {package}')
+    if not file.is_file():
+        raise UserError(f'--config: {file} is not a file; give an experiment file: experiments/mnist.py')
+    loader = SourceFileLoader(f'bsgap experiment {file.stem}', str(file.resolve()))
+    spec = importlib.util.spec_from_file_location(loader.name, loader.path, loader=loader)
+    assert spec
+    module = sys.modules[loader.name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(EXPERIMENTS.parent))
+    try:
+        with users_code():
+            loader.exec_module(module)
+    finally:
+        sys.path.remove(str(EXPERIMENTS.parent))
+    return module
+
+
+def settings(module: ModuleType, variant: str = '') -> ConfigDict:
+    """What an experiment's `get_config` returns for a variant; raises UserError as `run` does."""
+    function = getattr(module, 'get_config', None)
+    if not callable(function):
+        raise UserError(f'--config: {module.__file__} has no function get_config')
+    with users_code():
+        try:
+            made = function(*filter(None, [variant]))
+        except TypeError as error:
+            if error.__traceback__ and not error.__traceback__.tb_next:  # it was not even entered
+                raise UserError(f'--config: {module.__file__}: {error}') from error
+            raise
+    if not isinstance(made, ConfigDict):
+        raise UserError(f'--config: {module.__file__}: get_config returns {made!r:.60}; it must return a ConfigDict')
+    return made

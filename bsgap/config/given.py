@@ -1,0 +1,69 @@
+"""Whether what was given on the command line can have an effect."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bsgap.config.checks import mapping, require
+from bsgap.config.fields import RECIPE_FIELDS
+from bsgap.config.recipe import OF_A_SCHEDULE, WITH_MOMENTUM, Recipe
+from bsgap.config.schedule import UNITS
+
+Fields = Mapping[str, Any]
+
+
+def _of(field: str, *values: Any) -> Callable[[Fields], bool]:
+    return lambda fields: fields.get(field) in values
+
+
+_MILESTONES = 'decay_learning_rate', 'grow_batch', 'hybrid'
+_WITH_BETAS = _of('optimizer', 'adam', 'adamw', 'lamb')
+# By a field, whether it has an effect, given a recipe's fields; those that are not here always have.
+_EFFECTIVE: Mapping[str, Callable[[Fields], Any]] = {
+    'momentum': _of('optimizer', *WITH_MOMENTUM),
+    'nesterov': _of('optimizer', *WITH_MOMENTUM),
+    **dict.fromkeys(('beta1', 'beta2', 'beta_scaling'), _WITH_BETAS),
+    **dict.fromkeys(('hidden', 'batch_norm'), _of('model', 'mlp', 'cnn')),
+    'channels': _of('model', 'cnn'),
+    'ghost_batch': lambda fields: fields['batch_norm'],
+    'model_arguments': lambda fields: ':' in fields['model'],
+    'milestones': _of('schedule', *_MILESTONES, 'switch_batch'),
+    'factor': _of('schedule', *_MILESTONES),
+    'cap': _of('schedule', 'grow_batch', 'hybrid'),
+    'switch_to': _of('schedule', 'switch_batch'),
+    **dict.fromkeys(('warm_up', 'warm_up_start'), _of('schedule', 'warm_up')),
+    'base_batch_size': lambda fields: (
+        fields.get('adapt_regime') or {fields.get('scaling', 'none'), fields['beta_scaling']} != {'none'}
+    ),
+    'evaluate_epochs': lambda fields: not (fields['evaluate_updates'] or fields['evaluate_at']),
+    'evaluate_updates': lambda fields: not fields['evaluate_at'],
+}
+
+
+def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -> None:
+    """Raises UserError if a field of these has none; `config` is checked, and `recipes` were made of it."""
+    made = [dict(recipe.fields) for recipe in recipes]
+    for path in given:
+        owner, _, field = path.rpartition('.')
+        if owner == 'search':
+            require(config.search.rungs, path, 'has no effect: it is for a search, and search.rungs is 0')
+        elif field in RECIPE_FIELDS and owner in ('', 'sweep'):
+            if not owner:
+                other = f'has no effect: sweep.{field}, or each of the recipes, gives another; change those'
+                require(any(_takes(changes, field) for changes in _changes(config)), path, other)
+            effective = any(field in fields and _EFFECTIVE.get(field, bool)(fields) for fields in made)
+            require(effective, path, 'has no effect with the other fields, such as the optimizer, schedule or model')
+
+
+def _changes(config: ConfigDict) -> list[Fields]:
+    """The fields that the recipes of the sweep change, and those that each named one changes."""
+    swept: Fields = {field: config.sweep[field] for field in RECIPE_FIELDS if config.sweep[field]}
+    named: list[Fields] = [mapping('recipes', config.recipes[label]) for label in config.recipes]
+    return [swept, *named] if swept or not named else named
+
+
+def _takes(changes: Fields, field: str) -> bool:
+    """Whether a recipe with such changes takes the field from all recipes' base."""
+    by_length = field in UNITS and any(unit in changes for unit in UNITS)
+    return not (field in changes or by_length or ('stages' in changes and field in OF_A_SCHEDULE))
