@@ -53,13 +53,13 @@ def main(_: list[str]) -> None:
     from bsgap import config  # here, so that --help and a mistyped flag are answered at once
 
     given = config_flags.get_override_values(flags.FLAGS['config'])
-    workdir = WORKDIR.value or f'runs/{config.resolve(CONFIG.value, given).name}'
+    study = config.resolve(CONFIG.value, given)
     try:
         from bsgap.launch import job  # likewise, for what is wrong with the config
     except ValueError as error:  # JAX reads its variables when it is loaded
         raise UserError(str(error)) from error
     experiment = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-    job.launch(CONFIG.value, workdir, DRY_RUN.value, experiment)
+    job.launch(CONFIG.value, WORKDIR.value or f'runs/{study.name}', DRY_RUN.value, experiment)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Small modules in the ways in which Flax's own documentation writes them; those below `SOUND` train."""
+"""Small modules in the ways in which Flax's own documentation writes them; those above `SOUND` train."""
 
 import math
 from typing import Any
@@ -146,7 +146,7 @@ class Together(Base):
     """Several layers as one, by `nnx.vmap`."""
 
     def make(self, rngs: nnx.Rngs) -> None:
-        self.layers = nnx.vmap(linear, in_axes=0, out_axes=0)(rngs.fork(split=2))
+        self.layers = nnx.split_rngs(splits=2)(nnx.vmap(linear, in_axes=0, out_axes=0))(rngs)
 
     def use(self, x_BxW: jax.Array) -> jax.Array:
         return nnx.vmap(lambda layer, x: layer(x), in_axes=(0, None), out_axes=0)(self.layers, x_BxW).mean(0)
@@ -165,10 +165,10 @@ class WithConstants(Base):
 
     def make(self, rngs: nnx.Rngs) -> None:
         self.scale, self.shift = 2 * jnp.ones(WIDTH), np.arange(WIDTH, dtype=np.float64)
-        self.key = jax.random.key(1)
+        self.key, self.pair = jax.random.key(1), nnx.data((jnp.ones(WIDTH), jnp.zeros(WIDTH)))
 
     def use(self, x_BxW: jax.Array) -> jax.Array:
-        return x_BxW * self.scale + self.shift + jax.random.normal(self.key, x_BxW.shape)
+        return x_BxW * self.scale + self.shift + self.pair[0] + jax.random.normal(self.key, x_BxW.shape)
 
 
 class Keyed(Base):
@@ -225,7 +225,20 @@ class Adapted(Base):
         return self.layer(x_BxW)
 
 
-SOUND = [made.__name__ for made in Base.__subclasses__()]
+class OfDtype(Base):
+    """All parameters, and a state, of a dtype."""
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        kind: Any = jnp.dtype(dtype)
+        self.first = nnx.Linear(math.prod(image_shape), WIDTH, param_dtype=kind, rngs=rngs)
+        self.norm = nnx.LayerNorm(WIDTH, param_dtype=kind, rngs=rngs)
+        self.last = nnx.Linear(WIDTH, classes, param_dtype=kind, rngs=rngs)
+
+    def use(self, x_BxW: jax.Array) -> jax.Array:
+        return self.norm(x_BxW)
+
+
+SOUND = [made.__name__ for made in Base.__subclasses__() if made.__name__ != 'OfDtype']  # which takes an argument
 
 
 class Cached(Base):

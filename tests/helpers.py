@@ -1,6 +1,7 @@
 """What several tests need: a study that trains in seconds, and ways to compare what studies left."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,16 @@ def assert_same(first: Path, second: Path) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def write_pictures(folder: Path, seed: int = 0) -> Path:
+    """An IDX folder of 40 + 20 random pictures of 2×2, whose mean tells their class of 3."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for name, n in (('train', 40), ('t10k', 20)):
+        labels_N = rng.integers(0, 3, n, dtype=np.uint8)
+        images_NxHxW = (80 * labels_N[:, None, None] + rng.integers(0, 80, (n, 2, 2))).astype(np.uint8)
+        for what, array in (('images-idx3', images_NxHxW), ('labels-idx1', labels_N)):
+            head = bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape)
+            (folder / f'{name}-{what}-ubyte').write_bytes(head + array.tobytes())
+    return folder

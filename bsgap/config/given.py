@@ -49,7 +49,8 @@ def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -
         if owner == 'search':
             require(config.search.rungs, path, 'has no effect: it is for a search, and search.rungs is 0')
         elif field in RECIPE_FIELDS and owner in ('', 'sweep'):
-            if not owner:
+            reference = config.search.rungs and field in ('learning_rate', 'momentum')  # what a search compares with
+            if not owner and not reference:
                 other = f'has no effect: sweep.{field}, or each of the recipes, gives another; change those'
                 require(any(_takes(changes, field) for changes in _changes(config)), path, other)
             effective = any(field in fields and _EFFECTIVE.get(field, bool)(fields) for fields in made)

@@ -93,6 +93,11 @@ def define(
     def build(key: jax.Array) -> list[Any]:
         """Parameters, random streams, and state."""
         module = module_class(image_shape, classes, **arguments, rngs=nnx.Rngs(key))
+        for _, node in nnx.iter_graph(module):
+            for name, value in [*vars(node).items()] if isinstance(node, nnx.Module) else ():
+                # While JAX traces, NNX takes arrays that are no variables for constants of the class.
+                if not nnx.is_data(value) and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
+                    setattr(node, name, nnx.data(value))
         made['graphdef'], *parts = nnx.split(module, *_KINDS)
         params, streams, _, state = map(nnx.to_pure_dict, parts)
         made['keys'] = jax.tree.map(lambda leaf: jax.random.key_impl(leaf) if _is_key(leaf) else '', state)

@@ -118,8 +118,10 @@ def _compare(workdir: Path, before: Iterable[Mapping[str, Any]], now: Iterable[M
     for place, entry in _by_place(now).items():
         value, old = entry['value'], known.get(place, entry)['value']
         if value != old and any(entry['of'].items() <= run.items() for run in trained):
-            other = f'contradicts {old or "none"}, with which runs in {workdir} were trained'
-            raise UserError(f'{entry["what"]} {value or "none"} {other}; use the same, or another --workdir')
+            other = f'contradicts {"unset" if old == "" else old}, with which runs in {workdir} were trained'
+            raise UserError(
+                f'{entry["what"]} {"unset" if value == "" else value} {other}; use the same, or another --workdir'
+            )
 
 
 def add_runs(workdir: Path, planned: Iterable[Run]) -> None:

@@ -112,3 +112,34 @@ def test_wrong_files_are_named(tmp_path: Path, how: str, says: str) -> None:
     assert str(error.value).startswith('config.dataset: ')
     assert says in str(error.value)
     assert '\n' not in str(error.value)
+
+
+def test_files_that_only_look_alike_are_left_alone(tmp_path: Path) -> None:
+    """Checksums, half downloads, copies, what a Mac adds; and a set whose name is not put in front stays the only one."""
+    train = idx_folder(tmp_path)
+    for stray in ('train-images-idx3-ubyte.gz.md5', 'train-images-idx3-ubyte.part', '._train-images-idx3-ubyte'):
+        (tmp_path / stray).write_text('no data')
+    (tmp_path / 'train-labels-idx1-ubyte (1)').write_text('no data')
+    (tmp_path / 'old-train-labels-idx1-ubyte').mkdir()
+    np.testing.assert_array_equal(load(tmp_path).train.labels_N, train.labels_N)
+
+
+def test_a_dataset_is_known_by_its_content(tmp_path: Path) -> None:
+    """By every pixel and label of every split, and by nothing else."""
+    idx_folder(tmp_path / 'one')
+    idx_folder(tmp_path / 'other', suffix='.gz')
+    known = load(tmp_path / 'one').sha256
+    assert load(tmp_path / 'other').sha256 == known
+    for path in sorted((tmp_path / 'one').iterdir()):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([(content[-1] + 1) % 3]))
+        assert load(tmp_path / 'one').sha256 != known
+        path.write_bytes(content)
+
+
+def test_the_most_frequent_class_of_training(tmp_path: Path) -> None:
+    """By hand: 2 of 4 training labels are 1, and 1 of 3 test labels."""
+    for name, labels in (('train', [0, 1, 1, 2]), ('t10k', [0, 1, 2])):
+        write_idx(tmp_path / f'{name}-images-idx3-ubyte', np.zeros((len(labels), 2, 2)))
+        write_idx(tmp_path / f'{name}-labels-idx1-ubyte', np.array(labels))
+    assert load(tmp_path).most_frequent == {'train': 0.5, 'test': 1 / 3}

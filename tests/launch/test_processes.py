@@ -130,9 +130,7 @@ def test_an_error_in_one_process_stops_the_other(tmp_path: Path) -> None:
     assert [process.returncode for process in two] == [2, 2], outputs
     first, second = (errors.splitlines()[-1] for _, errors in outputs)
     assert second.startswith('error: config.hidden: [8] contradicts [64, 64]')
-    assert first.startswith(
-        'error: stopped together with process 1, which says: config.hidden: [8] contradicts'
-    )
+    assert first.startswith('error: stopped together with process 1, which says: config.hidden: [8] contradicts')
 
 
 def test_processes_that_would_share_the_runs_in_different_ways_stop(tmp_path: Path) -> None:

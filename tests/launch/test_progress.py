@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shown:
 
     def make(terminal: bool = False, **changes: Any) -> tuple[progress.View, list[Member], list[Goal], io.StringIO]:
         text = io.StringIO()
-        console = Console(file=text, force_terminal=terminal, width=120, highlight=False)
+        console = Console(file=text, force_terminal=terminal, width=120, highlight=False, markup=False)
         monkeypatch.setattr(progress.output, 'console', lambda: console)
         study = config.resolve(tiny(**changes))
         datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
@@ -193,3 +194,37 @@ def test_each_of_several_processes_shows_its_own_runs_in_plain_lines(
     assert lines[0] == '[1] study    tiny: 2 recipes × 2 seeds = 4 runs; to train here: 1'
     assert all(line.startswith('[1] ') for line in lines)
     assert len(lines) == 5
+
+
+def test_silence_is_broken(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal, whatever it is that takes so long; a line in time breaks it as well."""
+    monkeypatch.setattr(progress, 'SILENT_SECONDS', 0.4)
+    view, members, goals, text = shown(batch_size=(100,), seeds=1, epochs=10)
+    with view:
+        view.start(goals)
+        view.began(members)
+        members[0].update = 3
+        view.compiling('evaluation, 1 run')
+        for _ in range(4):
+            time.sleep(0.2)
+            view.noted('still here')
+        assert 'compiling' not in text.getvalue()
+        time.sleep(1)
+    (first, *others) = [line for line in drawn(text) if 'compiling' in line]
+    assert re.fullmatch(r' 10%  0:0\d passed, 0:\d\d left  compiling: evaluation, 1 run …', first)
+    assert others
+    lines = len(drawn(text))
+    time.sleep(0.6)
+    assert len(drawn(text)) == lines
+
+
+def test_a_terminal_needs_no_such_lines(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, 'SILENT_SECONDS', 0.05)
+    view, members, goals, text = shown(terminal=True, batch_size=(100,), seeds=1)
+    with view:
+        view.start(goals)
+        view.began(members)
+        said = list[str]()
+        view.noted = said.append  # type: ignore[method-assign]
+        time.sleep(0.3)
+    assert not said

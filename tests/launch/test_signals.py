@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
 def handlers() -> list[object]:
-    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
 def test_a_signal_is_told_at_the_next_check() -> None:

@@ -1,6 +1,8 @@
 """Any NNX module as pure functions, the packaged ones and a user's own; what is wrong with one is named."""
 
 import functools
+import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +249,9 @@ def test_wrong_input_is_named(fields: dict[str, Any], message: str) -> None:
 def test_the_cause_of_a_failed_import_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'broken_models.py').write_text('1 / 0\n')
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=rf'{tmp_path}/broken_models.py:1: ZeroDivisionError: division by zero') as caught:
+    with pytest.raises(
+        ValueError, match=rf'{tmp_path}/broken_models.py:1: ZeroDivisionError: division by zero'
+    ) as caught:
         define('broken_models:Mine')
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -267,3 +271,32 @@ def test_a_module_for_use_does_what_is_predicted(name: str) -> None:
     for called in (module, nnx.jit(module), nnx.merge(*nnx.split(module))):
         np.testing.assert_allclose(called(pictures(8)), expected, rtol=1e-5, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(module.module, nnx.Param)), params)
+
+
+def test_the_source_of_a_module_is_what_it_imports_of_the_user_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the way in which it is imported, and nothing that is installed, or beside it alone."""
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {
+        'sourced/__init__.py': '',
+        'sourced/net.py': 'import flax\nimport sourced_plain\nfrom . import sister\nfrom .deeper.far import f\n',
+        'sourced/sister.py': 'from sourced_named import VALUE\n',
+        'sourced/deeper/__init__.py': '',
+        'sourced/deeper/far.py': 'def f():\n    import sourced_late\n',
+        'sourced_plain.py': '',
+        'sourced_named.py': 'VALUE = 1\n',
+        'sourced_late.py': '',
+        'sourced/unused.py': '',
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    importlib.import_module('sourced.net').f()
+    known = pure.source_of('sourced.net')
+    assert re.fullmatch('[0-9a-f]{64}', known)
+    for name, text in files.items():
+        (tmp_path / name).write_text(f'{text}\n')
+        assert (pure.source_of('sourced.net') == known) == (name == 'sourced/unused.py')
+        (tmp_path / name).write_text(text)
+    assert pure.source_of('mlp') == pure.source_of('flax.nnx') == pure.source_of('bsgap.models.mlp') == ''

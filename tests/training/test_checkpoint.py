@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -130,3 +132,39 @@ def test_the_updates_saved_are_told_by_the_names_of_folders(tmp_path: Path) -> N
         (tmp_path / 'runs' / 'a-seed0' / 'checkpoints' / name).mkdir(parents=True)
     assert saved_updates(tmp_path, 'a-seed0') == [9, 12, 100]
     assert saved_updates(tmp_path, 'b-seed0') == []
+
+
+def test_no_two_leaves_have_one_name_and_what_is_empty_comes_back(tmp_path: Path) -> None:
+    (tmp_path / 'run.json').touch()
+    names: list[Any] = ['a.b', 'a%2Eb', 'c/d', '0', 'a']
+    tree = {name: np.full(2, i, np.float16) for i, name in enumerate(names)}
+    tree['a'] = {'b': np.full(3, 7, np.int8), 'empty': np.zeros((0, 2), np.float32)}
+    lists = {'list': [np.full(4, 9, np.uint32), np.bool_([True])], 'list.0': np.ones(1, ml_dtypes.bfloat16)}
+    whole = State({**tree, **lists}, np.array(1, np.int32))
+    checkpoints = Checkpoints(tmp_path / 'checkpoints')
+    checkpoints.save(1, saved(1, state=whole))
+    checkpoints.read_back(1)
+    found = checkpoints.load(1, whole).state
+    assert jax.tree.structure(found) == jax.tree.structure(whole)
+    for leaf, expected in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+        assert (leaf.dtype, leaf.shape, leaf.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
+
+
+def test_what_is_half_written_or_half_deleted_is_cleared_away(checkpoints: Checkpoints) -> None:
+    for name in ('33.orbax-checkpoint-tmp', '5.deleted'):
+        shutil.copytree(checkpoints.folder / '9', checkpoints.folder / name)
+    assert checkpoints.updates() == [9, 12]
+    checkpoints.clear()
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ['12', '9']
+
+
+def test_what_was_written_is_compared_with_what_is_read(checkpoints: Checkpoints) -> None:
+    checkpoints.read_back(12)
+    for path in (checkpoints.folder / '12').rglob('d/*'):
+        path.write_bytes(b'')
+    with pytest.raises(NotSavedError, match='checkpoints/12 cannot be read again'):
+        checkpoints.read_back(12)
+    shutil.rmtree(checkpoints.folder / '12')
+    shutil.copytree(checkpoints.folder / '9', checkpoints.folder / '12')
+    with pytest.raises(NotSavedError, match='checkpoints/12 is not what was written'):
+        checkpoints.read_back(12)

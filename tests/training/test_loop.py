@@ -189,11 +189,16 @@ def test_memory_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         raise jax.errors.JaxRuntimeError(said[0])
 
     monkeypatch.setattr('bsgap.training.programs.Programs.segment', full)
-    with pytest.raises(UserError, match=r'config.max_parallel_runs: unset does not do, .* 4 runs side by side need .* GiB; it must be at most 2'):
+    with pytest.raises(
+        UserError,
+        match=r'config.max_parallel_runs: unset does not do, .* 4 runs side by side need .* GiB; it must be at most 2',
+    ):
         train(tiny(), tmp_path)
     with pytest.raises(UserError, match=r'config.max_parallel_runs: 3 does not do, .* it must be at most 1'):
         train(tiny(max_parallel_runs=3), tmp_path)
-    with pytest.raises(UserError, match=r'config.model: MLP 16 does not do \(recipe bs32-lr0.1\), the memory of .* is full'):
+    with pytest.raises(
+        UserError, match=r'config.model: MLP 16 does not do \(recipe bs32-lr0.1\), the memory of .* is full'
+    ):
         train(tiny(max_parallel_runs=1), tmp_path)
     said[0] = 'INTERNAL: something else'
     with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):

@@ -66,7 +66,15 @@ def damage(last: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     'how',
-    ['flipped byte', 'truncated file', 'emptied file', 'empty step folder', 'no metadata', 'changed metadata', 'changed key'],
+    [
+        'flipped byte',
+        'truncated file',
+        'emptied file',
+        'empty step folder',
+        'no metadata',
+        'changed metadata',
+        'changed key',
+    ],
 )
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     interrupted: Path, uninterrupted: Path, how: str

@@ -26,6 +26,29 @@ def test_a_batch_larger_than_the_data_is_named() -> None:
         runs(recipes={'grow': {'schedule': 'grow_batch', 'batch_size': 100, 'milestones': (1,)}})
 
 
+@pytest.mark.parametrize(
+    ('changes', 'says'),
+    [
+        ({'epochs': 0.001}, r'epochs: 0.001 is not allowed \(recipe bs32-lr0.1, stage 1\); .* an update, with 300'),
+        (
+            {'recipes': {'two': stages(('epochs', 1, 9), ('epochs', 1e-3, 9))}},
+            r'epochs: 0.001 .* \(recipe two, stage 2\)',
+        ),
+        ({'epochs': 1e9}, r'epochs: 1e\+09 is not allowed .* at most 2147483647 updates'),
+        ({'epochs': 0, 'updates': 2**31}, r'updates: 2.14748e\+09 is not allowed .* at most 2147483647 updates'),
+        ({'evaluate_epochs': 1e-3}, r'evaluate_epochs: 0.001 is not allowed .* at least an example'),
+    ],
+)
+def test_a_run_of_no_updates_or_of_more_than_can_be_counted_is_named(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=rf'^config.{says}'):
+        runs(batch_size=(32,), **changes)
+
+
+def test_many_examples_are_no_problem() -> None:
+    (run, *_) = runs(n=2**20, batch_size=(2**20,), epochs=2**13, evaluate_epochs=2.0**12)
+    assert (run.updates, run.examples, run.evaluations) == (2**13, 2**33, (0, 2**12, 2**13))
+
+
 def test_the_sweep_crosses_its_axes_with_the_seeds() -> None:
     axes: dict[str, Any] = {
         'batch_size': (1, 300),

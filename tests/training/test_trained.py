@@ -18,7 +18,6 @@ import bsgap
 from bsgap import config, data
 from bsgap.data import Dataset
 from bsgap.errors import Interrupted, UserError
-from bsgap.training import checkpoint
 from bsgap.training.workdir import saved_updates
 
 RUN = 'bs32-lr0.1-seed1'

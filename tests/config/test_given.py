@@ -1,0 +1,76 @@
+"""What is given on the command line has an effect, or is refused."""
+
+from typing import Any
+
+import pytest
+from helpers import tiny
+
+from bsgap import config
+from bsgap.errors import UserError
+
+STAGES = {'mine': {'stages': ({'epochs': 1, 'batch_size': 8, 'learning_rate': 0.1},)}}
+
+
+@pytest.mark.parametrize(
+    ('given', 'changes'),
+    [
+        ('batch_size', {}),  # which the sweep gives
+        ('batch_size', {'batch_size': (), 'recipes': {'one': {'batch_size': 4}, 'two': {'batch_size': 8}}}),
+        ('learning_rate', {'batch_size': (), 'recipes': STAGES}),
+        ('epochs', {'batch_size': (), 'recipes': {'one': {'updates': 9}}}),
+        ('momentum', {'optimizer': 'adam'}),
+        ('nesterov', {'optimizer': 'lamb'}),
+        ('beta1', {}),
+        ('beta_scaling', {'optimizer': 'lars'}),
+        ('sweep.beta2', {'beta2': (0.9, 0.99)}),
+        ('hidden', {'model': 'my:Net'}),
+        ('channels', {}),
+        ('ghost_batch', {'model': 'cnn'}),
+        ('model_arguments', {}),
+        ('milestones', {}),
+        ('factor', {'schedule': 'switch_batch', 'milestones': (1,), 'switch_to': (64,), 'batch_size': ()}),
+        ('cap', {'schedule': 'decay_learning_rate', 'milestones': (1,)}),
+        ('switch_to', {'schedule': 'grow_batch', 'milestones': (1,)}),
+        ('warm_up', {'schedule': 'cosine'}),
+        ('base_batch_size', {}),
+        ('evaluate_epochs', {'evaluate_updates': 9}),
+        ('evaluate_updates', {'evaluate_at': (2,)}),
+        ('search.keep', {}),
+    ],
+)
+def test_a_field_without_an_effect_is_named(given: str, changes: dict[str, Any]) -> None:
+    settings = tiny(**changes)
+    config.resolve(settings)
+    with pytest.raises(UserError, match=rf'^config.{given}: has no effect'):
+        config.resolve(settings, [given])
+
+
+@pytest.mark.parametrize(
+    ('given', 'changes'),
+    [
+        ('sweep.batch_size', {}),
+        ('batch_size', {'batch_size': ()}),
+        ('batch_size', {'recipes': {'one': {'momentum': 0.9}}}),
+        ('batch_size', {'batch_size': (), 'recipes': {'one': {'batch_size': 4}, 'two': {'momentum': 0.9}}}),
+        ('learning_rate', {'recipes': STAGES}),
+        ('momentum', {'recipes': STAGES}),
+        ('epochs', {'recipes': {'one': {'updates': 9}}}),
+        ('beta1', {'optimizer': ('sgd', 'adam')}),
+        ('sweep.beta2', {'optimizer': 'adam', 'beta2': (0.9, 0.99)}),
+        ('base_batch_size', {'scaling': 'linear', 'base_batch_size': 32}),
+        ('milestones', {'schedule': 'grow_batch', 'milestones': (1,)}),
+        ('seeds', {}),
+        ('name', {}),
+    ],
+)
+def test_a_field_with_an_effect_is_not(given: str, changes: dict[str, Any]) -> None:
+    settings = tiny(**changes)
+    assert config.resolve(settings, [given]) == config.resolve(settings)
+
+
+def test_a_search_compares_with_the_learning_rate_that_is_given() -> None:
+    settings = tiny(batch_size=(8, 32), learning_rate=(0.03, 0.1), validation=0.1)
+    settings.learning_rate, settings.search.rungs = 0.01, 2
+    config.resolve(settings, ['learning_rate', 'momentum', 'search.keep'])
+    with pytest.raises(UserError, match=r'^config.batch_size: has no effect'):
+        config.resolve(settings, ['batch_size'])
