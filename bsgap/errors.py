@@ -30,17 +30,16 @@ class StoppedElsewhere(Exception):  # noqa: N818
 
 
 @contextlib.contextmanager
-def users_code(what: str = '') -> Iterator[None]:
-    """Around calls of what a user wrote: an experiment file, a model, a watcher. What that raises, `SystemExit`
-    included, becomes a `UserError` that says where, after `what`; errors of others go on."""
+def users_code(what: str, always: bool = False) -> Iterator[None]:
+    """Around calls of what a user wrote: an experiment file, a model. What that raises, `SystemExit` included, becomes
+    a `UserError` that says where, or begins with `what` if that is not known or `always`."""
     try:
         yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        if place := place_of(error):
-            raise UserError(f'{what}: {place}: {said(error)}'.removeprefix(': ')) from error
-        raise
+        place = [place] if (place := place_of(error)) else []
+        raise UserError(': '.join([*([what] if always or not place else []), *place, said(error)])) from error
 
 
 def said(error: BaseException) -> str:

@@ -45,22 +45,19 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
     return [Candidate(*about, list(runs)) for about, runs in itertools.groupby(ordered, setting)]
 
 
-def complete(tried: Iterable[Candidate], seeds: int, about: Mapping[str, Any] | None = None) -> list[Candidate]:
+def complete(tried: Iterable[Candidate], seeds: int, about: Mapping[str, Any]) -> list[Candidate]:
     """Those of which every seed was evaluated before it diverged, if it did, and that learned something.
 
-    That is, they end more than two standard errors above what always answering with the most frequent class gets on
-    validation data, which `about`, study.json, has, and above the untrained network.
+    That is, they end more than two standard errors above what an untrained network gets on validation data, and what
+    always answering with the most frequent class does, which `about`, study.json, says.
     """
-    known = (about or {}).get('training_sets') or [{}]
-    share, n = (known[0].get(field, {}).get('validation', 0) for field in ('most_frequent', 'sizes'))
+    known = (about.get('training_sets') or [{}])[0]
+    share, n = (known.get(field, {}).get('validation', 0) for field in ('most_frequent', 'sizes'))
 
     def learned(each: Candidate) -> bool:
-        histories = list(map(errors, each.runs))
-        untrained = [1 - history[0][1] for history in histories if history[0][0] == 0]
-        chance = max(share, float(np.mean(untrained)) if untrained else 0)
-        return 1 - np.mean([history[-1][1] for history in histories]) > chance + 2 * math.sqrt(
-            chance * (1 - chance) / max(n, 1)
-        ) * (n > 0)
+        first, last = (1 - np.mean([errors(run)[i][1] for run in each.runs]) for i in (0, -1))
+        chance = max(share, first if errors(each.runs[0])[0][0] == 0 else 0)
+        return bool(last > chance + (2 * math.sqrt(chance * (1 - chance) / n) if n else 0))
 
     return [each for each in tried if len(each.runs) == seeds and all(map(errors, each.runs)) and learned(each)]
 

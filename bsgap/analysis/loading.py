@@ -32,7 +32,7 @@ def call(name: Any, variant: str, launched: Path | None = None) -> tuple[list[An
     function: Any = getattr(module, named[3], None)
     if getattr(function, '__module__', None) != module.__name__:
         raise UserError(f'{file}: {named[3]} is not a function of this file')
-    with users_code():
+    with users_code(str(file)):
         made = function(variant)
         if not isinstance(made, list | tuple):
             raise UserError(f'{file}: {named[3]} returns {made!r:.60}; it must return a list')

@@ -30,7 +30,7 @@ def run(file: Path) -> ModuleType:
     module = sys.modules[loader.name] = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(EXPERIMENTS.parent))
     try:
-        with users_code():
+        with users_code(str(file)):
             loader.exec_module(module)
     finally:
         sys.path.remove(str(EXPERIMENTS.parent))
@@ -42,13 +42,8 @@ def settings(module: ModuleType, variant: str = '') -> ConfigDict:
     function = getattr(module, 'get_config', None)
     if not callable(function):
         raise UserError(f'--config: {module.__file__} has no function get_config')
-    with users_code():
-        try:
-            made = function(*filter(None, [variant]))
-        except TypeError as error:
-            if error.__traceback__ and not error.__traceback__.tb_next:  # it was not even entered
-                raise UserError(f'--config: {module.__file__}: {error}') from error
-            raise
+    with users_code(str(module.__file__)):
+        made = function(*filter(None, [variant]))
     if not isinstance(made, ConfigDict):
         raise UserError(f'--config: {module.__file__}: get_config returns {made!r:.60}; it must return a ConfigDict')
     return made

@@ -17,27 +17,24 @@ def _of(field: str, *values: Any) -> Callable[[Fields], bool]:
     return lambda fields: fields.get(field) in values
 
 
-_MILESTONES = 'decay_learning_rate', 'grow_batch', 'hybrid'
-_WITH_BETAS = _of('optimizer', 'adam', 'adamw', 'lamb')
-# By a field, whether it has an effect, given a recipe's fields; those that are not here always have.
-_EFFECTIVE: Mapping[str, Callable[[Fields], Any]] = {
-    'momentum': _of('optimizer', *WITH_MOMENTUM),
-    'nesterov': _of('optimizer', *WITH_MOMENTUM),
-    **dict.fromkeys(('beta1', 'beta2', 'beta_scaling'), _WITH_BETAS),
-    **dict.fromkeys(('hidden', 'batch_norm'), _of('model', 'mlp', 'cnn')),
-    'channels': _of('model', 'cnn'),
-    'ghost_batch': lambda fields: fields['batch_norm'],
-    'model_arguments': lambda fields: ':' in fields['model'],
-    'milestones': _of('schedule', *_MILESTONES, 'switch_batch'),
-    'factor': _of('schedule', *_MILESTONES),
-    'cap': _of('schedule', 'grow_batch', 'hybrid'),
-    'switch_to': _of('schedule', 'switch_batch'),
-    **dict.fromkeys(('warm_up', 'warm_up_start'), _of('schedule', 'warm_up')),
-    'base_batch_size': lambda fields: (
-        fields.get('adapt_regime') or {fields.get('scaling', 'none'), fields['beta_scaling']} != {'none'}
-    ),
-    'evaluate_epochs': lambda fields: not (fields['evaluate_updates'] or fields['evaluate_at']),
-    'evaluate_updates': lambda fields: not fields['evaluate_at'],
+_USUAL = {'scaling': 'none', 'beta_scaling': 'none', 'adapt_regime': False}
+_WITH_MILESTONES = 'decay_learning_rate', 'grow_batch', 'hybrid'
+# By fields, whether they have an effect, given all of a recipe; those that are not here always have.
+_EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
+    ('momentum', 'nesterov'): _of('optimizer', *WITH_MOMENTUM),
+    ('beta1', 'beta2', 'beta_scaling'): _of('optimizer', 'adam', 'adamw', 'lamb'),
+    ('hidden', 'batch_norm'): _of('model', 'mlp', 'cnn'),
+    ('channels',): _of('model', 'cnn'),
+    ('ghost_batch',): _of('batch_norm', True),
+    ('model_arguments',): lambda fields: ':' in fields['model'],
+    ('milestones',): _of('schedule', *_WITH_MILESTONES, 'switch_batch'),
+    ('factor',): _of('schedule', *_WITH_MILESTONES),
+    ('cap',): _of('schedule', 'grow_batch', 'hybrid'),
+    ('switch_to',): _of('schedule', 'switch_batch'),
+    ('warm_up', 'warm_up_start'): _of('schedule', 'warm_up'),
+    ('base_batch_size',): lambda fields: any(fields.get(field, usual) != usual for field, usual in _USUAL.items()),
+    ('evaluate_epochs',): lambda fields: not (fields['evaluate_updates'] or fields['evaluate_at']),
+    ('evaluate_updates',): _of('evaluate_at', ()),
 }
 
 
@@ -53,7 +50,8 @@ def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -
             if not owner and not reference:
                 other = f'has no effect: sweep.{field}, or each of the recipes, gives another; change those'
                 require(any(_takes(changes, field) for changes in _changes(config)), path, other)
-            effective = any(field in fields and _EFFECTIVE.get(field, bool)(fields) for fields in made)
+            tests = [test for of, test in _EFFECTIVE.items() if field in of]
+            effective = any(field in fields and all(test(fields) for test in tests) for fields in made)
             require(effective, path, 'has no effect with the other fields, such as the optimizer, schedule or model')
 
 

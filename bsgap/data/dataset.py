@@ -37,10 +37,9 @@ class Dataset:
     def sha256(self) -> str:
         """Of all examples and labels as they are used."""
         digest = hashlib.sha256()
-        for name, split in self.splits.items():
-            for array in split:
-                digest.update(f'{name} {array.dtype} {array.shape} '.encode())
-                digest.update(np.ascontiguousarray(array).data)
+        for name, array in ((name, array) for name, split in self.splits.items() for array in split):
+            digest.update(f'{name} {array.dtype} {array.shape} '.encode())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @functools.cached_property

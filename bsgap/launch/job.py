@@ -32,7 +32,7 @@ from bsgap.training.programs import Programs, run_axis
 from bsgap.training.restore import reached
 from bsgap.training.rows import Record, read_records
 from bsgap.training.runs import Goal, Run, cross
-from bsgap.training.watcher import Guarded, Watcher, WatcherError, as_one
+from bsgap.training.watcher import Watcher, WatcherError, as_one
 
 
 def launch(
@@ -79,7 +79,7 @@ def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher]
         with View(study, datasets, workdir) as view, locked(workdir):
             if note:
                 view.noted(note)
-            watcher = as_one([*boards, view, *map(Guarded, watchers)])
+            watcher = as_one([*boards, view], watchers)
             programs = functools.cache(lambda device: Programs(study, datasets, watcher, device))
             here = programs(jax.local_devices()[0])
             models = [here.model(recipe) for recipe in study.recipes]  # one that can't be made stops here

@@ -1,14 +1,13 @@
 """Any Flax NNX module as pure functions of its parameters and its state."""
 
 import ast
-import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from bsgap.config import Architecture
-from bsgap.errors import UserError, is_theirs, said, users_code
+from bsgap.errors import UserError, is_theirs, users_code
 from bsgap.models.cnn import CNN
 from bsgap.models.mlp import MLP
 
@@ -116,12 +115,12 @@ def define(
         return nnx.merge(made['graphdef'], params, state, jax.tree.unflatten(streams_tree, rng_state))
 
     def init(key: jax.Array) -> tuple[Any, Any]:
-        with _calling(what):
+        with users_code(what, always=True):
             params, _, model_state = build(key)
         return params, model_state
 
     def called(module: nnx.Module, images_BxHxWxC: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
-        with _calling(what):
+        with users_code(what, always=True):
             logits = _call(module, images_BxHxWxC, mean_C, std_C, masked, mask_B)
         expected = len(images_BxHxWxC), classes
         if getattr(logits, 'shape', None) != expected:
@@ -149,7 +148,7 @@ def define(
         return Classifier(evaluating(params, model_state), mean_C, std_C, masked)
 
     abstract_key = jax.eval_shape(jax.random.key, 0)
-    with _calling(what):
+    with users_code(what, always=True):
         params, streams, model_state = jax.eval_shape(build, abstract_key)
     streams, streams_tree = jax.tree.flatten(streams)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -162,18 +161,6 @@ def define(
     jax.eval_shape(apply, params, model_state, images, mask, abstract_key)
     jax.eval_shape(predict, params, model_state, images)
     return Model(init, apply, predict, module, architecture.model, source_of(architecture.model.partition(':')[0]))
-
-
-@contextlib.contextmanager
-def _calling(what: str) -> Iterator[None]:
-    """Around calls of a module: all that goes wrong there is told as what a user can change."""
-    try:
-        with users_code(what):
-            yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f'{what}: {said(error)}') from error
 
 
 def _is_key(leaf: Any) -> bool:
@@ -225,7 +212,7 @@ def _find(architecture: Architecture, what: str) -> tuple[type[Any], dict[str, A
     module_name, colon, class_name = name.partition(':')
     if not colon:
         raise UserError(f'config.model: no model {name!r}: mlp, cnn or module:Class')
-    with _calling(what):
+    with users_code(what, always=True):
         module = importlib.import_module(module_name)
     found = getattr(module, class_name, None)
     if found is None:

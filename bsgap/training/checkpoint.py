@@ -75,18 +75,17 @@ class Checkpoints:
         """Saves in the background, once the last save has ended; raises NotSavedError, also if the last one failed.
         The arrays must not change any more."""
         self.wait()
-        while len(_in_flight) >= MOST_AT_ONCE:
-            with contextlib.suppress(IndexError):  # another thread may have been quicker
+        with contextlib.suppress(IndexError):  # another thread may have been quicker
+            while len(_in_flight) >= MOST_AT_ONCE:
                 _in_flight.popleft().wait()
         leaves = _leaves(saved.state)
         facts = saved._replace(state=None)._asdict()
         self._sha256 = _checksum(leaves, facts)
-        with _ORBAX, _as_not_saved(self.folder / str(update)):
+        metadata, context = {'sha256': self._sha256, 'facts': facts}, ocp.Context()
+        context.asynchronous.timeout_secs = PATIENCE_SECONDS
+        with _ORBAX, _as_not_saved(self.folder / str(update)), context:
             _writable(self.folder, sum(leaf.nbytes for leaf in leaves.values()))
-            with _context():
-                metadata = {'sha256': self._sha256, 'facts': facts}
-                path = _plain(self.folder) / str(update)
-                self._saving = ocp.save_async(path, leaves, custom_metadata=metadata)
+            self._saving = ocp.save_async(_plain(self.folder) / str(update), leaves, custom_metadata=metadata)
         _in_flight.append(self)
 
     def wait(self) -> None:
@@ -99,14 +98,11 @@ class Checkpoints:
                     self._delete(update)
 
     def read_back(self, update: int) -> None:
-        """Compares what was saved last with what can be read of it; raises NotSavedError."""
+        """Raises NotSavedError unless what was saved last is what can be read of it."""
         self.wait()
-        try:
-            read = _checksum(*self._read(update))
-        except DamagedError as error:
-            raise NotSavedError(f'checkpoint {self.folder / str(update)} cannot be read again: {error}') from error
-        if read != self._sha256:
-            raise NotSavedError(f'checkpoint {self.folder / str(update)} is not what was written')
+        with _as_not_saved(self.folder / str(update)):
+            if _checksum(*self._read(update)) != self._sha256:
+                raise DamagedError('what is read is not what was written')
 
     def load(self, update: int, like: Any) -> Saved:
         """Loads what was saved, a state of the structure, shapes and dtypes of `like`; raises DamagedError."""
@@ -158,12 +154,6 @@ class Checkpoints:
 
 
 _in_flight = collections.deque[Checkpoints]()
-
-
-def _context() -> Any:
-    context = ocp.Context()
-    context.asynchronous.timeout_secs = PATIENCE_SECONDS
-    return context
 
 
 def _plain(folder: Path) -> Path:

@@ -72,25 +72,21 @@ def too_small(study: Study, programs: Programs, goals: Sequence[Goal]) -> UserEr
     """What to say when these runs were trained side by side and memory ran out."""
     if len(goals) < 2:
         return _alone(programs, goals[0])
-    fit = parallel_runs(programs, goals)
+    fit, needs = parallel_runs(programs, goals), needed(programs, goals) / 2**30
     return UserError(
         f'config.max_parallel_runs: {study.max_parallel_runs or "unset"} does not do, the memory of {programs.device}'
-        f' is full: {len(goals)} runs side by side need {_gib(needed(programs, goals))}; it must be at most'
+        f' is full: {len(goals)} runs side by side need {needs:.2g} GiB; it must be at most'
         f' {fit if fit < len(goals) else len(goals) // 2}'
     )
 
 
 def _alone(programs: Programs, goal: Goal) -> UserError:
-    needs = _gib(programs.data_bytes + _resident(programs, [goal]))
+    needs = (programs.data_bytes + _resident(programs, [goal])) / 2**30
     return UserError(
         f'config.model: {goal.run.recipe.architecture.text} does not do (recipe {goal.run.recipe.name}), the memory of'
-        f' {programs.device} is full: one run needs more than {needs}, data included; make the model (hidden,'
+        f' {programs.device} is full: one run needs more than {needs:.2g} GiB, data included; make the model (hidden,'
         ' channels), max_physical_batch or the dataset smaller'
     )
-
-
-def _gib(number: int) -> str:
-    return f'{number / 2**30:.2g} GiB'
 
 
 def _groups(goals: Sequence[Goal]) -> dict[tuple[Any, int], list[Run]]:

@@ -51,7 +51,8 @@ def restore(members: Sequence[Member], programs: Programs, watcher: Watcher, hea
             watcher.warned(f'{member.folder}/metrics.csv is damaged in its first row; the run starts anew')
         member.checkpoints.delete_after(member.update)
         due = set(member.run.evaluations)  # a run that was shorter before was evaluated at its end
-        member.rows[:] = [row for row in member.rows if row['update'] <= member.update and row['update'] in due]
+        kept = [row for row in member.rows if row['update'] <= member.update and row['update'] in due]
+        member.rows[:] = kept if member.update else []  # what made the untrained network may have changed since
         if member.rows and (last := member.rows[-1])['update'] == member.update:  # it may have come after the save
             member.train_seconds, member.eval_seconds = last['train_seconds'], last['eval_seconds']
         rows.write(member.folder / 'metrics.csv', member.rows, header)

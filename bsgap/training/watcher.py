@@ -38,30 +38,19 @@ class WatcherError(Exception):
     """A user's watcher has failed; its own error is the cause. Training ends, with all runs saved."""
 
 
-class Guarded(Watcher):
-    """A user's watcher, whose errors are not taken for bsgap's, or the workdir's."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self.__dict__ = {event: self._told(getattr(watcher, event)) for event in vars(Watcher) if event[0] != '_'}
-
-    def _told(self, event: Callable[..., None]) -> Callable[..., None]:
-        def tell(*what: Any) -> None:
-            try:
-                event(*what)
-            except Exception as error:
-                raise WatcherError from error
-
-        return tell
-
-
-def as_one(watchers: Sequence[Watcher]) -> Watcher:
-    """Several watchers as one; they are told in their order."""
+def as_one(watchers: Sequence[Watcher], of_user: Sequence[Watcher] = ()) -> Watcher:
+    """Several watchers as one; they are told in their order, the user's last."""
 
     class All:
         def __getattr__(self, event: str) -> Callable[..., None]:
             def tell(*what: Any) -> None:
                 for watcher in watchers:
                     getattr(watcher, event)(*what)
+                try:
+                    for watcher in of_user:
+                        getattr(watcher, event)(*what)
+                except Exception as error:
+                    raise WatcherError from error
 
             return tell
 

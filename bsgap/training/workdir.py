@@ -113,15 +113,14 @@ def _by_place(entries: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Map
 
 def _compare(workdir: Path, before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> None:
     """Raises UserError if something has changed that a run was trained with."""
-    trained = [record.about['fields'] for record in read_records(workdir) if record.rows]
+    trained = [record.about['fields'] for record in read_records(workdir) if record.rows and record.rows[-1]['update']]
     known = _by_place(before)
     for place, entry in _by_place(now).items():
-        value, old = entry['value'], known.get(place, entry)['value']
-        if value != old and any(entry['of'].items() <= run.items() for run in trained):
-            other = f'contradicts {"unset" if old == "" else old}, with which runs in {workdir} were trained'
-            raise UserError(
-                f'{entry["what"]} {"unset" if value == "" else value} {other}; use the same, or another --workdir'
-            )
+        old = known.get(place, entry)
+        if entry['value'] != old['value'] and any(entry['of'].items() <= run.items() for run in trained):
+            value, other = (each['value'] if each['value'] != '' else 'unset' for each in (entry, old))
+            contradicts = f'{value} contradicts {other}, with which runs in {workdir} were trained'
+            raise UserError(f'{entry["what"]} {contradicts}; use the same, or another --workdir')
 
 
 def add_runs(workdir: Path, planned: Iterable[Run]) -> None:

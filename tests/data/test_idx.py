@@ -115,7 +115,7 @@ def test_wrong_files_are_named(tmp_path: Path, how: str, says: str) -> None:
 
 
 def test_files_that_only_look_alike_are_left_alone(tmp_path: Path) -> None:
-    """Checksums, half downloads, copies, what a Mac adds; and a set whose name is not put in front stays the only one."""
+    """Checksums, half downloads, copies, what a Mac adds, and a folder."""
     train = idx_folder(tmp_path)
     for stray in ('train-images-idx3-ubyte.gz.md5', 'train-images-idx3-ubyte.part', '._train-images-idx3-ubyte'):
         (tmp_path / stray).write_text('no data')

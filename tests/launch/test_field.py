@@ -351,7 +351,9 @@ def test_the_first_checkpoint_is_read_again(tmp_path: Path, monkeypatch: pytest.
         raise DamagedError('as the disk is broken')
 
     monkeypatch.setattr(Checkpoints, '_read', unreadable)
-    with pytest.raises(UserError, match=r'cannot be used: checkpoint .* cannot be read again: as the disk is broken'):
+    with pytest.raises(
+        UserError, match=r'cannot be used: checkpoint .* could not be written \(as the disk is broken\)'
+    ):
         bsgap.train(tiny(), tmp_path / 'broken')
 
 

@@ -220,7 +220,7 @@ def test_silence_is_broken(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_terminal_needs_no_such_lines(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, 'SILENT_SECONDS', 0.05)
-    view, members, goals, text = shown(terminal=True, batch_size=(100,), seeds=1)
+    view, members, goals, _ = shown(terminal=True, batch_size=(100,), seeds=1)
     with view:
         view.start(goals)
         view.began(members)
