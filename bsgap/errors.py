@@ -1,6 +1,7 @@
 """What ends a launch before its time."""
 
 import contextlib
+import re
 import signal
 import sysconfig
 import traceback
@@ -53,9 +54,11 @@ def place_of(error: BaseException | None) -> str:
     while error:
         if isinstance(error, SyntaxError) and error.filename and is_theirs(error.filename):
             return f'{error.filename}:{error.lineno}'
-        for frame in reversed(traceback.extract_tb(error.__traceback__)):
-            if is_theirs(frame.filename):
-                return f'{frame.filename}:{frame.lineno}'
+        frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        frames += re.findall(r'File "([^"]+)", line (\d+)', str(error))  # of a callback, which JAX has in its message
+        for file, line in reversed(frames):
+            if is_theirs(file):
+                return f'{file}:{line}'
         error = error.__cause__ or error.__context__
     return ''
 

@@ -299,6 +299,17 @@ class Squeezing(Base):
         return super().__call__(images_BxHxWxC).squeeze()
 
 
+def fail(x_BxW: np.ndarray) -> np.ndarray:
+    raise ArithmeticError('in a callback')
+
+
+class Calling(Base):
+    """Of what goes wrong when a program runs."""
+
+    def use(self, x_BxW: jax.Array) -> jax.Array:
+        return x_BxW + jax.lax.stop_gradient(jax.pure_callback(fail, x_BxW, jax.lax.stop_gradient(x_BxW)))
+
+
 class Text(Base):
     def make(self, rngs: nnx.Rngs) -> None:
         self.text = nnx.Variable('hello')

@@ -11,7 +11,7 @@ import numpy as np
 
 from bsgap import config
 from bsgap.config import schedule
-from bsgap.errors import Interrupted, StoppedElsewhere, UserError
+from bsgap.errors import Interrupted, StoppedElsewhere, UserError, place_of
 from bsgap.training import memory, rows, step
 from bsgap.training.checkpoint import Checkpoints, Saved
 from bsgap.training.cohort import Cohort, Member
@@ -49,6 +49,8 @@ class Trainer:
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 if memory.is_full(error):
                     raise memory.too_small(self.study, self.programs, now) from error
+                if place := place_of(error):  # of a callback, whose traceback is in the message
+                    raise UserError(f'config.model: {place}: {str(error).splitlines()[-1]}') from error
                 raise
 
     def _train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:

@@ -165,6 +165,7 @@ def test_modules_as_flax_writes_them_train_are_saved_and_loaded(tmp_path: Path, 
         ('WrongWidth', r'flax_ways.py:\d+: TypeError: dot_general requires'),
         ('Misspelt', r"flax_ways.py:\d+: NameError: name 'jnpp' is not defined"),
         ('Leaving', r'flax_ways.py:\d+: SystemExit: 3'),
+        ('Calling', r'flax_ways.py:\d+: ArithmeticError: in a callback'),
         ('Text', r"Text: TypeError: text is 'hello', which is no array"),
         ('Squeezing', r'Squeezing: maps 1 images to .*, not to logits of shape \(1, 3\)'),
     ],
@@ -173,7 +174,7 @@ def test_what_a_module_does_wrong_is_one_line(tmp_path: Path, pictures: str, nam
     """Before the first update."""
     study = own(name, dataset=pictures, subset=40)
     study.sweep.batch_size = (1,)
-    with pytest.raises(UserError, match=rf'^config.model: flax_ways:{name}: |{says}') as error:
+    with pytest.raises(UserError, match=rf'^config.model: .*{says}') as error:
         bsgap.train(study, tmp_path)
     assert '\n' not in str(error.value)
     assert not (tmp_path / 'study.json').exists() or set(bsgap.runs(tmp_path)['update']) <= {0}
