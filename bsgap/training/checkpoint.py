@@ -84,7 +84,7 @@ class Checkpoints:
         metadata, context = {'sha256': self._sha256, 'facts': facts}, ocp.Context()
         context.asynchronous.timeout_secs = PATIENCE_SECONDS
         with _ORBAX, _as_not_saved(self.folder / str(update)), context:
-            _writable(self.folder, sum(leaf.nbytes for leaf in leaves.values()))
+            _writable(self.folder, str(update), sum(leaf.nbytes for leaf in leaves.values()))
             self._saving = ocp.save_async(_plain(self.folder) / str(update), leaves, custom_metadata=metadata)
         _in_flight.append(self)
 
@@ -193,14 +193,17 @@ def _cause(error: BaseException) -> str:
     return said[1].strip() if said else text[:200]
 
 
-def _writable(folder: Path, size: int) -> None:
-    """Raises what is the matter with a folder; Orbax would wait for minutes before it does."""
+def _writable(folder: Path, name: str, size: int) -> None:
+    """Raises what is the matter with a folder; Orbax would wait for minutes before it does, or leave things undone."""
     (folder.parent / 'run.json').stat()  # or else a folder that is gone would come again, with nothing in it
     folder.mkdir(exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    if shutil.disk_usage(folder).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for wrong, number in (
+        (not os.access(folder, os.W_OK), errno.EACCES),
+        (shutil.disk_usage(folder).free < size, errno.ENOSPC),
+        ((folder / name).exists(), errno.EEXIST),
+    ):
+        if wrong:
+            raise OSError(number, os.strerror(number))
 
 
 def _drop_late_complaints() -> None:

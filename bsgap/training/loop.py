@@ -49,7 +49,7 @@ class Trainer:
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 if memory.is_full(error):
                     raise memory.too_small(self.study, self.programs, now) from error
-                if place := place_of(error):  # of a callback, whose traceback is in the message
+                if 'Traceback' in str(error) and (place := place_of(error)):  # of a callback
                     raise UserError(f'config.model: {place}: {str(error).splitlines()[-1]}') from error
                 raise
 
