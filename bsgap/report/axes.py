@@ -7,6 +7,7 @@ there is no interval, as with one seed. One end null: the interval has no bound 
 import itertools
 import math
 import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, Path]
     """Draws figures of some data, with a note below their captions; returns the files, by caption."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')  # that the font has not is a box, as elsewhere
         for name, (caption, function, *arguments) in figures.items():
             if figure := function(of, *arguments):
                 text = f'{caption}\n{textwrap.fill(note, 92)}'
