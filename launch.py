@@ -8,14 +8,21 @@ import shlex
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from bsgap.errors import UserError
+from bsgap.errors import Interrupted, UserError
+from bsgap.files import expanded
 from bsgap.output import failed, leave
+
+# How the parsers of numbers and switches begin their complaints, and what they take.
+KINDS = {
+    'invalid literal for int': 'a whole number',
+    'could not convert string to float': 'a number',
+    'Non-boolean': 'true or false',
+}
 
 
 class Experiment(flags.ArgumentParser):
@@ -25,7 +32,7 @@ class Experiment(flags.ArgumentParser):
         from bsgap.config import experiment
 
         file, _, variant = path.partition(':')
-        made = experiment.settings(experiment.run(Path(file)), variant)
+        made = experiment.settings(experiment.run(expanded(file)), variant)
         made.lock()
         return made
 
@@ -70,13 +77,20 @@ def parse_flags(argv: list[str]) -> list[str]:
     except UserError:
         raise
     except (AttributeError, LookupError) as error:  # so ml_collections says that a field is unknown
+        given = [argument for argument in argv if argument.startswith(('--config.', '-config.'))]
         field = re.findall(r'\w+', str(error))[0]
-        flag = next((argument for argument in argv if f'.{field}' in argument), field)
         near = re.findall(r'Did you mean ("\w+")', str(error)) or ['one of those in bsgap/config/fields.py']
-        raise UserError(f'{flag}: unknown field {field!r}; did you mean {near[0]}?') from error
+        if flag := next((argument for argument in given if f'.{field}' in argument), ''):
+            raise UserError(f'{flag}: unknown field {field!r}; did you mean {near[0]}?') from error
+        raise UserError(f'{" ".join(given)}: {error}; name fields as bsgap/config/fields.py does') from error
     except (flags.Error, TypeError, ValueError) as error:
-        said = error.__context__ if isinstance(error.__context__, UserError) else error
-        raise UserError(str(said).strip().splitlines()[-1]) from error
+        if isinstance(error.__context__, UserError):
+            raise error.__context__ from error
+        text = str(error).strip().splitlines()[-1]
+        for library, kind in KINDS.items():
+            if library in text:
+                text = f'{text.partition(": ")[0]} is not allowed; it must be {kind}'
+        raise UserError(text) from error
     return argv[:1]
 
 
@@ -86,11 +100,14 @@ if __name__ == '__main__':
     except UserError as error:
         failed(str(error))
     except KeyboardInterrupt as stop:
-        kept = f'by {stop}; all runs are saved' if str(stop) else 'at once; what was saved before is kept'
+        saved = isinstance(stop, Interrupted)
+        kept = f'by {stop}; all runs are saved' if saved else 'at once; what was saved before is kept'
         again = shlex.join(sys.argv if sys.argv[0].endswith('bsgap') else ['python', *sys.argv])
         failed(f'stopped {kept}. To go on: {again}', 128 + getattr(stop, 'number', signal.SIGINT))
     except SystemExit as end:  # of app.run; None is success
         leave(end.code if isinstance(end.code, int) else int(end.code is not None))
-    except Exception:
-        traceback.print_exc()
-        leave(1)
+    except BaseException:
+        try:
+            traceback.print_exc()
+        finally:
+            leave(1)

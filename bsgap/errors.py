@@ -36,16 +36,19 @@ def users_code(what: str, always: bool = False) -> Iterator[None]:
     a `UserError` that says where, or begins with `what` if that is not known or `always`."""
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         place = [place] if (place := place_of(error)) else []
         raise UserError(': '.join([*([what] if always or not place else []), *place, said(error)])) from error
 
 
 def said(error: BaseException) -> str:
     """An error in one line."""
-    text = ' '.join(str(error).split())
+    try:
+        text = ' '.join(str(error).split())
+    except Exception:  # of a user's class
+        text = ''
     return f'{type(error).__name__}: {text[:_MESSAGE]}{"…" * (len(text) > _MESSAGE)}'
 
 

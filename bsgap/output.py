@@ -52,7 +52,8 @@ def leave(code: int) -> NoReturn:
     """Ends the process now, with this code: a thread of a library may wait for what never comes, and Python would give
     another code where the output can't be written."""
     for clean in at_the_end:
-        clean()
+        with contextlib.suppress(OSError):
+            clean()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         _Output(stream).flush()
     os._exit(code)

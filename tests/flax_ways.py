@@ -1,5 +1,6 @@
 """Small modules in the ways in which Flax's own documentation writes them; those above `SOUND` train."""
 
+import functools
 import math
 from typing import Any
 
@@ -210,6 +211,17 @@ class HalfWeights(Base):
         return self.norm(self.layer(x_BxW))
 
 
+class Perturbed(Base):
+    """What is only to be looked at, made beforehand."""
+
+    def make(self, rngs: nnx.Rngs) -> None:
+        self.seen = nnx.Perturbation(jnp.zeros(WIDTH))
+
+    def use(self, x_BxW: jax.Array) -> jax.Array:
+        self.sow(nnx.Intermediate, 'features', x_BxW)
+        return x_BxW + self.seen[...]
+
+
 class HalfComputed(Base):
     def make(self, rngs: nnx.Rngs) -> None:
         self.last = nnx.Linear(WIDTH, self.last.out_features, dtype=jnp.bfloat16, rngs=rngs)
@@ -308,6 +320,39 @@ class Calling(Base):
 
     def use(self, x_BxW: jax.Array) -> jax.Array:
         return x_BxW + jax.lax.stop_gradient(jax.pure_callback(fail, x_BxW, jax.lax.stop_gradient(x_BxW)))
+
+
+@functools.cache
+def cached() -> jax.Array:
+    return jnp.arange(WIDTH) * 0.1
+
+
+class Caching(Base):
+    def use(self, x_BxW: jax.Array) -> jax.Array:
+        return x_BxW + cached()
+
+
+class WithoutGradient(Base):
+    def use(self, x_BxW: jax.Array) -> jax.Array:
+        return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 2 * c[1]), (0, x_BxW))[1]
+
+
+class WithoutParameters(nnx.Module):
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs) -> None:
+        self.classes = classes
+
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        return images_BxHxWxC.reshape(len(images_BxHxWxC), -1)[:, : self.classes]
+
+
+class Whole(Base):
+    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+        return super().__call__(images_BxHxWxC) > 0
+
+
+class OtherTrain(Base):
+    def train(self, mode: bool) -> None:  # type: ignore[override]
+        """As PyTorch has it."""
 
 
 class Text(Base):

@@ -20,7 +20,7 @@ def run(file: Path) -> ModuleType:
       UserError: it can't be read, or something in it is wrong: one line that says where.
     """
     package = sys.modules.get('experiments')
-    if package and [Path(folder).resolve() for folder in package.__path__] != [EXPERIMENTS]:
+    if package and [Path(folder).resolve() for folder in getattr(package, '__path__', [])] != [EXPERIMENTS]:
         raise UserError(f'another package of the name experiments was imported: {package}')
     if not file.is_file():
         raise UserError(f'--config: {file} is not a file; give an experiment file: experiments/mnist.py')

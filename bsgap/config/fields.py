@@ -96,7 +96,8 @@ STUDY_FIELDS: Mapping[str, Field] = {
     'mean': Field((), tuple_of(number('a number', lambda _: True))),  # of pixels from 0 to 1; (): of the training split
     'std': Field((), tuple_of(above_0)),  # likewise; one value, or one a channel
     # The runs.
-    'seeds': Field(3, count),  # each recipe is trained with the seeds 0 … seeds − 1
+    # Each recipe is trained with the seeds 0 … seeds − 1.
+    'seeds': Field(3, number('a whole number of at least 1, and at most 100000', lambda v: 1 <= v <= 1e5, whole=True)),
     # What is made of them.
     'claims': Field('', text),  # module:function that gives the claims: experiments.mnist:claims; '': none
     'variant': Field('', text),  # of the experiment file, for that function

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from bsgap.config.checks import mapping, require
 from bsgap.config.fields import RECIPE_FIELDS
-from bsgap.config.recipe import OF_A_SCHEDULE, WITH_MOMENTUM, Recipe
+from bsgap.config.recipe import OF_A_SCHEDULE, Recipe
 from bsgap.config.schedule import UNITS
 
 Fields = Mapping[str, Any]
@@ -21,7 +21,6 @@ _USUAL = {'scaling': 'none', 'beta_scaling': 'none', 'adapt_regime': False}
 _WITH_MILESTONES = 'decay_learning_rate', 'grow_batch', 'hybrid'
 # By fields, whether they have an effect, given all of a recipe; those that are not here always have.
 _EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
-    ('momentum', 'nesterov'): _of('optimizer', *WITH_MOMENTUM),
     ('beta1', 'beta2', 'beta_scaling'): _of('optimizer', 'adam', 'adamw', 'lamb'),
     ('hidden', 'batch_norm'): _of('model', 'mlp', 'cnn'),
     ('channels',): _of('model', 'cnn'),
@@ -51,8 +50,9 @@ def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -
                 other = f'has no effect: sweep.{field}, or each of the recipes, gives another; change those'
                 require(any(_takes(changes, field) for changes in _changes(config)), path, other)
             tests = [test for of, test in _EFFECTIVE.items() if field in of]
-            effective = any(field in fields and all(test(fields) for test in tests) for fields in made)
-            require(effective, path, 'has no effect with the other fields, such as the optimizer, schedule or model')
+            usual = not owner and config[field] == RECIPE_FIELDS[field].default
+            effective = usual or any(field in fields and all(test(fields) for test in tests) for fields in made)
+            require(effective, path, 'has no effect beside the other fields, such as the optimizer, schedule or model')
 
 
 def _changes(config: ConfigDict) -> list[Fields]:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,8 +53,10 @@ def launch(
         else:
             train(settings, workdir)
             if not processes.index():
-                from bsgap.report import page  # here, because Matplotlib takes half a second to load
-
+                try:
+                    from bsgap.report import page  # here, because Matplotlib takes half a second to load
+                except ValueError as error:  # it reads its variables when it is loaded
+                    raise UserError(f'MPLBACKEND: {error}') from error
                 page.report(workdir, experiment)
         processes.meet()
 
@@ -194,13 +197,12 @@ def keep_compiled() -> str:
     """Lets later launches find the compiled programs, in the user's cache unless JAX was told another place; says so
     where that can't be."""
     if not jax.config.values.get('jax_compilation_cache_dir'):
-        cache = expanded(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'bsgap' / 'compiled'
+        cache = expanded(os.environ.get('XDG_CACHE_HOME') or '~/.cache').absolute() / 'bsgap' / 'compiled'
         try:
-            if not cache.is_absolute():
+            if '~' in cache.parts:
                 raise FileNotFoundError(errno.ENOENT, 'there is no home folder')
             cache.mkdir(parents=True, exist_ok=True)
-            if not os.access(cache, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            tempfile.TemporaryFile(dir=cache).close()
         except OSError as error:
             return f'cache    none: {cache} cannot be used ({error.strerror}), so programs are compiled anew'
         jax.config.update('jax_compilation_cache_dir', str(cache))

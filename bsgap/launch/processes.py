@@ -93,7 +93,7 @@ def start() -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         told = jax.config.values.get('jax_platforms')
         problem = said(error) if str(error) else 'there is no such device here'
-        raise UserError(f'JAX_PLATFORMS: {told or "unset"} cannot be used: {problem}') from error
+        raise UserError(f'{f"JAX_PLATFORMS: {told}" if told else "JAX"} cannot be used: {problem}') from error
 
 
 def _reason(error: BaseException) -> str:

@@ -160,7 +160,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
 
     def _progress(self) -> str:
         done, total = self._done()
-        return f'{done / max(total, 1):4.0%}  {self._clock()}  {self._doing}'.rstrip()
+        return f'{done / total:4.0%}  {self._clock()}  {self._doing}'.rstrip() if total else self._doing or 'at work'
 
     def _cells(self, members: Sequence[Member]) -> dict[str, str]:
         """What is known of a recipe's runs, by heading: means over their last rows that have it."""

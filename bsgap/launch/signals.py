@@ -46,9 +46,8 @@ class Stop:
         def stop(number: int, _: Any) -> None:
             self._number = number
             restore()
-            if number == signal.SIGHUP:  # a terminal that is closed may send several
-                signal.signal(number, signal.SIG_IGN)
             if number in processes.ENDING:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which may follow, or come more than once
                 patience.start()
 
         if threading.current_thread() is threading.main_thread():

@@ -1,6 +1,7 @@
 """Any Flax NNX module as pure functions of its parameters and its state."""
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -21,7 +22,7 @@ from bsgap.errors import UserError, is_theirs, users_code
 from bsgap.models.cnn import CNN
 from bsgap.models.mlp import MLP
 
-_KINDS: Any = (nnx.Param, nnx.RngState, nnx.Intermediate, ...)  # what a module holds, parted as `Model` says
+_KINDS: Any = (nnx.Param, nnx.RngState, ...)  # what a module holds, parted as `Model` says
 
 
 class Model(NamedTuple):
@@ -30,7 +31,7 @@ class Model(NamedTuple):
     Parameters (`nnx.Param`) train. All other arrays of a module are its `model_state`, which a forward pass in training
     may change, as batch normalization's running statistics, and which is carried from one to the next as long as shapes
     stay; `{}` if there are none. A random key is there as its data, uint32. Random streams (`nnx.Rngs`) start anew in
-    each pass, what is sown (`nnx.Intermediate`) is dropped, and everything else is a constant of the module.
+    each pass, what a call sows (`nnx.Intermediate`) is dropped, and everything else is a constant of the module.
 
     Images are uint8, logits float32. The examples that are not in `mask_B` (bool) only fill a batch.
 
@@ -59,13 +60,13 @@ class Classifier(nnx.Module):
 
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
         """Gives `logits_BxK`."""
-        return _call(self.module, jnp.asarray(images_BxHxWxC), self.mean_C[...], self.std_C[...], self.masked)
+        images = jnp.asarray(images_BxHxWxC)
+        return _call(self.module, images, self.mean_C[...], self.std_C[...], self.masked).astype(jnp.float32)
 
 
 def _call(module: Any, images_BxHxWxC: jax.Array, mean_C: Any, std_C: Any, masked: bool, mask_B: Any = None) -> Any:
     normalised_BxHxWxC = (images_BxHxWxC.astype(jnp.float32) / 255 - mean_C) / std_C
-    logits = module(normalised_BxHxWxC, mask_B=mask_B) if masked else module(normalised_BxHxWxC)
-    return logits.astype(jnp.float32) if isinstance(logits, jax.Array) else logits
+    return module(normalised_BxHxWxC, mask_B=mask_B) if masked else module(normalised_BxHxWxC)
 
 
 def define(
@@ -98,7 +99,7 @@ def define(
                 if not nnx.is_data(value) and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
                     setattr(node, name, nnx.data(value))
         made['graphdef'], *parts = nnx.split(module, *_KINDS)
-        params, streams, _, state = map(nnx.to_pure_dict, parts)
+        params, streams, state = map(nnx.to_pure_dict, parts)
         made['keys'] = jax.tree.map(lambda leaf: jax.random.key_impl(leaf) if _is_key(leaf) else '', state)
         return [_as_data(params), streams, _as_data(state)]
 
@@ -123,25 +124,29 @@ def define(
         with users_code(what, always=True):
             logits = _call(module, images_BxHxWxC, mean_C, std_C, masked, mask_B)
         expected = len(images_BxHxWxC), classes
-        if getattr(logits, 'shape', None) != expected:
-            raise UserError(f'{what}: maps {expected[0]} images to {logits}, not to logits of shape {expected}')
-        return logits
+        if getattr(logits, 'shape', None) != expected or not jnp.issubdtype(logits.dtype, jnp.floating):
+            problem = f'maps {expected[0]} images to {logits}, not to logits of shape {expected}, which are floats'
+            raise UserError(f'{what}: {" ".join(problem.split())}')
+        return logits.astype(jnp.float32)
 
     def apply(
         params: Any, model_state: Any, images_BxHxWxC: jax.Array, mask_B: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        module = merge(params, model_state, key)
-        module.train()
+        with users_code(what, always=True):
+            module = merge(params, model_state, key)
+            module.train()
         logits_BxK = called(module, images_BxHxWxC, mask_B)
-        after = nnx.to_pure_dict(nnx.split(module, *_KINDS)[-1])
-        return logits_BxK, _carried(what, model_state, _as_data(after))
+        after = _leaves(nnx.split(module, *_KINDS)[-1])
+        dropped = _leaves(nnx.state(module, nnx.Intermediate)).keys() - _leaves(model_state).keys()
+        return logits_BxK, _carried(what, model_state, {k: v for k, v in after.items() if k not in dropped})
 
     def predict(params: Any, model_state: Any, images_BxHxWxC: jax.Array) -> jax.Array:
         return called(evaluating(params, model_state), images_BxHxWxC)
 
     def evaluating(params: Any, model_state: Any) -> nnx.Module:
-        module = merge(params, model_state, jax.random.key(0))
-        module.eval()
+        with users_code(what, always=True):
+            module = merge(params, model_state, jax.random.key(0))
+            module.eval()
         return module
 
     def module(params: Any, model_state: Any) -> Classifier:
@@ -151,15 +156,19 @@ def define(
     with users_code(what, always=True):
         params, streams, model_state = jax.eval_shape(build, abstract_key)
     streams, streams_tree = jax.tree.flatten(streams)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in _leaves(params).items():
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             needs = 'a parameter is of floats; use nnx.Variable for what does not train'
             raise UserError(f'{what}: {_name(path)} is {leaf.dtype}; {needs}')
+    if not _leaves(params):
+        raise UserError(f'{what}: it has no nnx.Param, so there is nothing to train')
     # One more example than classes, so that a transposed result is seen.
     images = jax.ShapeDtypeStruct((classes + 1, *image_shape), jnp.uint8)
     mask = jax.ShapeDtypeStruct((classes + 1,), bool)
-    jax.eval_shape(apply, params, model_state, images, mask, abstract_key)
     jax.eval_shape(predict, params, model_state, images)
+    with users_code(what, always=True):  # what has no gradient is known now, too
+        slope = jax.grad(lambda *of: apply(*of)[0].sum())
+        jax.eval_shape(slope, params, model_state, images, mask, abstract_key)
     return Model(init, apply, predict, module, architecture.model, source_of(architecture.model.partition(':')[0]))
 
 
@@ -183,15 +192,21 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator='.')
 
 
-def _carried(what: str, before: Any, after: Any) -> Any:
-    """A module's state after a call, in the dtypes that it had before; raises UserError if it has other leaves."""
-    old, new = (dict(jax.tree_util.tree_leaves_with_path(state)) for state in (before, after))
-    for path in old | new:
-        first, then = (_looks(leaves.get(path)) for leaves in (old, new))
+def _carried(what: str, before: Any, after: dict[Any, Any]) -> Any:
+    """A module's state after a call, its leaves by path, in the dtypes that it had before, and as such a tree; raises
+    UserError if it has other leaves."""
+    after = {path: _data(path, leaf) for path, leaf in after.items()}
+    for path in (old := _leaves(before)) | after:
+        first, then = (_looks(leaves.get(path)) for leaves in (old, after))
         if first != then:
             problem = f'{_name(path)} is {first} before a call and {then} after it; shapes and kinds must stay'
             raise UserError(f'{what}: {problem}')
-    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), after, before)
+    return jax.tree.unflatten(jax.tree.structure(before), [after[path].astype(old[path].dtype) for path in old])
+
+
+def _leaves(state: Any) -> dict[Any, Any]:
+    """By their paths."""
+    return dict(jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state) if isinstance(state, nnx.State) else state))
 
 
 def _looks(leaf: Any) -> str:
@@ -213,8 +228,7 @@ def _find(architecture: Architecture, what: str) -> tuple[type[Any], dict[str, A
     if not colon:
         raise UserError(f'config.model: no model {name!r}: mlp, cnn or module:Class')
     with users_code(what, always=True):
-        module = importlib.import_module(module_name)
-    found = getattr(module, class_name, None)
+        found = getattr(importlib.import_module(module_name), class_name, None)
     if found is None:
         raise UserError(f'{what}: {module_name} has no {class_name}')
     if not (isinstance(found, type) and issubclass(found, nnx.Module)):
@@ -238,6 +252,7 @@ def source_of(name: str) -> str:
             if isinstance(node, ast.Import):
                 left += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                base = importlib.util.resolve_name('.' * node.level + (node.module or ''), module.__package__)
-                left += [base, *(f'{base}.{alias.name}' for alias in node.names)]
+                with contextlib.suppress(ImportError):  # it brought nothing in
+                    base = importlib.util.resolve_name('.' * node.level + (node.module or ''), module.__package__)
+                    left += [base, *(f'{base}.{alias.name}' for alias in node.names)]
     return digest.hexdigest() if seen else ''

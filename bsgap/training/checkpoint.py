@@ -27,8 +27,9 @@ from bsgap.training.workdir import updates_in
 
 _ORBAX = threading.Lock()  # two operations that begin at once take the same of its numbers
 PATIENCE_SECONDS = 10**7  # with a save; Orbax tells time by the wall clock, which may jump ahead
-KEEP = 2  # checkpoints a run, so that there is one to fall back to
-MOST_AT_ONCE = 8  # being written; each takes some threads and open files
+KEEP = 2  # checkpoints a run, so that there is one to fall back to; a third one until the next save
+PLAIN = r'[a-zA-Z0-9_/.+-]+'  # a path in which nothing means something to Orbax or TensorStore
+MOST_AT_ONCE = 4  # being written by a thread; each takes some threads and open files
 
 # Orbax tells each of its steps, many lines a save, and an error with several tracebacks; what goes wrong is raised too.
 # It handles leaves concurrently: when one fails, the others are left as tasks, which complain when they are collected.
@@ -60,6 +61,7 @@ class Checkpoints:
         _drop_late_complaints()
         self.folder = folder
         self._saving: Any = None
+        self._waiting = threading.Lock()  # other devices' threads may wait for it, too
         self._sha256 = ''  # of what was saved last
 
     def updates(self) -> list[int]:
@@ -90,10 +92,11 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all is written; raises NotSavedError if it could not be."""
-        saving, self._saving = self._saving, None
-        if saving:
-            with _as_not_saved(self.folder):
-                saving.result()
+        with self._waiting:
+            saving, self._saving = self._saving, None
+            if saving:
+                with _as_not_saved(self.folder):
+                    saving.result()
                 for update in self.updates()[:-KEEP]:
                     self._delete(update)
 
@@ -126,9 +129,10 @@ class Checkpoints:
 
     def _read(self, update: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Reads leaves and facts, whatever is the matter with the files."""
+        path = _plain(self.folder) / str(update)
         try:
             with _ORBAX:
-                leaves = ocp.load(_plain(self.folder) / str(update))
+                leaves = ocp.load(path)
                 metadata = self._metadata(update)
         except Exception as error:  # whatever Orbax, TensorStore or JSON meet in damaged files
             raise DamagedError(str(error.__cause__ or error).partition('\n')[0][:200]) from error
@@ -145,7 +149,7 @@ class Checkpoints:
     def _delete(self, update: int) -> None:
         """Takes its name from it first, so that half of one is none."""
         path = self.folder / str(update)
-        shutil.rmtree(path.rename(path.with_name(f'{update}.deleted')))
+        shutil.rmtree(path.rename(path.with_name(f'{update}.deleted')), ignore_errors=True)
 
     def close(self) -> None:
         """Returns when nothing is being written any more."""
@@ -157,19 +161,20 @@ _in_flight = collections.deque[Checkpoints]()
 
 
 def _plain(folder: Path) -> Path:
-    """A path to a folder without characters that mean something to Orbax, which globs it, or to TensorStore."""
+    """A path to a folder that Orbax may glob, and TensorStore take for an address."""
     folder = folder.absolute()
-    if re.fullmatch(r'[\w/.+-]+', str(folder), re.ASCII):
+    if re.fullmatch(PLAIN, str(folder)):
         return folder
     link = Path(_links().name) / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
     if not link.is_symlink():
+        link.parent.mkdir(exist_ok=True)  # it may have been tidied away
         link.symlink_to(folder)
     return link
 
 
 @functools.cache
 def _links() -> tempfile.TemporaryDirectory[str]:
-    made = tempfile.TemporaryDirectory(prefix='bsgap-')
+    made = tempfile.TemporaryDirectory(dir=None if re.fullmatch(PLAIN, tempfile.gettempdir()) else '/tmp')
     output.at_the_end.append(made.cleanup)
     return made
 

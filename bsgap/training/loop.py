@@ -46,11 +46,16 @@ class Trainer:
                 for first in range(0, len(goals), limit):
                     now = [goal for goal in goals[first : first + limit] if not reached(goal, self.workdir, records)]
                     self._train(now, records)
-            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            except (jax.errors.JaxRuntimeError, MemoryError, TypeError) as error:
                 if memory.is_full(error):
                     raise memory.too_small(self.study, self.programs, now) from error
                 if 'Traceback' in str(error) and (place := place_of(error)):  # of a callback
                     raise UserError(f'config.model: {place}: {str(error).splitlines()[-1]}') from error
+                if 'Computation compiled for' in str(error):
+                    model = now[0].run.recipe.architecture.model
+                    raise UserError(
+                        f'config.model: {model} keeps an array of one call for the next, as a cache'
+                    ) from error
                 raise
 
     def _train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:

@@ -39,14 +39,16 @@ FLAGS = (
     *('jax_default_prng_impl', 'jax_threefry_partitionable', 'jax_random_seed_offset', 'jax_high_dynamic_range_gumbel'),
     *('jax_numpy_dtype_promotion', 'jax_allow_f16_reductions', 'jax_disable_most_optimizations', 'jax_disable_jit'),
 )
-VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
+VARIABLES = ('XLA_FLAGS', 'NVIDIA_TF32_OVERRIDE')
 HARMLESS = '--xla_(force_host_platform_device_count|dump|gpu_cuda_data_dir|.*autotune.*(cache|dump|load))'  # of these
 PACKAGES = ('bsgap', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def unusable(workdir: Path, error: OSError) -> UserError:
-    """What to say when a workdir can't be written or read."""
-    return UserError(f'--workdir: {workdir} cannot be used: {error.strerror or error}')
+    """What to say when a workdir can't be written or read, or what JAX was told to use besides."""
+    elsewhere = error.filename and not Path(str(error.filename)).is_relative_to(workdir)
+    what = error.filename if elsewhere else f'--workdir: {workdir}'
+    return UserError(f'{what} cannot be used: {error.strerror or error}')
 
 
 def open_workdir(
@@ -95,7 +97,7 @@ def depends_on(datasets: Mapping[config.TrainingSet, Dataset], models: Iterable[
     def entry(what: str, value: Any, **fields_of_runs: Any) -> dict[str, Any]:
         return {'what': what, 'value': value, 'of': fields_of_runs}
 
-    found = [entry(f'{flag.upper()}:', jax.config.values.get(flag)) for flag in FLAGS]
+    found = [entry(f'{flag.upper()}:', jax.config.values[flag]) for flag in FLAGS if flag in jax.config.values]
     for variable in VARIABLES:
         told = [part for part in os.environ.get(variable, '').split() if not re.match(HARMLESS, part)]
         found.append(entry(f'{variable}:', ' '.join(sorted(told))))

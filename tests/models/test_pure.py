@@ -280,7 +280,8 @@ def test_the_source_of_a_module_is_what_it_imports_of_the_user_s_own(
     monkeypatch.syspath_prepend(tmp_path)
     files = {
         'sourced/__init__.py': '',
-        'sourced/net.py': 'import flax\nimport sourced_plain\nfrom . import sister\nfrom .deeper.far import f\n',
+        'sourced/net.py': 'try:\n    from ...nowhere import y\nexcept ImportError:\n    pass\n'
+        'import flax\nimport sourced_plain\nfrom . import sister\nfrom .deeper.far import f\n',
         'sourced/sister.py': 'from sourced_named import VALUE\n',
         'sourced/deeper/__init__.py': '',
         'sourced/deeper/far.py': 'def f():\n    import sourced_late\n',
