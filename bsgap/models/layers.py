@@ -1,38 +1,74 @@
 """Layers as XLA computes them fast."""
 
+import functools
 import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+
+OUTER_PRODUCTS = (
+    8  # up to so many examples a weight gradient is their sum, which XLA makes while it updates the weights
+)
 
 
-@jax.custom_vjp
-def product(x_BxI: jax.Array, w_IxO: jax.Array) -> jax.Array:
-    """The matrix product of a dense layer, `y_BxO`.
+class Probe(nnx.Variable[Any]):
+    """By which a dense layer tells norms of its gradients: they are the cotangents of this array, which it ignores.
+
+    float32, [1 + B] or [1] or [0]: the squared norm of the kernel's gradient, and for each example that of the kernel's
+    and the bias's gradient by that example alone.
+    """
+
+
+class Dense(nnx.Linear):
+    """A dense layer, y = xW + b, with Xavier-normal weights (variance 2/(in + out), Glorot & Bengio 2010)."""
+
+    def __init__(self, inputs: int, outputs: int, *, use_bias: bool, rngs: nnx.Rngs) -> None:
+        super().__init__(inputs, outputs, use_bias=use_bias, kernel_init=nnx.initializers.glorot_normal(), rngs=rngs)
+        self.probe = Probe(jnp.zeros(0))
+
+    def __call__(self, x_BxI: jax.Array) -> jax.Array:  # type: ignore[override]
+        y_BxO = product(x_BxI, self.kernel[...], self.probe[...], self.use_bias)
+        return y_BxO + self.bias[...] if self.bias is not None else y_BxO
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def product(x_BxI: jax.Array, w_IxO: jax.Array, probe: jax.Array, bias: bool = False) -> jax.Array:
+    """The matrix product of a dense layer, `y_BxO`; `bias` says whether one is added to it.
 
     JAX's own rule makes the weight gradient as `(y′ᵀx)ᵀ`; under `vmap` XLA's CPU backend really transposes it, which
     costs more than the product where the batch is small. This rule makes it as `xᵀy′`, in the weights' own layout.
     Like every `custom_vjp` it has no forward mode: take second derivatives in reverse over reverse.
+
+    The cotangent of `probe` is as `Probe` says. ‖xᵀy′‖² = Σ (xxᵀ)∘(y′y′ᵀ), and an example's own gradient x_b y′_bᵀ has
+    the norm ‖x_b‖ ‖y′_b‖ (Goodfellow 2015, 1510.01799): neither needs the gradient, for which an update would wait.
     """
     return x_BxI @ w_IxO
 
 
-def _product_forward(x_BxI: jax.Array, w_IxO: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x_BxI @ w_IxO, (x_BxI, w_IxO)
+def _product_forward(x_BxI: jax.Array, w_IxO: jax.Array, probe: jax.Array, bias: bool) -> tuple[jax.Array, Any]:
+    return x_BxI @ w_IxO, (x_BxI, w_IxO, probe)
 
 
-def _product_backward(residuals: tuple[jax.Array, jax.Array], dy_BxO: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x_BxI, w_IxO = residuals
-    return dy_BxO @ w_IxO.T, x_BxI.T @ dy_BxO
+def _product_backward(bias: bool, residuals: tuple[jax.Array, ...], dy_BxO: jax.Array) -> tuple[jax.Array, ...]:
+    x_BxI, w_IxO, probe = residuals
+    batch = len(x_BxI)
+    if batch <= OUTER_PRODUCTS:
+        dw_IxO = functools.reduce(jnp.add, (x_BxI[b, :, None] * dy_BxO[b, None, :] for b in range(batch)))
+    else:
+        dw_IxO = x_BxI.T @ dy_BxO
+    told: list[jax.Array] = []
+    if len(probe) and batch <= OUTER_PRODUCTS:
+        told.append(jnp.vdot(*(jnp.matmul(rows, rows.T, precision='highest') for rows in (x_BxI, dy_BxO)))[None])
+    elif len(probe):
+        told.append(jnp.square(dw_IxO).sum()[None])
+    if len(probe) > 1:
+        told.append((jnp.square(x_BxI).sum(-1) + bias) * jnp.square(dy_BxO).sum(-1))
+    return dy_BxO @ w_IxO.T, dw_IxO, jnp.concatenate([*told, probe[:0]])
 
 
 product.defvjp(_product_forward, _product_backward)
-
-
-def dot_general(x: jax.Array, w: jax.Array, dimension_numbers: Any, precision: Any = None, **_: Any) -> jax.Array:
-    """`product` as `nnx.Linear` takes it; the precision is the study's (`jax_default_matmul_precision`)."""
-    return product(x, w)
 
 
 def convolution(x_BxHxWxI: jax.Array, w_3x3xIxO: jax.Array, *_: Any, **__: Any) -> jax.Array:

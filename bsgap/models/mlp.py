@@ -2,12 +2,11 @@
 
 import itertools
 import math
-from typing import Any
 
 import jax
 from flax import nnx
 
-from bsgap.models.layers import dot_general
+from bsgap.models.layers import Dense
 from bsgap.models.norm import BatchNorm
 
 
@@ -29,9 +28,8 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         widths = (math.prod(image_shape), *hidden, classes)
-        made: dict[str, Any] = {'kernel_init': nnx.initializers.glorot_normal(), 'dot_general': dot_general}
         self.layers = nnx.List(
-            nnx.Linear(i, o, use_bias=not batch_norm or layer == len(hidden), **made, rngs=rngs)
+            Dense(i, o, use_bias=not batch_norm or layer == len(hidden), rngs=rngs)
             for layer, (i, o) in enumerate(itertools.pairwise(widths))
         )
         self.norms = nnx.List(BatchNorm(width, ghost_batch) for width in hidden if batch_norm)

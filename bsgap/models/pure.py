@@ -20,9 +20,10 @@ from flax import nnx
 from bsgap.config import Architecture
 from bsgap.errors import UserError, is_theirs, users_code
 from bsgap.models.cnn import CNN
+from bsgap.models.layers import Probe
 from bsgap.models.mlp import MLP
 
-_KINDS: Any = (nnx.Param, nnx.RngState, ...)  # what a module holds, parted as `Model` says
+_KINDS: Any = (nnx.Param, nnx.RngState, Probe, ...)  # what a module holds, parted as `Model` says
 
 
 class Model(NamedTuple):
@@ -36,9 +37,12 @@ class Model(NamedTuple):
     Images are uint8, logits float32. The examples that are not in `mask_B` (bool) only fill a batch.
 
     init: `init(key) -> (params, model_state)`.
-    apply: for training, `apply(params, model_state, images_BxHxWxC, mask_B, key) -> (logits_BxK, model_state)`.
+    apply: for training, `apply(params, model_state, images_BxHxWxC, mask_B, key, probes) -> (logits_BxK, model_state)`;
+      without `probes` no layer tells anything.
     predict: for evaluation, `predict(params, model_state, images_BxHxWxC) -> logits_BxK`.
     module: for use, `module(params, model_state)` is an NNX module that does the same: `module(images_BxHxWxC)`.
+    probes: `probes(B)` is what `apply` takes as such, B = 0 without examples' own; {} for a model of the user's own.
+    own: whether its layers tell each example's own gradient as a whole.
     name: as the config has it.
     source: the SHA-256 of the user's code that it is made of; '' for a model of bsgap.
     """
@@ -47,6 +51,8 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[jax.Array, Any]]
     predict: Callable[..., jax.Array]
     module: Callable[[Any, Any], 'Classifier']
+    probes: Callable[[int], Any] = lambda _: {}
+    own: bool = False
     name: str = ''
     source: str = ''
 
@@ -99,11 +105,12 @@ def define(
                 if not nnx.is_data(value) and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
                     setattr(node, name, nnx.data(value))
         made['graphdef'], *parts = nnx.split(module, *_KINDS)
-        params, streams, state = map(nnx.to_pure_dict, parts)
+        params, streams, probes, state = map(nnx.to_pure_dict, parts)
+        made['probes'] = jax.tree.map(lambda _: np.zeros(0, np.float32), probes)
         made['keys'] = jax.tree.map(lambda leaf: jax.random.key_impl(leaf) if _is_key(leaf) else '', state)
         return [_as_data(params), streams, _as_data(state)]
 
-    def merge(params: Any, model_state: Any, key: jax.Array) -> Any:
+    def merge(params: Any, model_state: Any, key: jax.Array, probes: Any = None) -> Any:
         rng_state = [
             jax.random.split(jax.random.fold_in(key, i), stream.shape)
             if _is_key(stream)
@@ -113,7 +120,8 @@ def define(
         state = jax.tree.map(
             lambda leaf, impl: jax.random.wrap_key_data(leaf, impl=impl) if impl else leaf, model_state, made['keys']
         )
-        return nnx.merge(made['graphdef'], params, state, jax.tree.unflatten(streams_tree, rng_state))
+        told = probes or made['probes']
+        return nnx.merge(made['graphdef'], params, state, told, jax.tree.unflatten(streams_tree, rng_state))
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         with users_code(what, always=True):
@@ -130,10 +138,10 @@ def define(
         return logits.astype(jnp.float32)
 
     def apply(
-        params: Any, model_state: Any, images_BxHxWxC: jax.Array, mask_B: jax.Array, key: jax.Array
+        params: Any, model_state: Any, images_BxHxWxC: jax.Array, mask_B: jax.Array, key: jax.Array, probes: Any = None
     ) -> tuple[jax.Array, Any]:
         with users_code(what, always=True):
-            module = merge(params, model_state, key)
+            module = merge(params, model_state, key, probes)
             module.train()
         logits_BxK = called(module, images_BxHxWxC, mask_B)
         after = _leaves(nnx.split(module, *_KINDS)[-1])
@@ -169,7 +177,24 @@ def define(
     with users_code(what, always=True):  # what has no gradient is known now, too
         slope = jax.grad(lambda *of: apply(*of)[0].sum())
         jax.eval_shape(slope, params, model_state, images, mask, abstract_key)
-    return Model(init, apply, predict, module, architecture.model, source_of(architecture.model.partition(':')[0]))
+    name, _, users = architecture.model.partition(':')
+
+    def probes(batch: int) -> Any:
+        # A module of the user's may call a layer twice.
+        return {} if users else jax.tree.map(lambda _: np.zeros(1 + batch, np.float32), made['probes'])
+
+    own = all(path[:-1] in _layers(probes(0)) for path in _leaves(params))
+    return Model(init, apply, predict, module, probes, own, architecture.model, source_of(name))
+
+
+def _layers(probes: Any) -> set[Any]:
+    return {path[:-1] for path in _leaves(probes)}
+
+
+def untold(probes: Any, grads: Any) -> list[jax.Array]:
+    """The leaves of a gradient whose norms the layers do not tell."""
+    told, leaves = _layers(probes), _leaves(grads).items()
+    return [leaf for path, leaf in leaves if path[:-1] not in told or path[-1].key != 'kernel']
 
 
 def _is_key(leaf: Any) -> bool:

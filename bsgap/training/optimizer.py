@@ -20,15 +20,17 @@ class Hyperparameters(NamedTuple):
     clip: Any
 
 
-def make(kind: Kind, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
-    """Builds the transformation. Called inside the compiled update with traced values, so that no value recompiles it.
+def make(kind: Kind, hyperparameters: Hyperparameters, norm: jax.Array) -> optax.GradientTransformation:
+    """Builds the transformation of a gradient with that norm. Called inside the compiled update with traced values, so
+    that no value recompiles it.
 
     The shape of its state depends on `kind` alone. Clipping comes first (Pascanu et al. 2013). Weight decay is L2 in
     sgd and adam: λw is then added to the gradient; in adamw it is decoupled (Loshchilov & Hutter 2019), in lars and
     lamb it is part of what the trust ratio scales (You et al. 2017 and 2020).
     """
     rate, momentum, beta1, beta2, weight_decay, clip = hyperparameters
-    steps = [optax.clip_by_global_norm(clip)] if kind.clip else []
+    clipped = optax.stateless(lambda grads, _: optax.tree.scale(jnp.where(norm < clip, 1, clip / norm), grads))
+    steps = [clipped] if kind.clip else []
     match kind.name:
         case 'sgd':
             steps.append(optax.add_decayed_weights(weight_decay))
@@ -49,7 +51,8 @@ def make(kind: Kind, hyperparameters: Hyperparameters) -> optax.GradientTransfor
 
 def init(kind: Kind, params: Any) -> optax.OptState:
     """The optimizer's state before the first update."""
-    return make(kind, Hyperparameters(*[jnp.float32(0)] * len(Hyperparameters._fields))).init(in_float32(params))
+    zeros = Hyperparameters(*[jnp.float32(0)] * len(Hyperparameters._fields))
+    return make(kind, zeros, jnp.float32(0)).init(in_float32(params))
 
 
 def in_float32(tree: Any) -> Any:

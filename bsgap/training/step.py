@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bsgap import models
 from bsgap.config import Kind, schedule
 from bsgap.data import Split
 from bsgap.models import Model
@@ -109,7 +110,8 @@ def segment(
 
     A batch that crosses `inputs.stop` is partial: its mean is taken over the examples before it. A batch may be the
     sum of several `parts`; its gradient is that of the whole to rounding. `measure_noise` sums up what the noise scale
-    is estimated from: the gradients of the parts, or, now and then, of the two halves of a batch that is no sum.
+    is estimated from: the norms of the examples' own gradients, where the layers tell them; else the gradients of the
+    parts, or, now and then, of the two halves of a batch that is no sum.
     """
     n = len(train.labels_N)
     number, size = parts
@@ -118,9 +120,12 @@ def segment(
     # size 8 on a CPU), those of a large one nothing.
     halve_every = min(8, max(1, 512 // batch_size))
 
-    def loss(params: Any, model_state: Any, index_B: jax.Array, weight_B: jax.Array, key: jax.Array) -> Any:
+    def loss(
+        params: Any, probes: Any, model_state: Any, index_B: jax.Array, weight_B: jax.Array, key: jax.Array
+    ) -> Any:
         images_BxHxWxC = train.images_NxHxWxC[index_B]
-        logits_BxK, model_state = model.apply(params, model_state, images_BxHxWxC, weight_B > 0, key)
+        told = (probes,) if probes else ()
+        logits_BxK, model_state = model.apply(params, model_state, images_BxHxWxC, weight_B > 0, key, *told)
         label_B = train.labels_N[index_B]
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, label_B)
         # Szegedy et al. 2016 (1512.00567), §7: the target is (1 − α)·one-hot + α/K.
@@ -129,26 +134,36 @@ def segment(
         return jnp.vdot(weight_B, loss_B), model_state
 
     def gradient(state: State, index_B: jax.Array, weight_B: jax.Array, halve: jax.Array) -> tuple[Any, ...]:
-        """The gradient of a batch's mean loss, the model's state after it, and, for each part whose gradient was made
-        apart, its share of the batch's examples and the squared norm of its share of the gradient."""
+        """The gradient of a batch's mean loss, the model's state after it, the gradient's squared norm, and, for each
+        part whose gradient is known apart, its share of the batch's examples and the squared norm of its share of the
+        gradient."""
         # The randomness of an update (dropout), a stream independent of `_keys`.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(inputs.seed), 2), state.update)
 
         def part(p: Any, first: Any, size: int, model_state: Any) -> tuple[Any, Any, jax.Array]:
             index_P, weight_P = (jax.lax.dynamic_slice_in_dim(a, first, size) for a in (index_B, weight_B))
-            key_P = jax.random.fold_in(key, p)
-            grads, model_state = jax.grad(loss, has_aux=True)(state.params, model_state, index_P, weight_P, key_P)
+            slope = jax.grad(loss, has_aux=True)
+            grads, model_state = slope(state.params, None, model_state, index_P, weight_P, jax.random.fold_in(key, p))
             return optimizer.in_float32(grads), model_state, weight_P.sum()
 
-        def whole() -> tuple[Any, Any, jax.Array, jax.Array]:
-            grads, model_state = jax.grad(loss, has_aux=True)(state.params, state.model_state, index_B, weight_B, key)
-            return optimizer.in_float32(grads), model_state, jnp.zeros(2), jnp.zeros(2)
+        def whole() -> tuple[Any, ...]:
+            each = len(index_B) if measure_noise and model.own else 0
+            probes = model.probes(each)
+            slope = jax.grad(loss, (0, 1), has_aux=True)
+            (grads, told), model_state = slope(state.params, probes, state.model_state, index_B, weight_B, key)
+            grads = optimizer.in_float32(grads)
+            square = optax.tree.norm(models.untold(probes, grads), squared=True)
+            told = sum(jax.tree.leaves(told), jnp.zeros(1 + each))
+            shares = (weight_B, told[1:]) if each else (jnp.zeros(2), jnp.zeros(2))
+            return grads, model_state, square + told[0], *shares
 
-        def halves() -> tuple[Any, Any, jax.Array, jax.Array]:
+        def halves() -> tuple[Any, ...]:
             first, model_state, share = part(0, 0, half, state.model_state)
             second, model_state, other = part(1, half, size - half, model_state)
             squares = [optax.tree.norm(grads, squared=True) for grads in (first, second)]
-            return jax.tree.map(jnp.add, first, second), model_state, jnp.stack([share, other]), jnp.stack(squares)
+            grads = jax.tree.map(jnp.add, first, second)
+            square = optax.tree.norm(grads, squared=True)
+            return grads, model_state, square, jnp.stack([share, other]), jnp.stack(squares)
 
         def add(p: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             grads, model_state, share_P, square_P = carry
@@ -160,9 +175,10 @@ def segment(
         if number > 1:
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state.params)
             begin = zeros, state.model_state, jnp.zeros(number), jnp.zeros(number)
-            return jax.lax.fori_loop(0, number, add, begin)
+            grads, model_state, share_P, square_P = jax.lax.fori_loop(0, number, add, begin)
+            return grads, model_state, optax.tree.norm(grads, squared=True), share_P, square_P
         # A model with a state, such as batch normalization's, would see the halves.
-        if not measure_noise or size == 1 or jax.tree.leaves(state.model_state):
+        if not measure_noise or size == 1 or model.own or jax.tree.leaves(state.model_state):
             return whole()
         return halves() if halve_every == 1 else jax.lax.cond(halve, halves, whole)
 
@@ -173,18 +189,16 @@ def segment(
         weight_B = valid_B / valid_B.sum()
         halve = (place_B[0] // batch_size) % halve_every == 0  # no run's own, so that `vmap` keeps a choice
         index_B = order_N[jnp.minimum(place_B, n - 1)]
-        grads, model_state, share_P, square_P = gradient(state, index_B, weight_B, halve)
-        # A run whose gradient overflows has diverged; all its weights say so from here on. It also makes each weight
-        # wait for the whole gradient; else XLA copies the weight matrices that are still to be read.
-        grad_norm = optax.tree.norm(grads)
-        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(grad_norm), grad, jnp.nan), grads)
-        rate = schedule.learning_rate(inputs.rate, state.update, jnp)
-        transformation = optimizer.make(kind, inputs.hyperparameters._replace(learning_rate=rate))
+        grads, model_state, square, share_P, square_P = gradient(state, index_B, weight_B, halve)
+        # A run whose gradient overflows has diverged; all its weights say so from here on.
+        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(square), grad, jnp.nan), grads)
+        grad_norm, rate = jnp.sqrt(square), schedule.learning_rate(inputs.rate, state.update, jnp)
+        transformation = optimizer.make(kind, inputs.hyperparameters._replace(learning_rate=rate), grad_norm)
         exact = optimizer.in_float32(state.params)
         updates, opt_state = transformation.update(grads, state.opt_state, exact)
         params = jax.tree.map(lambda new, old: new.astype(old.dtype), optax.apply_updates(exact, updates), state.params)
         mean_square_P = square_P / jnp.square(jnp.where(share_P > 0, share_P, 1))  # of a part's own mean
-        parts_noise = noise.from_parts(share_P * valid_B.sum(), mean_square_P, grad_norm**2, n)
+        parts_noise = noise.from_parts(share_P * valid_B.sum(), mean_square_P, square, n)
         sums = jax.tree.map(jnp.add, state.sums, Sums(grad_norm, *parts_noise))
         return State(params, opt_state, model_state, state.update + 1, sums)
 

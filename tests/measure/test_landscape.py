@@ -104,7 +104,8 @@ def test_top_eigenvalue_of_a_network_is_that_of_its_dense_hessian() -> None:
 
     @Partial
     def loss(params: Any) -> jax.Array:
-        logits_BxK = product(jax.nn.relu(product(x_BxI, params[0])), params[1])
+        nothing = jnp.zeros(0)
+        logits_BxK = product(jax.nn.relu(product(x_BxI, params[0], nothing)), params[1], nothing)
         return -jax.nn.log_softmax(logits_BxK)[jnp.arange(20), labels_B].mean()
 
     x_P, unravel = ravel_pytree(params)

@@ -23,7 +23,7 @@ def with_slopes(function: Any, dy: jax.Array, *arguments: jax.Array) -> Any:
 
 def test_product_and_its_gradients_are_those_of_a_matrix_product() -> None:
     arguments = normal(5, 3), normal(5, 7), normal(7, 3)
-    y, slopes = with_slopes(layers.product, *arguments)
+    y, slopes = with_slopes(lambda x, w: layers.product(x, w, jnp.zeros(0)), *arguments)
     expected, expected_slopes = with_slopes(jnp.matmul, *arguments)
     np.testing.assert_array_equal(y, expected)
     for slope, wanted in zip(slopes, expected_slopes, strict=True):

@@ -301,3 +301,47 @@ def test_the_source_of_a_module_is_what_it_imports_of_the_user_s_own(
         assert (pure.source_of('sourced.net') == known) == (name == 'sourced/unused.py')
         (tmp_path / name).write_text(text)
     assert pure.source_of('mlp') == pure.source_of('flax.nnx') == pure.source_of('bsgap.models.mlp') == ''
+
+
+@pytest.mark.parametrize('hidden', [(), (6,), (6, 5)])
+@pytest.mark.parametrize('batch', [1, 2, 8, 9, 40])
+def test_layers_tell_the_norms_of_their_gradients(hidden: tuple[int, ...], batch: int) -> None:
+    """Of a batch's gradient, and of each example's own, a masked one's included; whichever way it is computed."""
+    function = define('mlp', hidden=hidden)
+    params, state = weights(function)
+    images, labels = pictures(batch), np.arange(batch) % 3
+    weight_B = np.float32((np.arange(batch) < max(1, batch - 2)) / max(1, batch - 2))
+
+    def loss(params: Any, probes: Any, weight_B: jax.Array) -> jax.Array:
+        logits_BxK, _ = function.apply(params, state, images, weight_B > 0, KEY, probes)
+        return -weight_B @ jax.nn.log_softmax(logits_BxK)[np.arange(batch), labels]
+
+    assert function.own
+    grads, told = jax.grad(loss, (0, 1))(params, function.probes(batch), weight_B)
+    (square, *own) = sum(jax.tree.leaves(told))
+    square += sum(float((leaf**2).sum()) for leaf in pure.untold(told, grads))
+    plain = jax.grad(lambda params, weight_B: loss(params, None, weight_B))
+    each = jax.vmap(plain, (None, 0))(params, np.diag(weight_B))
+
+    def norm(tree: Any) -> float:
+        return sum(float((np.float64(leaf) ** 2).sum()) for leaf in jax.tree.leaves(tree))
+
+    np.testing.assert_allclose(square, norm(plain(params, weight_B)), rtol=2e-5)
+    np.testing.assert_allclose(
+        own, [norm(jax.tree.map(lambda leaf, b=b: leaf[b], each)) for b in range(batch)], rtol=2e-5
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grads, plain(params, weight_B))
+
+
+@pytest.mark.parametrize('fields', [{'batch_norm': True}, {'name': 'cnn', 'channels': (3,)}, {'name': own('Own')}])
+def test_other_models_do_not_tell_each_example_s_gradient(fields: dict[str, Any]) -> None:
+    function = define(fields.pop('name', 'mlp'), **fields)
+    assert not function.own
+    if not function.probes(3):
+        return
+    params, _ = weights(function)
+    told = {path[:-1] for path, _ in jax.tree_util.tree_leaves_with_path(function.probes(3))}
+    kernels = {path[:-1] for path, _ in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == 'kernel'}
+    assert told
+    assert told <= kernels
+    assert len(pure.untold(function.probes(3), params)) == len(jax.tree.leaves(params)) - len(told)

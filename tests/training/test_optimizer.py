@@ -89,7 +89,7 @@ def two_updates(kind: Kind, decay: float, clip: float) -> Weights:
     state = optimizer.init(kind, params)
     for seed in (1, 2):
         grads = jax.tree.map(jnp.float32, weights(seed))
-        updates, state = optimizer.make(kind, values).update(grads, state, params)
+        updates, state = optimizer.make(kind, values, optax.tree.norm(grads)).update(grads, state, params)
         params = optax.apply_updates(params, updates)
     return params
 
@@ -132,7 +132,7 @@ def test_hyper_parameters_are_traced(kind: Kind, rule: Rule) -> None:
     def update(values: optimizer.Hyperparameters, state: Any, params: Any, grads: Any) -> Any:
         nonlocal traces
         traces += 1
-        updates, state = optimizer.make(kind, values).update(grads, state, params)
+        updates, state = optimizer.make(kind, values, optax.tree.norm(grads)).update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     base = optimizer.Hyperparameters(RATE, M, BETA1, BETA2, 0.1, 0.5)
