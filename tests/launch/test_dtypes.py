@@ -30,6 +30,7 @@ def kinds() -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.smoke
 def test_each_dtype_trains_and_is_gone_on_with_whatever_jax_was_told(
     tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -197,6 +197,7 @@ def test_what_changes_the_numbers_of_jax_is_refused(tmp_path: Path, monkeypatch:
 # Resources and endings.
 
 
+@pytest.mark.smoke
 def test_many_runs_need_few_open_files(tmp_path: Path) -> None:
     """More runs than files may be open."""
     many = ('--config.subset=8', '--config.hidden=2', '--config.sweep.batch_size=4', '--config.seeds=150')

@@ -18,6 +18,7 @@ def own(name: str, **changes: Any) -> ConfigDict:
     return tiny(batch_size=(4,), seeds=1, epochs=1, model=f'flax_ways:{name}', **changes)
 
 
+@pytest.mark.smoke
 @pytest.mark.filterwarnings("ignore:Using 'Module.sow")
 def test_modules_as_flax_writes_them_train_are_saved_and_loaded(tmp_path: Path, pictures: str) -> None:
     study = tiny(dataset=pictures, subset=40, batch_size=(), seeds=1, epochs=1)
