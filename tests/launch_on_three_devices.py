@@ -62,14 +62,17 @@ class Twice(Watcher):
 
 
 def fail(workdir: Path) -> str:
-    """One device's training ends with a full disk; the other one waits until the launch knows of it."""
+    """One device's training ends with a full disk, when the other is under way, which waits until the launch knows."""
     append, failing, stops = rows.append, threading.Event(), list[Stop]()
+    under_way = threading.Event()
 
     def on_one(path: Path, row: rows.Row, header: Sequence[str]) -> None:
         if row['epoch'] == 1:
             if 'seed1' in str(path):
+                under_way.wait()
                 failing.set()
                 raise OSError(28, 'No space left on device')
+            under_way.set()
             failing.wait()
             for _ in range(1000):
                 if not stops[-1].failed:
