@@ -65,7 +65,7 @@ def worth(study: config.Study, datasets: Datasets, run: Run) -> None:
     series: dict[str, list[np.ndarray]] = {}
     for name, own in (('halves', False), ("each example's", True)):
         programs = Programs(study, datasets, Watcher(), jax.devices()[0])
-        model = programs.model(run.recipe)._replace(own=own)
+        model = programs.model(run.recipe)._replace(per_example=own)
         programs._models = dict.fromkeys(programs._models, model)
         series[name] = [epoch(programs, run, seed) for seed in range(SEEDS)]
 

@@ -45,11 +45,15 @@ def users_code(what: str, always: bool = False) -> Iterator[None]:
 
 def said(error: BaseException) -> str:
     """An error in one line."""
-    try:
-        text = ' '.join(str(error).split())
-    except Exception:  # of a user's class
-        text = ''
+    text = ' '.join(_text(error).split())
     return f'{type(error).__name__}: {text[:_MESSAGE]}{"…" * (len(text) > _MESSAGE)}'
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # of a user's class
+        return ''
 
 
 def place_of(error: BaseException | None) -> str:
@@ -58,7 +62,7 @@ def place_of(error: BaseException | None) -> str:
         if isinstance(error, SyntaxError) and error.filename and is_theirs(error.filename):
             return f'{error.filename}:{error.lineno}'
         frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        frames += re.findall(r'File "([^"]+)", line (\d+)', str(error))  # of a callback, which JAX has in its message
+        frames += re.findall(r'File "([^"]+)", line (\d+)', _text(error))  # of a callback, which JAX has in its message
         for file, line in reversed(frames):
             if is_theirs(file):
                 return f'{file}:{line}'

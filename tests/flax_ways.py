@@ -355,6 +355,18 @@ class OtherTrain(Base):
         """As PyTorch has it."""
 
 
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Speechless(Base):
+    """What it raises can't be read."""
+
+    def make(self, rngs: nnx.Rngs) -> None:
+        raise SpeechlessError
+
+
 class Text(Base):
     def make(self, rngs: nnx.Rngs) -> None:
         self.text = nnx.Variable('hello')

@@ -49,7 +49,8 @@ def launch(
     """
     with processes.together():
         if dry_run:
-            plan.plan(settings, workdir)
+            with _others_errors():
+                plan.plan(settings, workdir)
         else:
             train(settings, workdir)
             if not processes.index():
@@ -70,6 +71,7 @@ def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher]
       UserError: `settings`, or what `workdir` holds, can't be used, or `workdir` could not be written any more; what
         was saved before is kept, and the same call goes on with it.
       Interrupted: SIGINT, SIGTERM or SIGHUP came; all runs are saved, and the same call goes on with them.
+      Exception: whatever one of `watchers` raised; all runs are saved.
     """
     processes.start()
     study, workdir, note = config.resolve(settings), expanded(workdir), keep_compiled()

@@ -42,7 +42,7 @@ class Model(NamedTuple):
     predict: for evaluation, `predict(params, model_state, images_BxHxWxC) -> logits_BxK`.
     module: for use, `module(params, model_state)` is an NNX module that does the same: `module(images_BxHxWxC)`.
     probes: `probes(B)` is what `apply` takes as such, B = 0 without examples' own; {} for a model of the user's own.
-    own: whether its layers tell each example's own gradient as a whole.
+    per_example: whether its layers tell each example's own gradient as a whole.
     name: as the config has it.
     source: the SHA-256 of the user's code that it is made of; '' for a model of bsgap.
     """
@@ -52,7 +52,7 @@ class Model(NamedTuple):
     predict: Callable[..., jax.Array]
     module: Callable[[Any, Any], 'Classifier']
     probes: Callable[[int], Any] = lambda _: {}
-    own: bool = False
+    per_example: bool = False
     name: str = ''
     source: str = ''
 
@@ -183,8 +183,8 @@ def define(
         # A module of the user's may call a layer twice.
         return {} if users else jax.tree.map(lambda _: np.zeros(1 + batch, np.float32), made['probes'])
 
-    own = all(path[:-1] in _layers(probes(0)) for path in _leaves(params))
-    return Model(init, apply, predict, module, probes, own, architecture.model, source_of(name))
+    per_example = all(path[:-1] in _layers(probes(0)) for path in _leaves(params))
+    return Model(init, apply, predict, module, probes, per_example, architecture.model, source_of(name))
 
 
 def _layers(probes: Any) -> set[Any]:

@@ -147,7 +147,7 @@ def segment(
             return optimizer.in_float32(grads), model_state, weight_P.sum()
 
         def whole() -> tuple[Any, ...]:
-            each = len(index_B) if measure_noise and model.own else 0
+            each = len(index_B) if measure_noise and model.per_example else 0
             probes = model.probes(each)
             slope = jax.grad(loss, (0, 1), has_aux=True)
             (grads, told), model_state = slope(state.params, probes, state.model_state, index_B, weight_B, key)
@@ -178,7 +178,7 @@ def segment(
             grads, model_state, share_P, square_P = jax.lax.fori_loop(0, number, add, begin)
             return grads, model_state, optax.tree.norm(grads, squared=True), share_P, square_P
         # A model with a state, such as batch normalization's, would see the halves.
-        if not measure_noise or size == 1 or model.own or jax.tree.leaves(state.model_state):
+        if not measure_noise or size == 1 or model.per_example or jax.tree.leaves(state.model_state):
             return whole()
         return halves() if halve_every == 1 else jax.lax.cond(halve, halves, whole)
 

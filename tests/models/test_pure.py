@@ -316,7 +316,7 @@ def test_layers_tell_the_norms_of_their_gradients(hidden: tuple[int, ...], batch
         logits_BxK, _ = function.apply(params, state, images, weight_B > 0, KEY, probes)
         return -weight_B @ jax.nn.log_softmax(logits_BxK)[np.arange(batch), labels]
 
-    assert function.own
+    assert function.per_example
     grads, told = jax.grad(loss, (0, 1))(params, function.probes(batch), weight_B)
     (square, *own) = sum(jax.tree.leaves(told))
     square += sum(float((leaf**2).sum()) for leaf in pure.untold(told, grads))
@@ -336,7 +336,7 @@ def test_layers_tell_the_norms_of_their_gradients(hidden: tuple[int, ...], batch
 @pytest.mark.parametrize('fields', [{'batch_norm': True}, {'name': 'cnn', 'channels': (3,)}, {'name': own('Own')}])
 def test_other_models_do_not_tell_each_example_s_gradient(fields: dict[str, Any]) -> None:
     function = define(fields.pop('name', 'mlp'), **fields)
-    assert not function.own
+    assert not function.per_example
     if not function.probes(3):
         return
     params, _ = weights(function)

@@ -193,7 +193,7 @@ def test_the_noise_scale_is_estimated_from_the_parts_of_a_batch(batch_size: int,
     """From single examples, from two halves where the layers do not tell these, or from the parts of an accumulated
     batch; by hand from the gradients of single examples."""
     function, split = mlp()
-    state = run((function._replace(own=own), split), batch_size, 1, physical=physical, noise=True)
+    state = run((function._replace(per_example=own), split), batch_size, 1, physical=physical, noise=True)
     slopes_BxP = slopes()[:batch_size]
     number, size = step.parts(batch_size, physical, 0)
     cut = size if number > 1 else 1 if own else -(-batch_size // 2)
@@ -212,7 +212,7 @@ def test_measuring_the_noise_scale_changes_no_update_beyond_rounding() -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain.params, noisy.params)
     assert (plain.sums.measured, noisy.sums.measured) == (0, 3)
     function, split = mlp()
-    halved = run((function._replace(own=False), split), 4, 3, noise=True)
+    halved = run((function._replace(per_example=False), split), 4, 3, noise=True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), plain.params, halved.params)
     assert halved.sums.measured == 1  # of small batches every eighth is halved
 
@@ -220,7 +220,7 @@ def test_measuring_the_noise_scale_changes_no_update_beyond_rounding() -> None:
 def test_a_cohort_chooses_together_whether_a_batch_is_halved() -> None:
     """A choice that each run made for itself would be computed both ways under `vmap`."""
     function, split = mlp()
-    function = function._replace(own=False)
+    function = function._replace(per_example=False)
     one = lambda *of_run: step.segment(function, SGD, 4, (1, 4), True, split, window(0, 3), *of_run)  # noqa: E731
     state = init(function, SGD, 0)
     arguments = jax.tree.map(lambda leaf: np.stack([leaf] * 2), (order(), inputs(), state))
