@@ -1,11 +1,12 @@
-"""How fast are updates and evaluations, beside a careful PyTorch loop on the same machine?
+"""How fast are updates and evaluations, beside other libraries on the same machine?
 
     python -m pip install -e '.[bench]' && python benchmarks/throughput.py
+    python benchmarks/throughput.py --beside=PyTorch,DataLoader,Lightning,Keras --batch_sizes=64 --cohort_sizes=1
 
-Both sides train the study's MLP (784-1024-1024-10, float32, SGD) on MNIST held in memory. Two worker processes, one a
-library, work in turn and never at once; each measurement of one is followed by the other's, `--rounds` times, and the
-ratio is taken within a round, so that what the machine does besides hits both. Compilation and warm-up are apart.
-PyTorch trains a cohort's runs one after the other: that is what a loop over seeds does. Times are per run.
+All train the study's MLP (784-1024-1024-10, float32, SGD) on MNIST; `benchmarks/loops.py` says how. Worker processes,
+one a library, work in turn and never at once; each measurement of one is followed by the others', `--rounds` times, and
+the ratio is taken within a round, so that what the machine does besides hits all. Compilation and warm-up are apart.
+Times are per run.
 """
 
 import dataclasses
@@ -16,26 +17,25 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
+from loops import LOOPS, Loop, Task
 
 BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['1', '2', '4', '8', '64', '256', '1024'], 'batch sizes')
 COHORT_SIZES = flags.DEFINE_list('cohort_sizes', ['1', '3', '10'], 'runs in a cohort')
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'alternations', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 0.5, 'length of one measurement', lower_bound=0.01)
 OUT = flags.DEFINE_string('out', None, 'also write the measurements to this JSON file')
-WORKER = flags.DEFINE_enum('worker', None, ['bsgap', 'torch'], 'used by the benchmark itself')
+BESIDE = flags.DEFINE_list('beside', ['PyTorch'], f'what to compare with: {", ".join(LOOPS)}')
+WORKER = flags.DEFINE_string('worker', None, 'used by the benchmark itself')
 
 # A multiplication and an addition each, per example and weight: forward; backward to the weights; backward to the
 # inputs of the second and third layer.
 WEIGHTS = 784 * 1024 + 1024 * 1024 + 1024 * 10
 EVALUATION_FLOP = 2 * WEIGHTS
 UPDATE_FLOP = 2 * EVALUATION_FLOP + 2 * (1024 * 1024 + 1024 * 10)
-
-Task = Callable[[int], float]  # makes so many repetitions, returns the seconds they took
 
 
 def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
@@ -107,90 +107,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     return update
 
 
-def torch_worker(what: str, batch_size: int, runs: int) -> Task:
-    """The loop of a careful user of PyTorch: tensors in memory, no data loader, a multi-tensor optimizer step."""
-    import torch
-    import torch.nn.functional as F  # noqa: N812
-
-    from bsgap import config, data
-
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    torch.backends.cuda.matmul.allow_tf32 = False
-
-    def wait() -> None:
-        if device == 'cuda':
-            torch.cuda.synchronize()
-
-    if what == 'product':
-        x = torch.randn(2048, 2048, device=device)
-
-        def multiply(repetitions: int) -> float:
-            began = time.perf_counter()
-            for _ in range(repetitions):
-                x @ x
-            wait()
-            return time.perf_counter() - began
-
-        return multiply
-
-    study = config.resolve(config.default())
-    (dataset,) = data.load(study.data, [study.recipes[0].training_set]).values()
-    splits = {
-        name: (
-            ((torch.tensor(split.images_NxHxWxC).float() / 255 - 0.1307) / 0.3081).flatten(1).to(device),
-            torch.tensor(split.labels_N).long().to(device),
-        )
-        for name, split in dataset.splits.items()
-    }
-    models = [
-        torch.nn.Sequential(
-            torch.nn.Linear(784, 1024),
-            torch.nn.ReLU(),
-            torch.nn.Linear(1024, 1024),
-            torch.nn.ReLU(),
-            torch.nn.Linear(1024, 10),
-        ).to(device)
-        for _ in range(runs)
-    ]
-    optimizers = [torch.optim.SGD(model.parameters(), lr=0.01, foreach=True) for model in models]
-    if what == 'evaluation':
-
-        def evaluate(repetitions: int) -> float:
-            began = time.perf_counter()
-            with torch.no_grad():
-                for _ in range(repetitions):
-                    for model in models:
-                        for images, labels in splits.values():
-                            loss = correct = torch.zeros((), device=device)
-                            for x, y in zip(images.split(2000), labels.split(2000), strict=True):
-                                logits = model(x)
-                                loss = loss + F.cross_entropy(logits, y, reduction='sum')
-                                correct = correct + (logits.argmax(1) == y).sum()
-                            (loss / len(labels)).item(), (correct / len(labels)).item()
-            return time.perf_counter() - began
-
-        return evaluate
-
-    images, labels = splits['train']
-
-    def update(repetitions: int) -> float:
-        wait()
-        began = time.perf_counter()
-        for model, optimizer in zip(models, optimizers, strict=True):
-            order = torch.randperm(len(labels), device=device)
-            for i in range(repetitions):
-                start = i * batch_size % (len(labels) - batch_size + 1)
-                index = order[start : start + batch_size]
-                optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(model(images[index]), labels[index]).backward()
-                optimizer.step()
-        wait()
-        return time.perf_counter() - began
-
-    return update
-
-
-def serve(worker: Callable[[str, int, int], Task]) -> None:
+def serve(worker: Loop) -> None:
     """Reads measurements that are wanted from standard input, and answers with seconds a repetition."""
     tasks: dict[tuple[str, int, int], tuple[Task, int]] = {}
     for line in sys.stdin:
@@ -227,9 +144,9 @@ def start(name: str) -> Worker:
 
 def main(_: list[str]) -> None:
     if WORKER.value:
-        serve({'bsgap': bsgap_worker, 'torch': torch_worker}[WORKER.value])
+        serve({'bsgap': bsgap_worker, **LOOPS}[WORKER.value])
         return
-    workers = {name: start(name) for name in ('bsgap', 'torch')}
+    workers = {name: start(name) for name in ('bsgap', *BESIDE.value)}
 
     def compare(what: str, batch_size: int = 0, runs: int = 1) -> dict[str, list[float]]:
         key = (what, batch_size, runs)
@@ -241,32 +158,33 @@ def main(_: list[str]) -> None:
                 times[name].append(worker.measure(*key) / runs)
         return times
 
-    products = compare('product')
-    peak = max(2 * 2048**3 / min(times) for times in products.values())
-    print(f'{describe()}\n{ROUNDS.value} rounds; median [min – max] of the rounds; ratio = PyTorch time / bsgap time')
+    product = workers['bsgap']
+    product.measure('product', 0, 1)
+    peak = 2 * 2048**3 / min(product.measure('product', 0, 1) for _ in range(ROUNDS.value))
+    print(f'{describe()}\n{ROUNDS.value} rounds; median [min – max] of the rounds; ratio = its time / bsgap time')
     print(f'measured matrix-product rate (2048 × 2048 × 2048, float32): {peak / 1e9:,.0f} GFLOP/s\n')
-    print('| what | runs | bsgap ms | PyTorch ms | ratio | examples/s | share of the product rate |')
-    print('|---|--:|--:|--:|--:|--:|--:|')
-    cases = [('evaluation', 0, int(runs)) for runs in COHORT_SIZES.value]
+    print('| what | runs | bsgap ms | examples/s | share of the product rate | beside | its ms | ratio |')
+    print('|---|--:|--:|--:|--:|---|--:|--:|')
+    cases = [('evaluation', 0, int(runs)) for runs in COHORT_SIZES.value if set(BESIDE.value) <= {'PyTorch'}]
     cases += [('update', int(size), int(runs)) for size in BATCH_SIZES.value for runs in COHORT_SIZES.value]
     measured = []
     for what, batch_size, runs in cases:
         times = compare(what, batch_size, runs)
         measured.append({'what': what, 'batch_size': batch_size, 'runs': runs, **times})
-        examples = batch_size or 70000
-        rate = [examples / seconds for seconds in times['bsgap']]
+        rate = statistics.median((batch_size or 70000) / seconds for seconds in times['bsgap'])
         flop = UPDATE_FLOP if batch_size else EVALUATION_FLOP
-        ratios = [torch / bsgap for torch, bsgap in zip(times['torch'], times['bsgap'], strict=True)]
         name = f'update, batch {batch_size}' if batch_size else 'evaluation of 70,000'
-        print(
-            f'| {name} | {runs} | {spread(times["bsgap"], 1e3)} | {spread(times["torch"], 1e3)} | {spread(ratios)} |'
-            f' {statistics.median(rate):,.0f} | {statistics.median(rate) * flop / peak:.0%} |',
-            flush=True,
-        )
+        own = f'| {name} | {runs} | {spread(times["bsgap"], 1e3)} | {rate:,.0f} | {rate * flop / peak:.0%} |'
+        for beside in BESIDE.value:
+            print(f'{own} {beside} | {spread(times[beside], 1e3)} | {spread(ratios(times, beside))} |', flush=True)
     sweep(measured)
     if OUT.value:
         content = {'machine': describe(), 'product_flops': peak, 'measured': measured}
         Path(OUT.value).write_text(json.dumps(content, indent=1))
+
+
+def ratios(times: dict[str, list[float]], beside: str) -> list[float]:
+    return [its / own for its, own in zip(times[beside], times['bsgap'], strict=True)]
 
 
 def sweep(measured: list[dict[str, Any]]) -> None:
@@ -274,14 +192,15 @@ def sweep(measured: list[dict[str, Any]]) -> None:
     for runs in sorted({case['runs'] for case in measured}):
         cases = {case['batch_size']: case for case in measured if case['runs'] == runs}
         if {0, 64, 256, 1024} <= set(cases):
-            ratios = []
-            for i in range(ROUNDS.value):
-                seconds = {
-                    name: sum(-(-60000 // size) * cases[size][name][i] + cases[0][name][i] for size in (64, 256, 1024))
-                    for name in ('bsgap', 'torch')
-                }
-                ratios.append(seconds['torch'] / seconds['bsgap'])
-            print(f'\nwhole sweep (64, 256, 1024) with evaluation, {runs} runs each: ratio {spread(ratios)}')
+            seconds = {
+                name: [
+                    sum(-(-60000 // size) * cases[size][name][i] + cases[0][name][i] for size in (64, 256, 1024))
+                    for i in range(ROUNDS.value)
+                ]
+                for name in ('bsgap', 'PyTorch')
+            }
+            ratio = spread(ratios(seconds, 'PyTorch'))
+            print(f'\nwhole sweep (64, 256, 1024) with evaluation, {runs} runs each: ratio {ratio}')
 
 
 def spread(values: list[float], scale: float = 1.0) -> str:
@@ -297,7 +216,8 @@ def short(value: float) -> str:
 def describe() -> str:
     from importlib.metadata import version
 
-    versions = ', '.join(f'{package} {version(package)}' for package in ('jax', 'flax', 'optax', 'torch'))
+    packages = ['jax', 'flax', 'optax', 'torch', *({'lightning', 'keras'} & {name.lower() for name in BESIDE.value})]
+    versions = ', '.join(f'{package} {version(package)}' for package in packages)
     return f'{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}'
 
 
