@@ -108,6 +108,7 @@ STUDY_FIELDS: Mapping[str, Field] = {
     # How it is computed.
     'max_physical_batch': Field(4096, count),  # a larger batch is accumulated from equal parts of at most this size
     'precision': Field('float32', one_of(('float32', 'tensorfloat32', 'bfloat16'))),  # of matrix products
+    'deterministic': Field(True, boolean),  # on a GPU: by kernels that give the same bits each time
     'run_axis': Field('auto', one_of(('auto', 'vmap', 'map'))),  # a cohort's runs side by side (vmap) or in turn (map)
     'max_parallel_runs': Field(0, count_or_0),  # trained side by side on a device; 0: as many as its memory holds
     'segment_seconds': Field(1.0, above_0),  # how long the compiled program works between two looks at the clock
@@ -129,7 +130,7 @@ SEARCH_FIELDS: Mapping[str, Field] = {
 # rounding at most. What a recipe is, its run.json says.
 FREE_FIELDS = (
     *('name', 'recipes', 'seeds', 'claims', 'variant', 'finding', 'figures', 'measurements', 'lines'),
-    *('run_axis', 'max_parallel_runs', 'segment_seconds', 'checkpoint_seconds', 'tensorboard'),
+    *('deterministic', 'run_axis', 'max_parallel_runs', 'segment_seconds', 'checkpoint_seconds', 'tensorboard'),
     *(f'search.{field}' for field in ('target', 'confirm_seeds')),
 )
 

@@ -63,6 +63,7 @@ class Study:
     lines: tuple[tuple[str, str], ...]
     max_physical_batch: int
     precision: str
+    deterministic: bool
     run_axis: Literal['auto', 'vmap', 'map']
     max_parallel_runs: int
     segment_seconds: float

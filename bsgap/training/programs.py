@@ -18,6 +18,8 @@ from bsgap.training.watcher import Watcher
 
 IN_TURN_RUNS = 8  # of a cohort on a CPU: more gain nothing there, and a signal waits for a cohort's evaluation
 IN_TURN_EXAMPLES = 2**18  # likewise, in one update of a cohort
+# For a GPU's compiler: no kernel whose sums have no fixed order, and none picked by timing, which could pick another.
+DETERMINISTIC = {'xla_gpu_deterministic_ops': True}
 TIMED_CALLS, TIMED_SECONDS = 5, 0.2  # of `Programs.seconds_per_update`
 
 Item = TypeVar('Item')
@@ -37,6 +39,7 @@ class Programs:
         self._splits = {key: jax.tree.map(self._put, dataset.splits) for key, dataset in datasets.items()}
         self._max_physical_batch = study.max_physical_batch
         self.run_axis = run_axis(study)
+        self._options = DETERMINISTIC if study.deterministic and device.platform == 'gpu' else None
         self._models: dict[Any, models.Model] = {}
         self._states: dict[Any, State] = {}
         self._compiled: dict[Any, Any] = {}
@@ -189,7 +192,7 @@ class Programs:
             name = f'{what}, {runs} run{"s"[: runs > 1]}'
             self._watcher.compiling(name)
             began = time.perf_counter()
-            self._compiled[key] = jitted.lower(*arguments).compile()
+            self._compiled[key] = jitted.lower(*arguments).compile(self._options)
             self._watcher.compiled(name, time.perf_counter() - began)
         return self._compiled[key]
 

@@ -87,7 +87,7 @@ def test_every_field_is_read_somewhere() -> None:
     alone = {
         'name': 'x', 'dataset': 'idx:x', 'subset': 9, 'validation': 0.5, 'data_seed': 5, 'mean': (0.5,), 'std': (0.5,),
         'hidden': (3,), 'epochs': 9, 'seeds': 9, 'max_physical_batch': 99, 'precision': 'bfloat16',
-        'run_axis': 'vmap', 'segment_seconds': 9.0, 'checkpoint_seconds': 9.0, 'batch_size': 9,
+        'deterministic': False, 'run_axis': 'vmap', 'segment_seconds': 9.0, 'checkpoint_seconds': 9.0, 'batch_size': 9,
         'learning_rate': 9.0, 'momentum': 0.5, 'weight_decay': 9.0, 'label_noise': 0.5, 'label_smoothing': 0.5,
         'model': 'cnn', 'channels': (3,), 'batch_norm': True, 'ghost_batch': 9, 'model_arguments': {'a': 1},
         'optimizer': 'adam', 'nesterov': True, 'beta1': 0.5, 'beta2': 0.5, 'clip': 9.0, 'evaluate_epochs': 0.5,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import final_leaves, tiny
@@ -16,7 +17,7 @@ from trainings import programs_of, runs_of, train
 from bsgap import config, data
 from bsgap.errors import UserError
 from bsgap.training import programs, step
-from bsgap.training.programs import Programs
+from bsgap.training.programs import DETERMINISTIC, Programs
 from bsgap.training.watcher import Watcher
 
 
@@ -114,6 +115,14 @@ def test_precision_is_the_one_that_is_stated(tmp_path: Path, monkeypatch: pytest
     assert len(float32) == 1
     assert 'HIGHEST' in str(float32)
     assert 'HIGHEST' not in str(bfloat16)
+
+
+def test_the_compiler_knows_how_to_be_deterministic() -> None:
+    """It refuses an option that it doesn't know; what this one does, a GPU alone can show (benchmarks/gpu.py)."""
+    lowered = jax.jit(jnp.cumsum).lower(jnp.ones(3))
+    assert lowered.compile(DETERMINISTIC)(jnp.ones(3)).tolist() == [1, 2, 3]
+    with pytest.raises(jax.errors.JaxRuntimeError, match='No such compile option'):
+        lowered.compile({f'{option}s': value for option, value in DETERMINISTIC.items()})
 
 
 def test_a_program_has_no_collectives() -> None:
