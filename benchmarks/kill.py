@@ -115,6 +115,15 @@ def rows_that_differ(workdir: Path, whole: Path) -> int:
     )
 
 
+def values_that_differ(found: dict[str, dict[str, np.ndarray]], expected: dict[str, dict[str, np.ndarray]]) -> int:
+    """How many values of the runs' last checkpoints are not those that are expected."""
+    return sum(
+        int((leaf != found.get(run, {}).get(name, np.nan)).sum())
+        for run, leaves in expected.items()
+        for name, leaf in leaves.items()
+    )
+
+
 def finish(processes: list[subprocess.Popen[str]]) -> list[int]:
     """Waits for the end of processes, and returns their exit codes."""
     for process in processes:
@@ -166,12 +175,7 @@ def kill(kills: int, processes: int, room: Path, rng: random.Random) -> Toll:
         if hit.done or killed == kills:
             if not hit.done and any(codes := finish(start(workdir, processes))):
                 raise RuntimeError(f'started again, the study ended with {codes}')
-            found = final_leaves(workdir)
-            values += sum(
-                int((leaf != found.get(run, {}).get(name, np.nan)).sum())
-                for run, leaves in expected.items()
-                for name, leaf in leaves.items()
-            )
+            values += values_that_differ(final_leaves(workdir), expected)
             lost += sum(len(r) for r in rows(whole).values()) - sum(len(r) for r in rows(workdir).values())
             studies += 1
             shutil.rmtree(workdir)

@@ -6,13 +6,12 @@
 All train the study's MLP (784-1024-1024-10, float32, SGD) on MNIST; `benchmarks/loops.py` says how. Worker processes,
 one a library, work in turn and never at once; each measurement of one is followed by the others', `--rounds` times, and
 the ratio is taken within a round, so that what the machine does besides hits all. Compilation and warm-up are apart.
-Times are per run.
+Times are per run. What a library can't do here is told, and the others go on without it.
 """
 
 import dataclasses
 import json
-import os
-import platform
+import math
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,9 @@ from typing import Any
 
 from absl import app, flags
 from loops import LOOPS, Loop, Task
+from told import machine, short, spread
+
+from bsgap.files import write_json
 
 BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['1', '2', '4', '8', '64', '256', '1024'], 'batch sizes')
 COHORT_SIZES = flags.DEFINE_list('cohort_sizes', ['1', '3', '10'], 'runs in a cohort')
@@ -29,7 +31,12 @@ ROUNDS = flags.DEFINE_integer('rounds', 5, 'alternations', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 0.5, 'length of one measurement', lower_bound=0.01)
 OUT = flags.DEFINE_string('out', None, 'also write the measurements to this JSON file')
 BESIDE = flags.DEFINE_list('beside', ['PyTorch'], f'what to compare with: {", ".join(LOOPS)}')
+BESIDE_RUNS = flags.DEFINE_integer('beside_runs', 0, 'how many runs they train in turn; 0: as many as bsgap')
+EVALUATION = flags.DEFINE_bool('evaluation', True, 'also time the evaluation, where all of them have one')
+PRODUCT = flags.DEFINE_integer('product', 2048, 'size of the matrices whose product is timed', lower_bound=1)
 WORKER = flags.DEFINE_string('worker', None, 'used by the benchmark itself')
+
+EVALUATED = {'PyTorch', 'torch.compile', 'CUDA graph'}  # those that also have a loop for it
 
 # A multiplication and an addition each, per example and weight: forward; backward to the weights; backward to the
 # inputs of the second and third layer.
@@ -52,8 +59,7 @@ def bsgap_worker(what: str, batch_size: int, runs: int) -> Task:
     jax.config.update('jax_default_matmul_precision', 'float32')
 
     if what == 'product':
-        n = 2048
-        x = jax.random.normal(jax.random.key(0), (n, n))
+        x = jax.random.normal(jax.random.key(0), (batch_size, batch_size))
         product = jax.jit(lambda x: x @ x)
         product(x).block_until_ready()
 
@@ -138,10 +144,10 @@ def products(batch_size: int) -> Task:
 
 
 def serve(worker: Loop) -> None:
-    """Reads measurements that are wanted from standard input, and answers with seconds a repetition."""
+    """Reads measurements that are wanted from standard input, and answers with seconds a repetition, or what failed."""
     tasks: dict[tuple[str, int, int], tuple[Task, int]] = {}
-    for line in sys.stdin:
-        key = tuple(json.loads(line))
+
+    def measure(*key: Any) -> float:
         if key not in tasks:
             tasks.clear()  # one case at a time in memory
             task = worker(*key)
@@ -151,7 +157,19 @@ def serve(worker: Loop) -> None:
                 repetitions *= 2
             tasks[key] = task, max(1, round(repetitions * SECONDS.value / seconds))
         task, repetitions = tasks[key]
-        print(json.dumps(task(repetitions) / repetitions), flush=True)
+        return task(repetitions) / repetitions
+
+    for line in sys.stdin:
+        try:
+            answer: float | str = measure(*json.loads(line))
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            answer = ': '.join([type(error).__name__, *lines[:1]])
+        print(json.dumps(answer), flush=True)
+
+
+class WorkerError(Exception):
+    """What a library could not do."""
 
 
 @dataclasses.dataclass
@@ -163,8 +181,14 @@ class Worker:
     def measure(self, *key: str | int) -> float:
         assert self.process.stdin
         assert self.process.stdout
-        print(json.dumps(key), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        try:
+            print(json.dumps(key), file=self.process.stdin, flush=True)
+            answer = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as error:
+            raise WorkerError(f'its process ended with {self.process.wait()}') from error
+        if isinstance(answer, str):
+            raise WorkerError(answer)
+        return answer
 
 
 def start(name: str) -> Worker:
@@ -178,15 +202,20 @@ def main(_: list[str]) -> None:
         return
     workers = {name: start(name) for name in ('bsgap', *BESIDE.value)}
 
-    def compare(what: str, batch_size: int = 0, runs: int = 1) -> dict[str, list[float]]:
-        key = (what, batch_size, runs)
-        for worker in workers.values():
-            worker.measure(*key)
-        times: dict[str, list[float]] = {name: [] for name in workers}
+    def compare(what: str, batch_size: int, runs: int) -> tuple[dict[str, list[float]], dict[str, str]]:
+        """Seconds for each run, a round each, and what failed."""
+        of = {name: runs if name == 'bsgap' else BESIDE_RUNS.value or runs for name in workers}
+        times, failed = dict[str, list[float]](), dict[str, str]()
+        for name, worker in workers.items():
+            try:
+                worker.measure(what, batch_size, of[name])
+                times[name] = []
+            except WorkerError as error:
+                failed[name] = str(error)
         for _ in range(ROUNDS.value):
-            for name, worker in workers.items():
-                times[name].append(worker.measure(*key) / runs)
-        return times
+            for name in times:
+                times[name].append(workers[name].measure(what, batch_size, of[name]) / of[name])
+        return times, failed
 
     def alone(batch_size: int) -> str:
         """The median time of an update's products."""
@@ -196,29 +225,37 @@ def main(_: list[str]) -> None:
         times = [workers['bsgap'].measure('products', batch_size, 1) for _ in range(ROUNDS.value)]
         return short(1e3 * statistics.median(times))
 
-    product = workers['bsgap']
-    product.measure('product', 0, 1)
-    peak = 2 * 2048**3 / min(product.measure('product', 0, 1) for _ in range(ROUNDS.value))
+    n, product = PRODUCT.value, workers['bsgap']
+    product.measure('product', n, 1)
+    peak = 2 * n**3 / min(product.measure('product', n, 1) for _ in range(ROUNDS.value))
     print(f'{describe()}\n{ROUNDS.value} rounds; median [min – max] of the rounds; ratio = its time / bsgap time')
-    print(f'measured matrix-product rate (2048 × 2048 × 2048, float32): {peak / 1e9:,.0f} GFLOP/s\n')
+    print(f'measured matrix-product rate ({n} × {n} × {n}, float32): {peak / 1e9:,.0f} GFLOP/s\n')
     print('| what | runs | bsgap ms | its products alone | share of the product rate | beside | its ms | ratio |')
     print('|---|--:|--:|--:|--:|---|--:|--:|')
-    cases = [('evaluation', 0, int(runs)) for runs in COHORT_SIZES.value if set(BESIDE.value) <= {'PyTorch'}]
+    evaluated = EVALUATION.value and set(BESIDE.value) <= EVALUATED
+    cases = [('evaluation', 0, int(runs)) for runs in COHORT_SIZES.value if evaluated]
     cases += [('update', int(size), int(runs)) for size in BATCH_SIZES.value for runs in COHORT_SIZES.value]
-    measured = []
+    measured = list[dict[str, Any]]()
     for what, batch_size, runs in cases:
-        times = compare(what, batch_size, runs)
-        measured.append({'what': what, 'batch_size': batch_size, 'runs': runs, **times})
-        rate = statistics.median((batch_size or 70000) / seconds for seconds in times['bsgap'])
-        flop = UPDATE_FLOP if batch_size else EVALUATION_FLOP
+        times, failed = compare(what, batch_size, runs)
+        rate = statistics.median((batch_size or 70000) / seconds for seconds in times.get('bsgap', [math.nan]))
+        share = rate * (UPDATE_FLOP if batch_size else EVALUATION_FLOP) / peak
+        about = {'what': what, 'batch_size': batch_size, 'runs': runs, 'examples_per_second': rate, 'share': share}
+        measured.append({**about, 'failed': failed, **times})
         name = f'update, batch {batch_size}' if batch_size else 'evaluation of 70,000'
-        own = f'| {name} | {runs} | {spread(times["bsgap"], 1e3)} | {alone(batch_size)} | {rate * flop / peak:.0%} |'
-        for beside in BESIDE.value:
-            print(f'{own} {beside} | {spread(times[beside], 1e3)} | {spread(ratios(times, beside))} |', flush=True)
+        own = f'| {name} | {runs} | {milliseconds(times, "bsgap")} | {alone(batch_size)} | {share:.0%} |'
+        for beside in BESIDE.value or ['–']:
+            both = {'bsgap', beside} <= set(times)
+            ratio = spread(ratios(times, beside)) if both else failed.get(beside, failed.get('bsgap', '–'))
+            print(f'{own} {beside} | {milliseconds(times, beside)} | {ratio} |', flush=True)
+        if OUT.value:  # after each case, so that whoever ends this has what was measured
+            content = {'machine': describe(), 'product_flops': peak, 'cases': len(cases), 'measured': measured}
+            write_json(Path(OUT.value), content)
     sweep(measured)
-    if OUT.value:
-        content = {'machine': describe(), 'product_flops': peak, 'measured': measured}
-        Path(OUT.value).write_text(json.dumps(content, indent=1))
+
+
+def milliseconds(times: dict[str, list[float]], name: str) -> str:
+    return spread(times[name], 1e3) if name in times else '–'
 
 
 def ratios(times: dict[str, list[float]], beside: str) -> list[float]:
@@ -229,34 +266,22 @@ def sweep(measured: list[dict[str, Any]]) -> None:
     """The main study's epoch, put together from the rounds: batch sizes 64, 256 and 1024, each evaluated in full."""
     for runs in sorted({case['runs'] for case in measured}):
         cases = {case['batch_size']: case for case in measured if case['runs'] == runs}
-        if {0, 64, 256, 1024} <= set(cases):
+        for beside in BESIDE.value:
+            if not all({'bsgap', beside} <= set(cases.get(size, {})) for size in (0, 64, 256, 1024)):
+                continue
             seconds = {
                 name: [
                     sum(-(-60000 // size) * cases[size][name][i] + cases[0][name][i] for size in (64, 256, 1024))
                     for i in range(ROUNDS.value)
                 ]
-                for name in ('bsgap', 'PyTorch')
+                for name in ('bsgap', beside)
             }
-            ratio = spread(ratios(seconds, 'PyTorch'))
-            print(f'\nwhole sweep (64, 256, 1024) with evaluation, {runs} runs each: ratio {ratio}')
-
-
-def spread(values: list[float], scale: float = 1.0) -> str:
-    low, middle, high = (short(scale * f(values)) for f in (min, statistics.median, max))
-    return f'{middle} [{low} – {high}]'
-
-
-def short(value: float) -> str:
-    """Three digits, without an exponent."""
-    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+            ratio = spread(ratios(seconds, beside))
+            print(f'\nwhole sweep (64, 256, 1024) with evaluation, {runs} runs each, beside {beside}: ratio {ratio}')
 
 
 def describe() -> str:
-    from importlib.metadata import version
-
-    packages = ['jax', 'flax', 'optax', 'torch', *({'lightning', 'keras'} & {name.lower() for name in BESIDE.value})]
-    versions = ', '.join(f'{package} {version(package)}' for package in packages)
-    return f'{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}'
+    return machine('jax', 'flax', 'optax', 'torch', *({'lightning', 'keras'} & {name.lower() for name in BESIDE.value}))
 
 
 if __name__ == '__main__':
