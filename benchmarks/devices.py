@@ -16,7 +16,6 @@ import concurrent.futures
 import functools
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -27,6 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
+from told import machine, spread
+
+from bsgap.files import write_json
 
 DEVICES = flags.DEFINE_list('devices', ['1', '2', '4'], 'numbers of devices')
 RUNS = flags.DEFINE_list('runs', ['1', '3', '4', '10'], 'numbers of runs')
@@ -34,6 +36,7 @@ WAYS = flags.DEFINE_list('ways', ['cohorts', 'axis'], 'ways')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'batch size')
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'alternations', lower_bound=1)
 PLOT = flags.DEFINE_string('plot', None, 'also draw the figure into this file')
+OUT = flags.DEFINE_string('out', None, 'also write the measurements to this JSON file')
 WORKER = flags.DEFINE_bool('worker', False, 'used by the benchmark itself')
 
 Epoch = Callable[[], Any]  # makes one epoch of all runs
@@ -50,7 +53,7 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     from bsgap.launch.share import deal_out
     from bsgap.training import memory, step
     from bsgap.training.programs import Programs, inputs, run_axis
-    from bsgap.training.runs import Goal, cross
+    from bsgap.training.runs import Run, cross
     from bsgap.training.watcher import Watcher
 
     settings = config.default()
@@ -59,17 +62,17 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     made = config.resolve(settings)
     (recipe,) = made.recipes
     datasets = data.load(made.data, [recipe.training_set])
-    goals = [Goal(run, run.updates) for run in cross(made, {recipe.training_set: 6000})]
+    planned = cross(made, {recipe.training_set: 6000})
     devices = jax.devices()
-    window = step.Window(np.int32(0), np.int32(goals[0].run.updates))
+    window = step.Window(np.int32(0), np.int32(planned[0].updates))
     axis = run_axis(made)
 
-    def stacked(share: list[Goal]) -> step.Inputs:
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *[inputs(goal.run, 0) for goal in share])
+    def stacked(share: list[Run]) -> step.Inputs:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *[inputs(run, 0) for run in share])
 
     if way == 'cohorts':
         epochs, needs = list[Epoch](), 0
-        for device, share in zip(devices, deal_out(goals, len(devices), axis == 'vmap'), strict=True):
+        for device, share in zip(devices, deal_out(planned, len(devices), axis == 'vmap'), strict=True):
             if share:
                 programs = Programs(made, datasets, Watcher(), device)
                 needs = max(needs, memory.needed(programs, share))
@@ -84,9 +87,9 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
         return cohorts_epoch, needs
 
     programs = Programs(made, datasets, Watcher(), devices[0])
-    padded = [goals[i % runs] for i in range(-(-runs // len(devices)) * len(devices))]
+    padded = [planned[i % runs] for i in range(-(-runs // len(devices)) * len(devices))]
     mesh = jax.make_mesh((len(devices),), ('runs',), axis_types=(AxisType.Auto,))
-    run = goals[0].run
+    run = planned[0]
     one = functools.partial(step.segment, programs.model(recipe), recipe.kind, BATCH_SIZE.value, (1, BATCH_SIZE.value))
 
     def local(train_split: Any, *of_runs: Any) -> Any:
@@ -95,7 +98,7 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(P(), P('runs'), P('runs'), P('runs')), out_specs=P('runs'))
     program = jax.jit(sharded)
     everywhere, by_run = NamedSharding(mesh, P()), NamedSharding(mesh, P('runs'))
-    seeds = [goal.run.seed for goal in padded]
+    seeds = [run.seed for run in padded]
 
     def begin() -> Any:
         of_runs = programs.order(run, seeds, 0), stacked(padded), programs.init(run, seeds)
@@ -111,7 +114,7 @@ def of_device(programs: Any, cohorts: list[list[Any]], window: Any, stacked: Cal
     import jax
 
     for cohort in cohorts:
-        run, seeds = cohort[0].run, [goal.run.seed for goal in cohort]
+        run, seeds = cohort[0], [run.seed for run in cohort]
         state_R, order_RxN = programs.init(run, seeds), programs.order(run, seeds, 0)
         jax.block_until_ready(programs.segment(run, BATCH_SIZE.value, window, order_RxN, stacked(cohort), state_R)())
 
@@ -175,7 +178,12 @@ def main(_: list[str]) -> None:
                     times[worker].append(seconds / runs)
                     memory[worker] = [needs, peak]
             rows += [(runs, way, worker, times[worker], times[min(workers)], *memory[worker]) for worker in workers]
-    print(f'{kind}; {describe()}; batch size {BATCH_SIZE.value}, {ROUNDS.value} rounds; median [min – max]\n')
+            if OUT.value:  # after each case, so that whoever ends this has what was measured
+                write_json(Path(OUT.value), rows)
+            if PLOT.value:
+                draw(rows, Path(PLOT.value), f'{kind}, batch size {BATCH_SIZE.value}')
+    about = f'batch size {BATCH_SIZE.value}, {ROUNDS.value} rounds; median [min – max]'
+    print(f'{kind}; {machine("jax", "flax", "optax")}; {about}\n')
     print('| runs | way | devices | s a run-epoch | speed-up | MiB a device needs | MiB of the process |')
     print('|--:|---|--:|--:|--:|--:|--:|')
     for runs, way, devices, times_, base, needs, peak in rows:
@@ -183,8 +191,6 @@ def main(_: list[str]) -> None:
         needed = f'{needs / 2**20:,.0f}' if needs else '–'
         cells = f'{spread(times_)} | {spread(ratios)} | {needed} | {peak / 2**20:,.0f}'
         print(f'| {runs} | {way} | {devices} | {cells} |')
-    if PLOT.value:
-        draw(rows, Path(PLOT.value), f'{kind}, batch size {BATCH_SIZE.value}')
 
 
 def draw(rows: list[Any], path: Path, title: str) -> None:
@@ -212,18 +218,7 @@ def draw(rows: list[Any], path: Path, title: str) -> None:
         axes.legend(fontsize=7, frameon=False)
         axes.spines[['top', 'right']].set_visible(False)
     figure.savefig(path, dpi=110)
-
-
-def spread(values: list[float]) -> str:
-    low, middle, high = (f(values) for f in (min, statistics.median, max))
-    return f'{middle:.3g} [{low:.3g} – {high:.3g}]'
-
-
-def describe() -> str:
-    from importlib.metadata import version
-
-    versions = ', '.join(f'{package} {version(package)}' for package in ('jax', 'flax', 'optax'))
-    return f'{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}'
+    plt.close(figure)
 
 
 if __name__ == '__main__':

@@ -1,154 +1,127 @@
-"""Runs of a search, made by hand, where the right answer is known."""
+"""Answers of a search, made by hand: what `bsgap.analysis.answer.find` gives, for tests of words and figures."""
 
-import functools
-import itertools
-import json
-import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
-from unittest import mock
 
-import numpy as np
-
-from bsgap.analysis import answer as answers
-from bsgap.analysis import scaling
-from bsgap.report.answer_words import HEADINGS, add_words, paragraph, table
-from bsgap.training.rows import Record
-
-N = 1_000_000
-GRID = (8, 32, 128)
-ENDS = {'epochs': {'8': 1600, '32': 400, '128': 100}, 'updates': dict.fromkeys(('8', '32', '128'), 200)}
-OFFSETS = (-0.001, 0.0, 0.001)  # of three seeds: mean ± 4.303 × 0.001/√3 = ± 0.00248
-HALF = 0.00248434
-FRESH = (3, 4, 5)  # seeds that the search has not seen
-MODEL = {
-    'model': 'mlp', 'hidden': [16], 'channels': [], 'batch_norm': False, 'ghost_batch': 0, 'model_arguments': {},
-    'optimizer': 'sgd',
-}  # fmt: skip
+Json = dict[str, Any]
+GRID = (8, 32, 128, 512)
+NOT_KNOWN = {'low': None, 'high': None}
 
 
-def record(
-    name: str,
-    seed: int,
-    rows: Sequence[Mapping[str, float]],
-    setting: tuple[int, float, int],
-    stopped: bool = False,
-    momentum: float = 0.0,
-) -> Record:
-    """A run of a batch size and a learning rate to an update; a row has its update and what was measured there."""
-    size, rate, updates = setting
-    fields = {**MODEL, 'batch_size': size, 'learning_rate': rate, 'momentum': momentum}
-    about = {
-        'name': f'{name}-seed{seed}', 'recipe': name, 'seed': seed, 'n': N, 'updates': updates, 'fields': fields,
+def estimate(value: float, half_width: float | None = None) -> Json:
+    if half_width is None:
+        return {'value': value, **NOT_KNOWN}
+    return {'value': value, 'low': value - half_width, 'high': value + half_width}
+
+
+def row(size: int, below: float = 0.0, verdict: str = 'best', **changes: Any) -> Json:
+    """A batch size's best setting after 2 epochs; `below` the best by so many points, ± half a point."""
+    half_width = 0.005 if changes.get('seeds', 6) > 1 else None
+    apart = half_width and {'best': 0.0, 'as good': 0.0003, 'worse': 0.004, 'undecided': 0.01}[verdict]
+    accuracy = estimate(0.97 - below / 100, half_width)
+    made: Json = {'batch_size': size, 'learning_rate': 0.1, 'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999}
+    made |= {'updates': 20_000 // size, 'examples': 20_000, 'seconds': 2 / size**0.5}
+    made |= {'validation_accuracy': accuracy, 'test_accuracy': accuracy, 'train_accuracy': estimate(0.99, half_width)}
+    made |= {'gap': estimate(0.02 + below / 100, half_width), 'verdict': verdict, 'seeds': 6}
+    made |= {'difference': estimate(-below / 100, apart)}
+    return {**made, 'seeds_needed': None, 'examples_needed': None, **changes}
+
+
+def fresh(role: str, size: int, below: float = 0.0, verdict: str | None = 'best', **changes: Any) -> Json:
+    """What six fresh seeds reach in a role; a verdict of None: none did."""
+    like = row(size, below, verdict or 'best')
+    kept = ('batch_size', 'learning_rate', 'updates', 'examples', 'seconds', 'test_accuracy', 'difference')
+    made = {'role': role, **{key: like[key] for key in kept}, 'seeds': 6, 'diverged': 0, 'verdict': verdict}
+    if verdict is None:
+        made |= {'test_accuracy': None, 'difference': None, 'seeds': 0, 'diverged': 6}
+    return {**made, **changes}
+
+
+def budget(*rows: Json, unit: str = 'epochs', amount: float = 2, **changes: Any) -> Json:
+    """A budget whose recommendation is the fastest row, or in seconds the smallest, of those that are as good."""
+    made: Json = {'unit': unit, 'amount': amount, 'rows': list(rows), 'missing': [], 'recommended': None}
+    if rows:
+        good = [each for each in rows if each['verdict'] in ('best', 'as good')]
+        choices = {'memory': good[0], 'updates': good[-1], 'time': min(good, key=lambda each: each['seconds'])}
+        made['choices'] = {name: each['batch_size'] for name, each in choices.items()}
+        made['recommended'] = choices['memory' if unit == 'seconds' else 'time']
+        made['examples_to_tell'] = 1000
+    return {**made, 'fresh': [], 'first_thought': None, **changes}
+
+
+def answer(*budgets: Json, **changes: Any) -> Json:
+    """An answer in which everything that is common to the budgets is known of four batch sizes."""
+    lengths = ((100, 0.1), (200, 0.07), (400, 0.05), (800, 0.04))
+    win = {'amount': 800.0, 'winner': 8, 'error': 0.05, 'low': 0.04, 'high': 0.06, 'best': [8, 32], 'among': [*GRID]}
+    scale = {'updates': 800, 'examples': 6400, 'learning_rate': 0.1, 'noise_scale': estimate(70.0, 9.0)}
+    made: Json = {
+        'dataset': 'mnist', 'model': 'MLP 256-256', 'optimizer': 'sgd', 'device': 'cpu', 'margin': 0.001, 'n': 10_000,
+        'schedule': {'name': 'linear', 'warm_up': 0.05}, 'budgets': list(budgets), 'numbers': {},
+        'examples': {'train': 10_000, 'validation': 2000, 'test': 10_000},
+        'trials': [
+            {'batch_size': size, 'learning_rate': rate, 'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999,
+             'updates': 20_000 // size, 'examples': 20_000, 'seconds': 1.0, 'seeds': 6, 'diverged': 0,
+             'validation_error': estimate(0.03, 0.001)} for size in GRID for rate in (0.05, 0.1, 0.2)],
+        'curves': [{'batch_size': size, 'points': [
+            {'updates': n, 'examples': n * size, 'seconds': n / 1000, 'learning_rate': 0.1, 'error': estimate(e, 0.001)}
+            for n, e in lengths]} for size in GRID],
+        'winners': {unit: [win] for unit in ('examples', 'updates', 'seconds')},
+        'targets': [target(0.09, estimate(55.0, 9.0)), target(0.06, estimate(60.0, 12.0))],
+        'learning_rates': {'law': law('power'), 'rows': [
+            {'batch_size': size, 'updates': 20_000 // size, **estimate(0.1, 0.02), 'tried': 3, 'edge': False}
+            for size in GRID]},
+        'noise_scale': [{'batch_size': 32, 'points': [scale]}],
+        'machine': [machine(size, 1e-5 * size, 0.05) for size in GRID],
+        'rests_on': {'runs': 225, 'diverged': 29, 'seeds': 6, 'fresh_seeds': 6, 'examples': 2_789_256, 'seconds': 240.},
     }  # fmt: skip
-    always = {'distance': 1.0, 'validation_loss': 1.0, 'train_seconds': 3.0, 'eval_seconds': 1.0}
-    return Record(about, [{**always, 'examples': size * row['update'], **row} for row in rows], {}, stopped)
+    return {**made, **changes}
 
 
-def full(update: int, validation: float, test: float, train: float = 1.0) -> dict[str, float]:
-    """What a row has where all splits were evaluated."""
-    return {
-        'update': update, 'validation_accuracy': validation, 'test_accuracy': test, 'train_accuracy': train,
-        'gap': train - test, 'train_loss': 0.1,
-    }  # fmt: skip
+def target(error: float, b_crit: Mapping[str, Any]) -> Json:
+    points = [{'batch_size': size, 'updates': estimate(50 + 3000 / size, 5.0), 'censored': 0} for size in GRID]
+    curve = {'s_min': estimate(50.0, 5.0), 'e_min': estimate(3000.0, 200.0), 'b_crit': dict(b_crit)}
+    return {'error': error, 'found': True, 'points': points, 'curve': curve}
 
 
-def searched(
-    size: int,
-    rate: float,
-    accuracy: Mapping[str, tuple[float, float]] | tuple[float, float],
-    seeds: Sequence[int] = (0, 1, 2),
-    target_at: float = 50,
-    **changes: Any,
-) -> list[Record]:
-    """The runs of a recipe of the search: validation and test accuracy where each budget ends, by seed ± 0.001.
-
-    The validation error is a power law of the update that passes through 0.1 at `target_at`.
-    """
-    runs = []
-    for seed in seeds:
-        offset = OFFSETS[seed % len(OFFSETS)]
-        ends = {ENDS[unit][str(size)]: unit for unit in ENDS}
-        dense = [
-            {'update': update, 'validation_accuracy': 1 - 0.1 * math.sqrt(target_at * 2**offset / update)}
-            for update in (1, 10, 25, 90)
-        ]
-        at = {
-            unit: accuracy[unit] if isinstance(accuracy, Mapping) else accuracy for unit in ENDS
-        }  # fmt: skip
-        rows = [full(end, at[unit][0] + offset, at[unit][1] + offset) for end, unit in sorted(ends.items())]
-        name = f'bs{size}-lr{rate:.12g}' + (f'-m{changes["momentum"]:g}' if changes.get('momentum') else '')
-        runs.append(record(name, seed, [*dense, *rows], (size, rate, max(ends)), **changes))
-    return runs
+def law(better: str, sizes: Sequence[int] = GRID) -> Json:
+    advice = [{'batch_size': size, **estimate(0.11, 0.03)} for size in sizes]
+    made = {'maximum': estimate(0.48, 0.1), 'b_0': estimate(30.0, 9.0), 'exponent': estimate(0.35, 0.1)}
+    return {**made, 'better': better, 'left_out': {}, 'between': [sizes[0], sizes[-1]], 'advice': advice}
 
 
-def search(**changes: Any) -> dict[str, Any]:
-    return {
-        'target': 0.1, 'budgets': {'epochs': 0.0128, 'updates': 200}, 'updates': ENDS,
-        'seconds_per_update': {'8': 0.01, '32': 0.02, '128': 0.04}, 'reference': 0.1,
-        **changes,
-    }  # fmt: skip
+def machine(size: int, seconds: float, spread: float) -> Json:
+    time = estimate(seconds, seconds * spread / 2)
+    return {'batch_size': size, 'seconds': time, 'examples_per_second': size / seconds, 'bytes': 39_393_276}
 
 
-def answer(*groups: Sequence[Record], seeds: int = 3, **changes: Any) -> dict[str, Any]:
-    """What `find` says of runs; the interval of the curve, which no test is about, is of few resamples."""
-    about = {'config': {'dataset': 'mnist', 'seeds': seeds}, 'devices': ['cpu', 'cpu']}
-    with mock.patch.object(scaling, 'fit', functools.partial(scaling.fit, resamples=10)):
-        found = answers.find(about, search(**changes), list(itertools.chain.from_iterable(groups)))
-    assert json.loads(json.dumps(found, allow_nan=False)) == found  # plain data
-    return found
+def drawn(seed: int) -> Json:
+    """An answer at random, of all kinds that `find` can give."""
+    rng = random.Random(seed)
 
+    def maybe(value: Any, otherwise: Any = None) -> Any:
+        return value if rng.random() < 0.7 else otherwise
 
-def worded(*groups: Sequence[Record], **changes: Any) -> dict[str, Any]:
-    """The answer with its words, beside which all else stays."""
-    before = answer(*groups, **changes)
-    found = add_words(json.loads(json.dumps(before)))
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found['text'] == paragraph(found)
-    assert all(len(line) == len(HEADINGS) for line in table(found))
-    for name, value in before.items():
-        if isinstance(value, list):
-            assert [each | before for each, before in zip(found[name], value, strict=True)] == found[name]
-        elif isinstance(value, dict):
-            assert found[name] | value == found[name]
-        else:
-            assert found[name] == value
-    return found
+    def made_budget(unit: str) -> Json:
+        below = {'best': (0.0,), 'as good': (0.0, 0.05), 'worse': (0.7, 20.0, 90.0), 'undecided': (0.0004, 0.7)}
+        sizes, seeds = sorted(rng.sample(GRID, rng.randint(0, 4))), rng.choice((1, 2, 6))
+        winner, rows = rng.choice(sizes or [0]), []
+        for size in sizes:
+            verdict = 'best' if size == winner else rng.choice(('as good', 'worse', 'undecided'))
+            needed = {rng.choice(('seeds_needed', 'examples_needed')): maybe(rng.randint(7, 9000))}
+            rows.append(row(size, rng.choice(below[verdict]), verdict, seeds=seeds, **needed))
+        found = budget(*rows, unit=unit, missing=[size for size in GRID if size not in sizes])
+        for role, rate in {'recommended': 0.1, 'half the rate': 0.05, 'growing': 0.1}.items() if rows else ():
+            verdict = maybe(rng.choice(('best', 'as good', 'undecided')))
+            more = {'seconds': maybe(0.2), 'learning_rate': rate}
+            found['fresh'].append(fresh(role, found['recommended']['batch_size'], rng.random(), verdict, **more))
+        return found
 
-
-def budget(found: Mapping[str, Any], unit: str) -> dict[str, Any]:
-    return next(each for each in found['budgets'] if each['unit'] == unit)
-
-
-def plain(low: float = 0.9, middle: float = 0.9, high: float = 0.9) -> list[Sequence[Record]]:
-    """One good learning rate at each batch size, with these accuracies, and one on either side that is worse."""
-    groups: list[Sequence[Record]] = []
-    for size, accuracy in zip(GRID, (low, middle, high), strict=True):
-        groups += [searched(size, rate, (accuracy - loss,) * 2) for rate, loss in ((0.01, 0.02), (0.1, 0), (1.0, 0.02))]
-    return groups
-
-
-def power_law() -> list[Sequence[Record]]:
-    """Updates to the target S = 9 (1 + 48/B) at ε = 0.1 (B/8)^½, and twice that at other ε."""
-    groups: list[Sequence[Record]] = []
-    for size, best in zip(GRID, (0.1, 0.2, 0.4), strict=True):
-        updates = 9 * (1 + 48 / size)
-        groups += [
-            searched(size, rate, (0.95, 0.9), target_at=updates * (1 if rate == best else 2))
-            for rate in (0.05, 0.1, 0.2, 0.4, 0.8)
-        ]
-    return groups
-
-
-def measured(runs: Sequence[Record], scale: float) -> list[Record]:
-    """With a noise scale of `scale` × update in every row."""
-    rng = np.random.default_rng(0)
-    return [
-        run._replace(
-            rows=[
-                {**row, 'gradient_square': 2 + 0.01 * rng.normal(), 'gradient_variance': 2 * scale * row['update']}
-                for row in run.rows
-            ]
-        )
-        for run in runs
-    ]
+    ends = {'low': maybe(rng.uniform(0.1, 50.0)), 'high': maybe(rng.uniform(60.0, 1e5))}
+    found = answer(*(made_budget(unit) for unit in rng.sample(('epochs', 'updates', 'seconds'), rng.randint(1, 3))))
+    found['targets'] = maybe([target(0.09, {'value': maybe(55.5), **ends}), target(0.05, estimate(70.0, 9.0))], [])
+    found['learning_rates']['law'] = maybe(law(rng.choice(('power', 'saturating'))))
+    found['learning_rates']['rows'][0]['edge'] = maybe(True, False)
+    found['machine'] = maybe([machine(size, 1e-5 * size, rng.uniform(0.0, 0.5)) for size in GRID], [])
+    found['examples']['validation'] = rng.choice((50, 199, 900, 10_000))
+    return {**found, 'noise_scale': maybe(found['noise_scale'], [])}

@@ -15,7 +15,7 @@ from bsgap.errors import Interrupted
 from bsgap.training.loop import Trainer
 from bsgap.training.programs import Programs, run_axis
 from bsgap.training.rows import Record, read_records
-from bsgap.training.runs import Goal, Run, cross
+from bsgap.training.runs import Run, cross
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import depends_on, open_workdir
 
@@ -64,7 +64,7 @@ def train(
     open_workdir(workdir, study, runs, depends_on(datasets, ()))
     records = {record.name: record for record in read_records(workdir)}
     trainer = Trainer(study, programs or programs_of(study), workdir, watcher or Watcher(), check)
-    trainer.train([Goal(run, run.updates) for run in runs], records)
+    trainer.train(list(runs), records)
     return records
 
 

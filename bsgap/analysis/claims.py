@@ -12,16 +12,18 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
 from bsgap.analysis.statistics import Estimate, interval
 from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
+
+if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
+    import pandas as pd
 
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 
@@ -36,7 +38,7 @@ class Claim:
 
     name: str  # an identifier; {name} in `study.finding` stands for what was measured
     text: str  # the claim in words
-    measure: Callable[[pd.DataFrame], pd.Series | Estimate]  # of the table of runs: a value a seed, or an estimate
+    measure: Callable[['pd.DataFrame'], 'pd.Series | Estimate']  # of the table of runs: a value a seed, or an estimate
     _: dataclasses.KW_ONLY
     within: tuple[float, float] | None = None
     at_least: float | None = None
@@ -111,7 +113,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(
-    workdir: Path, settings: Mapping[str, Any], runs: pd.DataFrame, experiment: Path | None = None
+    workdir: Path, settings: Mapping[str, Any], runs: 'pd.DataFrame', experiment: Path | None = None
 ) -> tuple[list[Verdict], list[str]]:
     """The verdicts on a study's claims, and lines that say what there is to be said of them.
 
@@ -143,7 +145,7 @@ def verdicts(
 
 
 def evaluate(
-    claims: Iterable[Claim], runs: pd.DataFrame, planned: Sequence[tuple[str, int, str]] = ()
+    claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Sequence[tuple[str, int, str]] = ()
 ) -> list[Verdict]:
     """Holds each claim against the rows in which all splits were evaluated.
 
@@ -156,8 +158,10 @@ def evaluate(
     return [verdict for claim in claims if (verdict := _evaluate(claim, table))]
 
 
-def _table(runs: pd.DataFrame, planned: Sequence[tuple[str, int, str]]) -> pd.DataFrame:
+def _table(runs: 'pd.DataFrame', planned: Sequence[tuple[str, int, str]]) -> 'pd.DataFrame':
     """The table that claims see: the full rows, and of a run that has none the first, or one with its name alone."""
+    import pandas as pd
+
     full = runs[['train_accuracy', 'test_accuracy']].notna().all(axis=1)
     table = runs.copy()
     at_the_end = [*runs.columns[runs.columns.get_loc('eval_seconds') + 1 :]]
@@ -172,7 +176,9 @@ def _table(runs: pd.DataFrame, planned: Sequence[tuple[str, int, str]]) -> pd.Da
     return table
 
 
-def _evaluate(claim: Claim, runs: pd.DataFrame) -> Verdict | None:
+def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
+    import pandas as pd
+
     measured, n, notes = interval([]), 0, list[str]()
     with reading() as known:
         try:
@@ -203,7 +209,7 @@ def _evaluate(claim: Claim, runs: pd.DataFrame) -> Verdict | None:
     )
 
 
-def _over_seeds(values: pd.Series, runs: pd.DataFrame, known: Reading) -> tuple[Estimate, int, list[str]]:
+def _over_seeds(values: 'pd.Series', runs: 'pd.DataFrame', known: Reading) -> tuple[Estimate, int, list[str]]:
     """The mean, of how many seeds, and how many were left out; a seed whose runs are all done is not left out."""
     done = runs[runs['recipe'].isin(known.recipes) & (runs['status'] == 'done')]
     recipes = done.groupby('seed')['recipe'].nunique().reindex(values.index, fill_value=0)
@@ -249,6 +255,8 @@ def finding(template: str, verdicts: Iterable[Verdict]) -> str:
 
 def write(path: Path, verdicts: Iterable[Verdict]) -> None:
     """Writes claims.csv; a number that there is not, or that is infinite, is a blank."""
+    import pandas as pd
+
     table = pd.DataFrame(list(verdicts), columns=Verdict._fields).replace([math.inf, -math.inf], math.nan)
     replace(path, table.to_csv(index=False, float_format='%.9g', lineterminator='\n'))
 

@@ -7,6 +7,8 @@ replication of the whole study. A run that diverged is never selected; where jus
 NaN, and so it is where a run is not finished. What there is to know of it besides is kept, see `reading`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import dataclasses
@@ -14,13 +16,15 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from bsgap.analysis import scaling
 from bsgap.analysis.statistics import Estimate, at_common_x
+
+if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
+    import pandas as pd
 
 Recipe = str | tuple[str, ...]
 
@@ -173,6 +177,8 @@ def _by_seed(
         if column not in runs:
             near = ''.join(f', but {name}' for name in difflib.get_close_matches(column, runs.columns, n=1))
             raise UnreadableError(f'the runs have no {column}{near}')
+    import pandas as pd
+
     values = pd.Series(math.nan, index=sorted(ours['seed'].unique()))
     for seed, rows in ours.groupby('seed'):
         with contextlib.suppress(_LeftOutError):

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import scipy.special
+import scipy  # which loads scipy.special when it is used
+
+if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
+    import pandas as pd
 
 
 class Estimate(NamedTuple):
@@ -38,7 +40,7 @@ def interval(values: Iterable[float]) -> Estimate:
     return Estimate(mean, mean - half_width, mean + half_width)
 
 
-def intervals(grouped: Any) -> pd.DataFrame:
+def intervals(grouped: Any) -> 'pd.DataFrame':
     """`interval` of each group of a pandas SeriesGroupBy, such as `runs.groupby(['recipe', 'update'])['gap']`.
 
     NaN are left out, as pandas does.
@@ -49,7 +51,24 @@ def intervals(grouped: Any) -> pd.DataFrame:
     """
     mean, n = grouped.mean(), grouped.count()
     half_width = standard_errors(n) * grouped.std(ddof=1) / np.sqrt(n)
-    return pd.DataFrame({'value': mean, 'low': mean - half_width, 'high': mean + half_width, 'n': n})
+    return mean.to_frame('value').assign(low=mean - half_width, high=mean + half_width, n=n)
+
+
+def of_draws(value_R: Any, low_R: Any = None) -> Estimate:
+    """The first of R values, of the data themselves, with the 2.5 and 97.5 % percentiles of the others, its draws.
+
+    Widened to hold the value; NaN without draws. `value_R` may be known from one side only: then infinite where nothing
+    bounds it above, and `low_R`, which is `value_R` if not given, −infinite where nothing bounds it below.
+    """
+    value_R = np.asarray(value_R, float)
+    low_R = value_R if low_R is None else np.asarray(low_R, float)
+    value = float(value_R[0])
+    if len(value_R) < 2:
+        return Estimate(value, math.nan, math.nan)
+    # A quantile between a finite and an infinite value would be NaN.
+    low = float(np.quantile(low_R[1:], 0.025, method='lower'))
+    high = float(np.quantile(value_R[1:], 0.975, method='higher'))
+    return Estimate(value, min(low, value), max(high, value))
 
 
 def at_common_x(curves: Sequence[tuple[Any, Any]]) -> tuple[float, np.ndarray] | None:

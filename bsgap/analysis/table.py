@@ -5,14 +5,16 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from bsgap.errors import UserError
 from bsgap.files import expanded, replace
 from bsgap.training.rows import COUNTS, Record, columns, read_records
+
+if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
+    import pandas as pd
 
 RESULT_COLUMNS = (
     *('run', 'recipe', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
@@ -20,15 +22,15 @@ RESULT_COLUMNS = (
 )
 
 
-def runs(workdir: str | Path) -> pd.DataFrame:
+def runs(workdir: str | Path) -> 'pd.DataFrame':
     """All evaluations of all runs of a workdir, a row each: by batch size at the start, recipe, seed, update.
 
     `runs(workdir).groupby('run').tail(1)` is how each run ended.
 
     Returns:
       A table with the index 0, 1, …; a run that was not evaluated yet has no row. Its columns are
-      `run`, `recipe`, `status` (text): the run's name, its recipe's, and done | diverged | stopped (by a search) |
-        running; the same in all rows of a run, as are the next two.
+      `run`, `recipe`, `status` (text): the run's name, its recipe's, and done | diverged | running; the same in all
+        rows of a run, as are the next two.
       `seed`, `n` (int64): `n` is the number of training examples.
       `update`, `examples`, `batch_size` (int64): where the row was measured, and the batch size from there on.
       `epoch`, `learning_rate`, `learning_rate_sum` (of all updates until then), losses, accuracies, `gap`, `distance`
@@ -47,8 +49,10 @@ def runs(workdir: str | Path) -> pd.DataFrame:
     return table(read_records(workdir))
 
 
-def table(records: Iterable[Record]) -> pd.DataFrame:
+def table(records: Iterable[Record]) -> 'pd.DataFrame':
     """The table of `runs`, from records in their order."""
+    import pandas as pd
+
     records = list(records)
     validated = any('validation_accuracy' in row for record in records for row in record.rows)
     measures = columns(('train', 'validation', 'test') if validated else ('train', 'test'))
@@ -73,7 +77,7 @@ def _fields(about: dict[str, Any]) -> dict[str, Any]:
     return {f'recipe.{k}': json.dumps(v) if isinstance(v, list | dict) else v for k, v in fields.items()}
 
 
-def _as_numbers(column: pd.Series) -> pd.Series:
+def _as_numbers(column: 'pd.Series') -> 'pd.Series':
     """As float64 if all that it has are numbers."""
     numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in column.dropna()]
     return column.astype(np.float64) if all(numbers) else column

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from bsgap.config import schedule
 from bsgap.config.checks import (
@@ -20,7 +19,6 @@ from bsgap.config.checks import (
     name,
     number,
     one_of,
-    optional,
     pair,
     share,
     text,
@@ -48,8 +46,9 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'momentum': Field(0.0, share),  # sgd, lars
     'weight_decay': Field(0.0, at_least_0),  # sgd, adam: added to the gradient (L2); others: as their papers have it
     # Its training examples.
-    'subset': Field(None, optional(count)),  # so many, after a seeded shuffle; unset: all
+    'subset': Field(0, count_or_0),  # so many of them, or all if there are fewer; 0: all
     'label_noise': Field(0.0, number('a share from 0 to 1', lambda v: 0 <= v <= 1)),  # changed to another class
+    'data_seed': Field(0, count_or_0),  # shuffles the training split before `validation` and `subset` take their parts
     'label_smoothing': Field(0.0, share),  # of the target probability, spread over all classes in training
     # Its model.
     'model': Field('mlp', text),  # mlp | cnn | module:Class, a Flax NNX module of your own
@@ -67,7 +66,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'beta2': Field(0.999, share),
     'clip': Field(0.0, at_least_0),  # the gradient's norm is clipped to this; 0: not at all
     # The schedule again.
-    'schedule': Field('constant', one_of(schedule.SCHEDULES)),  # constant | cosine | warm_up | decay_learning_rate | …
+    'schedule': Field('constant', one_of(schedule.SCHEDULES)),  # constant | linear | cosine | decay_learning_rate | …
     'epochs': Field(30.0, at_least_0),  # its length: exactly one of epochs, updates, examples; the others are 0
     'updates': Field(0, count_or_0),
     'examples': Field(0, count_or_0),
@@ -75,7 +74,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'factor': Field(5.0, number('a number above 1', lambda v: v > 1)),  # of that change
     'cap': Field(0, count_or_0),  # grow_batch, hybrid: the batch grows no further, the learning rate falls; 0: no cap
     'switch_to': Field((), tuple_of(batch_size)),  # switch_batch: the batch size from each milestone on
-    'warm_up': Field(0.0, at_least_0),  # its length, in the unit of the length
+    'warm_up': Field(0.0, at_least_0),  # constant, linear, cosine: its length, in the unit of the length
     'warm_up_start': Field(0.0, at_least_0),  # the learning rate at its start
     'base_batch_size': Field(0, count_or_0),  # what the three rules below compare the batch size with
     'scaling': Field('none', one_of(('none', 'linear', 'sqrt'))),  # of the learning rate with the batch size
@@ -83,8 +82,8 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'adapt_regime': Field(False, boolean),  # multiply all lengths by batch size / base: about equal updates
     'evaluate_epochs': Field(1.0, above_0),  # how many epochs pass between evaluations
     'evaluate_updates': Field(0, count_or_0),  # or how many updates, if above 0
-    'evaluate_at': Field((), tuple_of(count_or_0)),  # or at these updates, and, without validate_at, at the end
-    'validate_at': Field((), tuple_of(count_or_0)),  # at these, and at the end, the validation split alone
+    'evaluate_at': Field((), tuple_of(count_or_0)),  # or at these updates, and at the end
+    'evaluate_on': Field('all', one_of(('all', 'validation'))),  # splits, or the validation split alone
     'noise_scale': Field(False, boolean),  # estimate it during training, from the gradients of a batch's parts
 }
 STUDY_FIELDS: Mapping[str, Field] = {
@@ -92,7 +91,6 @@ STUDY_FIELDS: Mapping[str, Field] = {
     # The dataset.
     'dataset': Field('mnist', text),  # mnist (packaged) | idx:FOLDER | tfds:NAME
     'validation': Field(0.0, share),  # of the training split, held out for everything that selects
-    'data_seed': Field(0, count_or_0),  # shuffles the training split before `validation` and `subset` take their parts
     'mean': Field((), tuple_of(number('a number', lambda _: True))),  # of pixels from 0 to 1; (): of the training split
     'std': Field((), tuple_of(above_0)),  # likewise; one value, or one a channel
     # The runs.
@@ -117,21 +115,31 @@ STUDY_FIELDS: Mapping[str, Field] = {
 }
 # A search for the answer: which batch size? See bsgap/search/rounds.py.
 SEARCH_FIELDS: Mapping[str, Field] = {
-    'rungs': Field(0, count_or_0),  # of successive halving over the sweep's learning rates; 0: no search
-    'keep': Field(1 / 3, number('a share above 0 and below 1', lambda v: 0 < v < 1)),  # of them, at each rung
-    'widen': Field(3, count_or_0),  # how many may be added beyond either end of the learning rates, a batch size
+    'rungs': Field(0, count_or_0),  # so often the shortest budget is halved, down to the first trials; 0: no search
+    'warm_up': Field(0.05, share),  # of each trial's length
     'budget_epochs': Field(3.0, above_0),  # what training may cost: so many epochs,
     'budget_updates': Field(0, count_or_0),  # or updates; 0: those of the sweep's middle batch size in these epochs,
     'budget_seconds': Field(0.0, at_least_0),  # or seconds on this device; 0: those that the middle one needs for them
-    'target': Field(0.0, share),  # validation error; 0: the lowest that each batch size reaches
-    'confirm_seeds': Field(5, count_or_0),  # fresh ones, trained with the recommendation
+    'margin': Field(
+        0.001, number('a share above 0 and below 1', lambda v: 0 < v < 1)
+    ),  # of accuracy: as good within it
+    'targets': Field((), tuple_of(number('a share above 0 and below 1', lambda v: 0 < v < 1))),  # validation errors
+    'confirm_seeds': Field(6, count_or_0),  # fresh ones, trained with what is recommended and beside it
+}
+# What a search tries if it is not given learning rates: a factor of 4 apart, as their neighbours are tried as well.
+LEARNING_RATES: Mapping[str, tuple[float, ...]] = {
+    'sgd': (0.0125, 0.05, 0.2, 0.8),
+    'adam': (0.00025, 0.001, 0.004, 0.016),
+    'adamw': (0.00025, 0.001, 0.004, 0.016),
+    'lamb': (0.001, 0.004, 0.016, 0.064),
+    'lars': (0.25, 1.0, 4.0, 16.0),
 }
 # What may differ between two launches on one workdir: the runs that are wanted, what is made of them, and what changes
 # rounding at most. What a recipe is, its run.json says.
 FREE_FIELDS = (
     *('name', 'recipes', 'seeds', 'claims', 'variant', 'finding', 'figures', 'measurements', 'lines'),
     *('deterministic', 'run_axis', 'max_parallel_runs', 'segment_seconds', 'checkpoint_seconds', 'tensorboard'),
-    *(f'search.{field}' for field in ('target', 'confirm_seeds')),
+    *(f'search.{field}' for field in ('margin', 'targets', 'confirm_seeds')),
 )
 
 
@@ -144,7 +152,6 @@ def default() -> ConfigDict:
     {'updates': 100, 'batch_size': 256, 'multiplier': 0.5, 'rule': 'cosine', 'momentum': 0.9})}}.
     """
     config = ConfigDict({key: field.default for key, field in {**RECIPE_FIELDS, **STUDY_FIELDS}.items()})
-    config.subset = placeholder(int)
     config.sweep = ConfigDict(dict.fromkeys(RECIPE_FIELDS, ()))
     config.search = ConfigDict({key: field.default for key, field in SEARCH_FIELDS.items()})
     config.recipes = ConfigDict()

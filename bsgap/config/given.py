@@ -30,10 +30,22 @@ _EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
     ('factor',): _of('schedule', *_WITH_MILESTONES),
     ('cap',): _of('schedule', 'grow_batch', 'hybrid'),
     ('switch_to',): _of('schedule', 'switch_batch'),
-    ('warm_up', 'warm_up_start'): _of('schedule', 'warm_up'),
+    ('warm_up',): _of('schedule', 'constant', 'linear', 'cosine'),
+    ('warm_up_start',): lambda fields: fields.get('warm_up'),
     ('base_batch_size',): lambda fields: any(fields.get(field, usual) != usual for field, usual in _USUAL.items()),
     ('evaluate_epochs',): lambda fields: not (fields['evaluate_updates'] or fields['evaluate_at']),
     ('evaluate_updates',): _of('evaluate_at', ()),
+}
+
+
+# What a search takes in place of a field; a trial is evaluated at its end.
+_IN_A_SEARCH = {
+    'batch_size': 'sweep.batch_size',
+    'learning_rate': 'sweep.learning_rate',
+    'epochs': 'search.budget_epochs',
+    'updates': 'search.budget_updates',
+    'warm_up': 'search.warm_up',
+    **dict.fromkeys(('examples', 'evaluate_epochs', 'evaluate_updates', 'evaluate_at', 'evaluate_on'), 'none'),
 }
 
 
@@ -45,8 +57,9 @@ def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -
         if owner == 'search':
             require(config.search.rungs, path, 'has no effect: it is for a search, and search.rungs is 0')
         elif field in RECIPE_FIELDS and owner in ('', 'sweep'):
-            reference = config.search.rungs and field in ('learning_rate', 'momentum')  # what a search compares with
-            if not owner and not reference:
+            if config.search.rungs and not owner and (instead := _IN_A_SEARCH.get(field)):
+                require(False, path, f'has no effect in a search; give {instead}')
+            if not owner:
                 other = f'has no effect: sweep.{field}, or each of the recipes, gives another; change those'
                 require(any(_takes(changes, field) for changes in _changes(config)), path, other)
             tests = [test for of, test in _EFFECTIVE.items() if field in of]

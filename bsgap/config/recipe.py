@@ -60,8 +60,9 @@ class Kind(NamedTuple):
 class TrainingSet(NamedTuple):
     """What of a recipe decides its training examples; the fields are `default`'s."""
 
-    subset: int | None
+    subset: int
     label_noise: float
+    data_seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Recipe:
     evaluate_epochs: float
     evaluate_updates: int
     evaluate_at: tuple[int, ...]
-    validate_at: tuple[int, ...]
+    evaluate_on: str
     noise_scale: bool
     fields: tuple[tuple[str, Any], ...]  # as they were given
 
@@ -124,7 +125,7 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
     return Recipe(
         name=label,
         stages=tuple(dataclasses.replace(stage, **_betas(at, fields, stage.batch_size)) for stage in stages),
-        training_set=TrainingSet(fields['subset'], fields['label_noise']),
+        training_set=TrainingSet(*(fields[name] for name in TrainingSet._fields)),
         architecture=Architecture.of(fields),
         kind=Kind(fields['optimizer'], momentum > 0, fields['nesterov'], fields['clip'] > 0),
         fields=tuple(fields.items()),
@@ -183,10 +184,8 @@ def _scheduled(at: At, fields: dict[str, Any]) -> tuple[Stage, ...]:
     if made == 'switch_batch':
         ok = len(plan.switch_to) == len(plan.milestones)
         require(ok, at('switch_to'), f'{plan.switch_to} is not allowed; give one batch size a milestone')
-    if made == 'warm_up':
-        needs = f'it must be above 0 and below the length, {fields[unit]:g} {unit}'
-        ok = 0 < plan.warm_up < plan.length
-        require(ok, at('warm_up'), f'{fields["warm_up"]:g} is not allowed; {needs}')
+    needs = f'is not allowed; it must be below the length, {fields[unit]:g} {unit}'
+    require(plan.warm_up < plan.length, at('warm_up'), f'{fields["warm_up"]:g} {needs}')
     stages = schedule.SCHEDULES[made](plan)
     return tuple(dataclasses.replace(stage, momentum=fields['momentum']) for stage in stages)
 

@@ -170,7 +170,7 @@ class Plan(NamedTuple):
     factor: float = 1.0  # by which ε falls, or the batch grows, at each milestone
     cap: int | None = None  # that the batch does not grow beyond
     switch_to: tuple[int, ...] = ()  # the batch size from each milestone on
-    warm_up: float = 0.0  # length of the warm-up
+    warm_up: float = 0.0  # its length
     warm_up_start: float = 0.0  # learning rate at its start
 
     def stages(self, sizes_and_rates: list[tuple[int, float]]) -> tuple[Stage, ...]:
@@ -182,21 +182,22 @@ class Plan(NamedTuple):
         )
 
 
-def constant(plan: Plan) -> tuple[Stage, ...]:
-    """One batch size, one ε."""
-    return (Stage(plan.batch_size, plan.learning_rate, plan.length, plan.unit),)
+def constant(plan: Plan, rule: Rule = 'constant') -> tuple[Stage, ...]:
+    """One batch size, one ε; before it a warm-up, if there is one: ε grows in a straight line from `warm_up_start`
+    (Goyal et al. 2017, §2.2)."""
+    size, rate, length, unit = plan[:4]
+    first = (Stage(size, plan.warm_up_start, plan.warm_up, unit, 'linear', rate),) if plan.warm_up else ()
+    return *first, Stage(size, rate, length - plan.warm_up, unit, rule)
+
+
+def linear(plan: Plan) -> tuple[Stage, ...]:
+    """Likewise; then ε goes to 0 in a straight line."""
+    return constant(plan, 'linear')
 
 
 def cosine(plan: Plan) -> tuple[Stage, ...]:
-    """One batch size; ε goes to 0 along half a cosine."""
-    return (Stage(plan.batch_size, plan.learning_rate, plan.length, plan.unit, 'cosine'),)
-
-
-def warm_up(plan: Plan) -> tuple[Stage, ...]:
-    """ε grows in a straight line from `warm_up_start`, then stays (Goyal et al. 2017, §2.2)."""
-    size, rate, length, unit = plan[:4]
-    first = Stage(size, plan.warm_up_start, plan.warm_up, unit, 'linear', rate)
-    return first, Stage(size, rate, length - plan.warm_up, unit)
+    """Likewise, along half a cosine."""
+    return constant(plan, 'cosine')
 
 
 def decay_learning_rate(plan: Plan) -> tuple[Stage, ...]:
@@ -230,5 +231,5 @@ def switch_batch(plan: Plan) -> tuple[Stage, ...]:
 
 SCHEDULES: Mapping[str, Callable[[Plan], tuple[Stage, ...]]] = {
     schedule.__name__: schedule
-    for schedule in (constant, cosine, warm_up, decay_learning_rate, grow_batch, hybrid, switch_batch)
+    for schedule in (constant, linear, cosine, decay_learning_rate, grow_batch, hybrid, switch_batch)
 }

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from bsgap.config import given as commanded
 from bsgap.config import recipe
 from bsgap.config.checks import mapping, name, one_of, require, same_fields, tuple_of
-from bsgap.config.fields import RECIPE_FIELDS, SEARCH_FIELDS, STUDY_FIELDS, default
-from bsgap.config.recipe import Recipe
+from bsgap.config.fields import LEARNING_RATES, RECIPE_FIELDS, SEARCH_FIELDS, STUDY_FIELDS, default
+from bsgap.config.recipe import Recipe, TrainingSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,27 +24,27 @@ class Data:
 
     dataset: str
     validation: float
-    data_seed: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """See SEARCH_FIELDS; `base` has every field of a recipe, the others are the values of the sweep, ascending."""
+    """See SEARCH_FIELDS. `base` has every field of a recipe; `settings` are the fields that are crossed with the batch
+    sizes and learning rates, and their values; all ascending."""
 
     rungs: int
-    keep: float
-    widen: int
+    warm_up: float
     budget_epochs: float
     budget_updates: int
     budget_seconds: float
-    target: float
+    margin: float
+    targets: tuple[float, ...]
     confirm_seeds: int
     base: Mapping[str, Any]
     batch_sizes: tuple[int, ...]
     learning_rates: tuple[float, ...]
-    momenta: tuple[float, ...]
+    settings: Mapping[str, tuple[float, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,13 @@ class Study:
     checkpoint_seconds: float
     tensorboard: bool
     search: Search | None
+
+    @property
+    def training_sets(self) -> tuple[TrainingSet, ...]:
+        """All that some run is trained on: those of the recipes, and of a search, with a validation split redrawn."""
+        made = dict.fromkeys(recipe.training_set for recipe in self.recipes)
+        fresh = [each._replace(data_seed=each.data_seed + 1) for each in made if self.search]
+        return *made, *fresh
 
 
 def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
@@ -97,11 +104,12 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
         needs = f'at least {largest} for batch normalization over a whole batch, or set ghost_batch'
         require(ok, 'max_physical_batch', f'{most} is not allowed (recipe {made.name}); it must be {needs}')
         for field, ok, needs in (
-            ('validate_at', checked['validation'], 'a validation split'),
+            ('evaluate_on', checked['validation'], 'a validation split'),
             ('noise_scale', not norm, 'a model without batch_norm'),
         ):
             value = getattr(made, field)
-            require(ok or not value, field, f'{value} is not allowed (recipe {made.name}); it needs {needs}')
+            off = value in (False, 'all')
+            require(ok or off, field, f'{value} is not allowed (recipe {made.name}); it needs {needs}')
     search = _search(config, checked['validation'])
     commanded.check(given, config, recipes)
     data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
@@ -114,16 +122,18 @@ def _search(config: ConfigDict, validation: float) -> Search | None:
         return None
     base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
     swept = {key: tuple(values) for key, values in config.sweep.items() if tuple(values) not in ((), ('',))}
-    searched = ('batch_size', 'learning_rate', 'momentum')
+    swept.setdefault('learning_rate', LEARNING_RATES[base['optimizer']])
+    rest = {'momentum', 'weight_decay', 'beta2'}
+    of_these, schedules = f'of batch_size, learning_rate, {", ".join(sorted(rest))}', ('linear', 'cosine', 'constant')
     for ok, field, needs in (
         (validation > 0, 'validation', 'above 0'),
         (not config.recipes, 'recipes', 'empty: give a sweep'),
-        (set(swept) <= set(searched), 'sweep', f'of {", ".join(searched)} alone'),
+        (set(swept) <= {'batch_size', 'learning_rate', *rest}, 'sweep', of_these),
         (len(set(swept.get('batch_size', ()))) > 1, 'sweep.batch_size', 'at least two batch sizes'),
-        (len(set(swept.get('learning_rate', ()))) > 1, 'sweep.learning_rate', 'at least two learning rates'),
-        (min(swept.get('learning_rate', (1,))) > 0, 'sweep.learning_rate', 'above 0'),
-        (base['learning_rate'] > 0, 'learning_rate', 'above 0'),
-        (base['schedule'] == 'constant', 'schedule', 'constant'),
+        (len(set(swept['learning_rate'])) > 1, 'sweep.learning_rate', 'at least two learning rates'),
+        (min(swept['learning_rate']) > 0, 'sweep.learning_rate', 'above 0'),
+        (base['schedule'] in schedules, 'schedule', ', '.join(schedules)),
+        (not base['warm_up'], 'warm_up', '0: set search.warm_up'),
         (base['scaling'] == 'none', 'scaling', 'none'),
         (base['beta_scaling'] == 'none', 'beta_scaling', 'none'),
         (not config.lines, 'lines', 'empty'),
@@ -131,11 +141,9 @@ def _search(config: ConfigDict, validation: float) -> Search | None:
         (fields['budget_updates'] != 1, 'search.budget_updates', '0 or at least 2'),
     ):
         require(ok, field, f'is not allowed in a search; it must be {needs}')
-    grid = {
-        key: tuple(sorted(RECIPE_FIELDS[key].check(key, v) for v in swept.get(key, (base[key],)))) for key in searched
-    }
-    sizes, rates, momenta = (grid[key] for key in searched)
-    return Search(base=base, batch_sizes=sizes, learning_rates=rates, momenta=momenta, **fields)
+    grid = {key: tuple(sorted({RECIPE_FIELDS[key].check(key, v) for v in values})) for key, values in swept.items()}
+    sizes, rates = grid.pop('batch_size'), grid.pop('learning_rate')
+    return Search(base=base, batch_sizes=sizes, learning_rates=rates, settings=grid, **fields)
 
 
 def _recipes(config: ConfigDict) -> tuple[Recipe, ...]:

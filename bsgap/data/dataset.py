@@ -77,27 +77,25 @@ def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> 
     require(ok, 'dataset', f'{settings.dataset!r}: images must have pixels and labels be at least 0')
     classes = int(max(train.labels_N.max(), test.labels_N.max())) + 1
     datasets = {}
-    divide = functools.cache(lambda subset: _divide(train, settings, subset))  # so that variants share their arrays
+    # Once, so that variants share their arrays.
+    divide = functools.cache(lambda subset, seed: _divide(train, settings.validation, subset, seed))
     for training_set in dict.fromkeys(training_sets):
-        splits = {**divide(training_set.subset), 'test': test}
-        splits['train'] = _noisy(splits['train'], classes, training_set.label_noise, settings.data_seed)
+        splits = {**divide(training_set.subset, training_set.data_seed), 'test': test}
+        splits['train'] = _noisy(splits['train'], classes, training_set.label_noise, training_set.data_seed)
         datasets[training_set] = Dataset(splits, classes, *_constants(splits['train'].images_NxHxWxC, settings))
     return datasets
 
 
-def _divide(pool: Split, settings: config.Data, subset: int | None) -> dict[str, Split]:
+def _divide(pool: Split, validation: float, subset: int, seed: int) -> dict[str, Split]:
     """Shuffles the training split, holds out its last part for validation and takes the first part for training."""
-    if subset is None and not settings.validation:
+    if not subset and not validation:
         return {'train': pool}
     total = len(pool.labels_N)
-    held_out = round(settings.validation * total)
-    train = total - held_out if subset is None else subset
-    ok = not settings.validation or 0 < held_out < total
-    require(ok, 'validation', f'{settings.validation} is {held_out} of {total} examples; it must leave some')
-    most = f'{total - held_out}, the training examples that are not held out'
-    require(train <= total - held_out, 'subset', f'{train} is not allowed; it must be at most {most}')
-    order_N = np.random.default_rng(settings.data_seed).permutation(total)
-    parts = {'train': order_N[:train]}
+    held_out = round(validation * total)
+    ok = not validation or 0 < held_out < total
+    require(ok, 'validation', f'{validation} is {held_out} of {total} examples; it must leave some')
+    order_N = np.random.default_rng(seed).permutation(total)
+    parts = {'train': order_N[: min(subset or total, total - held_out)]}
     if held_out:
         parts['validation'] = order_N[total - held_out :]
     return {name: Split(pool.images_NxHxWxC[part], pool.labels_N[part]) for name, part in parts.items()}

@@ -24,15 +24,14 @@ from bsgap.launch.share import deal_out
 from bsgap.launch.signals import Stop
 from bsgap.launch.tensorboard import Board
 from bsgap.measure.weights import measure
-from bsgap.search.rounds import Rounds
 from bsgap.training import memory, step
 from bsgap.training import workdir as files
 from bsgap.training.cohort import Member
 from bsgap.training.loop import Trainer
 from bsgap.training.programs import Programs, run_axis
-from bsgap.training.restore import reached
+from bsgap.training.restore import is_done
 from bsgap.training.rows import Record, read_records
-from bsgap.training.runs import Goal, Run, cross
+from bsgap.training.runs import Run, cross
 from bsgap.training.watcher import Watcher, WatcherError, as_one
 
 
@@ -78,7 +77,7 @@ def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher]
     with step.numerics(study.precision), _others_errors():
         boards = [Board(workdir)] if study.tensorboard else []
         with processes.first_goes_first():  # it may prepare a copy of the data
-            datasets = data.load(study.data, (recipe.training_set for recipe in study.recipes))
+            datasets = data.load(study.data, study.training_sets)
         runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
         planned = () if study.search else runs
         with View(study, datasets, workdir) as view, locked(workdir):
@@ -94,8 +93,8 @@ def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher]
                 with (stop := Stop()).on_signals():
                     with processes.first_goes_first(stop.check):
                         files.open_workdir(workdir, study, planned, about, write=not processes.index())
-                    for goals in filter(None, _rounds(study, runs, here, workdir, stop)):
-                        _train_round(study, programs, goals, workdir, view, watcher, stop)
+                    for wanted in filter(None, _rounds(study, runs, here, workdir, stop)):
+                        _train_round(study, programs, wanted, workdir, view, watcher, stop)
                 share = processes.index(), processes.count()
                 measure(study, here, planned, workdir, watcher, processes.stop_if_told, share)
             except OSError as error:
@@ -118,42 +117,40 @@ def _others_errors() -> Iterator[None]:
 
 def _rounds(
     study: config.Study, runs: Sequence[Run], programs: Programs, workdir: Path, stop: Stop
-) -> Iterable[list[Goal]]:
-    """What is trained, one list of goals after the other; of a search, each depends on what came of the one before."""
+) -> Iterable[Sequence[Run]]:
+    """What is trained, one list of runs after the other; of a search, each depends on what came of the one before."""
     if study.search is None:
-        yield [Goal(run, run.updates) for run in runs]
+        yield runs
         return
-
-    def seconds_per_update(run: Run) -> float:
-        stop.check()
-        return programs.seconds_per_update(run)
+    from bsgap.search.rounds import Rounds  # here, for pandas, which no other study needs while it trains
 
     with processes.first_goes_first(stop.check):
-        rounds = Rounds(study, runs[0].n, seconds_per_update, workdir, write=not processes.index())
-    for goals in rounds:
+        measure = functools.partial(memory.measured_alone, programs)
+        rounds = Rounds(study, runs[0].n, measure, workdir, write=not processes.index())
+    for wanted in rounds:
         with processes.first_goes_first(stop.check):
-            files.add_runs(workdir, [goal.run for goal in goals])
-        yield goals
+            files.add_runs(workdir, wanted)
+        yield wanted
 
 
 def _train_round(
     study: config.Study,
     programs: Callable[[jax.Device], Programs],
-    goals: Sequence[Goal],
+    runs: Sequence[Run],
     workdir: Path,
     view: View,
     watcher: Watcher,
     stop: Stop,
 ) -> None:
-    """Trains runs from where they are to their goals, on this process's devices, or until the training shall end."""
+    """Trains runs from where they are to their ends, on this process's devices, or until the training shall end."""
     records = {record.name: record for record in read_records(workdir)}
     axis = run_axis(study)
-    dealt = deal_out(goals, processes.all_devices(), side_by_side=axis == 'vmap')
-    plan_of_all = repr([axis, *([(goal.run.name, goal.until) for goal in share] for share in dealt)])
-    missing = [[goal for goal in share if not reached(goal, workdir, records)] for share in dealt]
+    dealt = deal_out(runs, processes.all_devices(), side_by_side=axis == 'vmap')
+    plan_of_all = repr([axis, *([(run.name, run.updates) for run in share] for share in dealt)])
+    missing = [[run for run in share if not is_done(run, workdir, records)] for share in dealt]
     shares = {device: dealt[place] for place, device in processes.devices().items() if missing[place]}
     processes.meet(stop.check, plan_of_all)
-    view.start([goal for place in processes.devices() for goal in missing[place]])
+    view.start([run for place in processes.devices() for run in missing[place]])
     told = as_one([_Results(workdir, records), watcher])
 
     def train_share(device: jax.Device) -> None:

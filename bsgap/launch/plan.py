@@ -1,8 +1,10 @@
 """What a launch would do, without doing it: python launch.py --config=… --dry_run"""
 
+import functools
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -14,13 +16,15 @@ from bsgap.launch import processes
 from bsgap.launch.progress import View
 from bsgap.launch.share import deal_out
 from bsgap.launch.tensorboard import Board
-from bsgap.search.rounds import Rounds
 from bsgap.training import memory, step
 from bsgap.training.programs import Programs, run_axis
-from bsgap.training.restore import reached
+from bsgap.training.restore import is_done
 from bsgap.training.rows import read_records
-from bsgap.training.runs import Goal, cross
+from bsgap.training.runs import Run, cross
 from bsgap.training.workdir import check_workdir, compare_runs, depends_on, run_folder, saved_updates
+
+if TYPE_CHECKING:
+    from bsgap.search.rounds import Rounds
 
 HEADINGS = ('recipe', 'batch sizes', 'runs', 'done', 'to go on', 'to begin', 'updates left', 'seconds left')
 
@@ -35,10 +39,10 @@ class Share(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a launch would do; of a search, in its next round."""
+    """What a launch would do; of a search, at least."""
 
-    goals: list[Goal]  # of the round, those that are reached included
-    left: list[Goal]
+    runs: Sequence[Run]  # those that are done included
+    left: list[Run]
     shares: dict[int, Share]  # by the device's place among all devices of the launch; those that have something to do
     seconds: dict[str, float]  # by run
 
@@ -54,31 +58,37 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     processes.start()
     workdir = expanded(workdir)
     study = config.resolve(settings)
-    datasets = data.load(study.data, (recipe.training_set for recipe in study.recipes))
+    datasets = data.load(study.data, study.training_sets)
     runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
     if study.tensorboard:
         Board(workdir)  # says if it can't be had
     records = {record.name: record for record in read_records(workdir)}
 
-    def missing(goals: list[Goal]) -> list[Goal]:
-        compare_runs({run_folder(workdir, goal.run.name) / 'run.json': goal.run for goal in goals})
-        return [goal for goal in goals if not reached(goal, workdir, records)]
+    def missing(runs: Sequence[Run]) -> list[Run]:
+        compare_runs({run_folder(workdir, run.name) / 'run.json': run for run in runs})
+        return [run for run in runs if not is_done(run, workdir, records)]
 
     with View(study, datasets, workdir) as view, step.numerics(study.precision):
         programs = Programs(study, datasets, view, jax.local_devices()[0])
         models = [programs.model(recipe) for recipe in study.recipes]
         check_workdir(workdir, study, depends_on(datasets, models))
-        goals = [Goal(run, run.updates) for run in runs]
         if study.search:
-            rounds = Rounds(study, runs[0].n, programs.seconds_per_update, workdir, write=False)
-            goals = next((goals for goals in rounds if missing(goals)), [])
-        found = Plan(goals, missing(goals), {}, {})
-        for place, share in enumerate(deal_out(goals, processes.all_devices(), run_axis(study) == 'vmap')):
-            if runs_left := sum(goal in found.left for goal in share):
+            from bsgap.search.rounds import Rounds  # here, for pandas
+
+            measure = functools.partial(memory.measured_alone, programs)
+            rounds = Rounds(study, runs[0].n, measure, workdir, write=False)
+            wanted = rounds.expected()
+            found = Plan(wanted, missing(wanted), {}, _of_search(programs, rounds, wanted))
+            if not processes.index():
+                _show_search(study, workdir, found)
+            return found
+        found = Plan(runs, missing(runs), {}, {})
+        for place, share in enumerate(deal_out(runs, processes.all_devices(), run_axis(study) == 'vmap')):
+            if runs_left := sum(run in found.left for run in share):
                 limit = memory.parallel_runs(programs, share, study.max_parallel_runs)
                 seconds: dict[str, float] = {}
                 for first in range(0, len(share), limit):
-                    wanted = [goal for goal in share[first : first + limit] if goal in found.left]
+                    wanted = [run for run in share[first : first + limit] if run in found.left]
                     for cohort in _cohorts(programs, wanted):
                         seconds |= _seconds(programs, cohort, workdir)
                 needed = memory.needed(programs, share[:limit])
@@ -89,52 +99,77 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     return found
 
 
-def _cohorts(programs: Programs, goals: Sequence[Goal]) -> Iterator[list[Goal]]:
+def _cohorts(programs: Programs, runs: Sequence[Run]) -> Iterator[list[Run]]:
     """The cohorts in which runs begin that are trained side by side."""
-    alike: dict[object, list[Goal]] = {}
-    for goal in goals:
-        alike.setdefault((goal.run.cohort(0), goal.until), []).append(goal)
+    alike: dict[object, list[Run]] = {}
+    for run in runs:
+        alike.setdefault((run.cohort(0), run.updates), []).append(run)
     for group in alike.values():
-        yield from programs.cohorts(group, group[0].run.span(0).stage.batch_size)
+        yield from programs.cohorts(group, group[0].span(0).stage.batch_size)
 
 
-def _seconds(programs: Programs, goals: Sequence[Goal], workdir: Path) -> dict[str, float]:
+def _seconds(programs: Programs, runs: Sequence[Run], workdir: Path) -> dict[str, float]:
     """Each run's share of what is left of the run that is furthest behind, with the others beside it."""
-    goal = min(goals, key=lambda goal: _saved(goal, workdir))
-    update = _saved(goal, workdir)
-    run, seconds = goal.run, 0.0
+    run = min(runs, key=lambda run: _saved(run, workdir))
+    update, seconds = _saved(run, workdir), 0.0
     for span in run.spans:
-        if updates := max(0, min(goal.until, span.last_update) - max(update, span.first_update)):
-            seconds += updates * programs.seconds_per_update(run, len(goals), span.stage.batch_size)
-    due = [at for at in run.evaluations if update <= at <= goal.until]
-    for full in (True, False):
-        if number := sum((at in run.full_evaluations) == full for at in due):
-            seconds += number * programs.seconds_per_evaluation(run, len(goals), full)
-    return {goal.run.name: seconds / len(goals) for goal in goals}
+        if updates := max(0, span.last_update - max(update, span.first_update)):
+            seconds += updates * programs.seconds_per_update(run, len(runs), span.stage.batch_size)
+    if number := sum(update <= at for at in run.evaluations):
+        seconds += number * programs.seconds_per_evaluation(run, len(runs), run.full)
+    return {run.name: seconds / len(runs) for run in runs}
 
 
-def _saved(goal: Goal, workdir: Path) -> int:
-    return max(saved_updates(workdir, goal.run.name), default=0)
+def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dict[str, float]:
+    """How long each of these runs takes, by the times that the search's budgets rest on."""
+    per_update = {int(size): statistics.median(t) for size, t in rounds.decisions.seconds_per_update.items()}
+    evaluation = {full: programs.seconds_per_evaluation(runs[0], full=full) for full in (True, False)}
+    return {run.name: run.updates * per_update[run.span(0).stage.batch_size] + evaluation[run.full] for run in runs}
+
+
+def _show_search(study: config.Study, workdir: Path, found: Plan) -> None:
+    console = output.console()
+    console.width = max(console.width, 110)
+    console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
+    console.print(f'device   {processes.describe()}')
+    done = len(found.runs) - len(found.left)
+    console.print(f'planned  {len(found.runs)} runs of trials at least, {done} of them done\n')
+    table = Table(box=None, pad_edge=False, header_style='bold')
+    for heading in ('batch size', 'lengths (updates)', 'runs', 'updates left', 'seconds left'):
+        table.add_column(heading, justify='left' if heading.startswith('lengths') else 'right')
+    for size in dict.fromkeys(run.span(0).stage.batch_size for run in found.runs):
+        runs = [run for run in found.runs if run.span(0).stage.batch_size == size]
+        left = [run for run in runs if run in found.left]
+        lengths = ' '.join(str(length) for length in sorted({run.updates for run in runs}))
+        seconds = sum(found.seconds[run.name] for run in left)
+        table.add_row(str(size), lengths, str(len(runs)), f'{sum(run.updates for run in left):,}', f'{seconds:,.0f}')
+    console.print(table)
+    seconds = sum(found.seconds[run.name] for run in found.left)
+    beyond = 'where a best learning rate is at an edge, those beyond it come besides, as do the fresh seeds'
+    console.print(f'\nin all about {seconds:,.0f} s and compilation; {beyond}; nothing was written')
+
+
+def _saved(run: Run, workdir: Path) -> int:
+    return max(saved_updates(workdir, run.name), default=0)
 
 
 def _show(study: config.Study, workdir: Path, found: Plan) -> None:
     console = output.console()
     console.width = max(console.width, 110)
-    what = 'the next round of a search; what comes after depends on it' if study.search else 'all runs'
     console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
     console.print(f'device   {processes.describe()}')
-    console.print(f'planned  {what}; {len(found.goals)} runs, {len(found.goals) - len(found.left)} of them done\n')
+    console.print(f'planned  {len(found.runs)} runs, {len(found.runs) - len(found.left)} of them done\n')
     table = Table(box=None, pad_edge=False, header_style='bold')
     for heading in HEADINGS:
         table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
-    for name in dict.fromkeys(goal.run.recipe.name for goal in found.goals):
-        goals = [goal for goal in found.goals if goal.run.recipe.name == name]
-        left = {goal: _saved(goal, workdir) for goal in goals if goal in found.left}
+    for name in dict.fromkeys(run.recipe.name for run in found.runs):
+        runs = [run for run in found.runs if run.recipe.name == name]
+        left = {run: _saved(run, workdir) for run in runs if run in found.left}
         begun = sum(map(bool, left.values()))
-        sizes = ' → '.join(dict.fromkeys(str(span.stage.batch_size) for span in goals[0].run.spans))
-        updates = sum(goal.until - update for goal, update in left.items())
-        seconds = sum(found.seconds[goal.run.name] for goal in left)
-        counts = len(goals), len(goals) - len(left), begun, len(left) - begun
+        sizes = ' → '.join(dict.fromkeys(str(span.stage.batch_size) for span in runs[0].spans))
+        updates = sum(run.updates - update for run, update in left.items())
+        seconds = sum(found.seconds[run.name] for run in left)
+        counts = len(runs), len(runs) - len(left), begun, len(left) - begun
         table.add_row(name, sizes, *map(str, counts), f'{updates:,}', f'{seconds:,.0f}')
     console.print(table)
     for place, share in found.shares.items():

@@ -17,7 +17,7 @@ from rich.text import Text
 from bsgap import config, data, output
 from bsgap.launch import processes
 from bsgap.training.cohort import Member
-from bsgap.training.runs import Goal, cost
+from bsgap.training.runs import Run, cost
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import saved_updates
 
@@ -34,7 +34,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._console = output.console()
         self._study, self._datasets, self._workdir = study, datasets, workdir
         self._recipes: dict[str, list[Member]] = {}
-        self._goals: Sequence[Goal] = ()
+        self._runs: Sequence[Run] = ()
         self._begun: dict[str, tuple[Member, int]] = {}  # runs, and the updates at which they were
         self._speed: dict[str, float] = {}  # examples a second
         self._waited = self._compiled_at = 0.0  # seconds of compilation, which say nothing about the time left
@@ -64,24 +64,24 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
     def warned(self, message: str) -> None:
         self.noted(f'warning: {message}')
 
-    def start(self, goals: Sequence[Goal]) -> None:
+    def start(self, runs: Sequence[Run]) -> None:
         """Says what will be trained, and on what."""
-        self._recipes, self._goals, self._begun = {}, goals, {}
+        self._recipes, self._runs, self._begun = {}, runs, {}
         self._began, self._waited = time.monotonic(), 0.0
         self._rounds += 1
         if self._rounds > 1:
-            if goals:
-                sizes = ', '.join(map(str, sorted({goal.run.span(0).stage.batch_size for goal in goals})))
-                self.noted(f'round {self._rounds}  {len(goals)} runs to go on, batch sizes {sizes}')
+            if runs:
+                sizes = ', '.join(map(str, sorted({run.span(0).stage.batch_size for run in runs})))
+                self.noted(f'round {self._rounds}  {len(runs)} runs to go on, batch sizes {sizes}')
             return
         study, recipes = self._study, len(self._study.recipes)
-        runs = f'{recipes} recipes × {study.seeds} seeds = {recipes * study.seeds} runs;'
+        what = f'{recipes} recipes × {study.seeds} seeds = {recipes * study.seeds} runs;'
         if study.search:
-            runs = f'a search from {recipes} recipes × {study.seeds} seeds; in its first round'
-        resumed = sum(bool(saved_updates(self._workdir, goal.run.name)) for goal in goals)
+            what = f'a search from {recipes} recipes × {study.seeds} seeds; in its first round'
+        resumed = sum(bool(saved_updates(self._workdir, run.name)) for run in runs)
         saved = f', {resumed} of them from where they were saved' * bool(resumed)
         here = ' here' * (processes.count() > 1)
-        self.noted(f'study    {study.name}: {runs} to train{here}: {len(goals)}{saved}')
+        self.noted(f'study    {study.name}: {what} to train{here}: {len(runs)}{saved}')
         for training_set, dataset in self._datasets.items():
             splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
             noise = f', {training_set.label_noise:.0%} of the labels changed' if training_set.label_noise else ''
@@ -154,8 +154,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
     def _done(self) -> tuple[int, int]:
         """Examples of all runs of the round, those that are trained and all."""
         members = [member for member, _ in list(self._begun.values())]
-        total = sum(member.example if member.diverged else member.goal.last_example for member in members)
-        total += sum(goal.last_example for goal in self._goals if goal.run.name not in self._begun)
+        total = sum(member.example if member.diverged else member.run.examples for member in members)
+        total += sum(run.examples for run in self._runs if run.name not in self._begun)
         return sum(member.example for member in members), total
 
     def _progress(self) -> str:
@@ -178,7 +178,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         return {
             'recipe': recipe,
             'runs': f'{len(members)}' + (f' ({diverged} diverged)' if diverged else ''),
-            'epoch': f'{round(behind / run.n, 2):g}/{round(members[0].goal.last_example / run.n, 2):g}',
+            'epoch': f'{round(behind / run.n, 2):g}/{round(members[0].run.examples / run.n, 2):g}',
             'train': mean('train_accuracy'),
             **validation,
             'test': mean('test_accuracy'),
@@ -189,9 +189,9 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
     def _clock(self) -> str:
         """The time left is told by what an update costs, because not all runs need be begun yet."""
         begun = list(self._begun.values())
-        passed = sum(cost(member.goal, first, member.update) for member, first in begun)
-        left = sum(cost(member.goal, member.update) for member, _ in begun if not member.diverged)
-        left += sum(cost(goal) for goal in self._goals if goal.run.name not in self._begun)
+        passed = sum(cost(member.run, first, member.update) for member, first in begun)
+        left = sum(cost(member.run, member.update) for member, _ in begun if not member.diverged)
+        left += sum(cost(run) for run in self._runs if run.name not in self._begun)
         gone = time.monotonic() - self._began
         to_go = (gone - self._waited) * left / passed if passed else float('nan') if left else 0.0
         return f'{_duration(gone)} passed, {_duration(to_go)} left'

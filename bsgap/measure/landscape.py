@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.optimize
+import scipy  # which loads scipy.optimize when it is used
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 

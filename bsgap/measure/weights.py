@@ -133,7 +133,7 @@ def losses(of_run: Model) -> Losses:
         for name, split in splits.items():
             found = step.evaluate(of_run._replace(predict=with_own_statistics), split, params, model_state)
             values[f'{name}_loss'] = found.loss
-            values[f'{name}_accuracy'] = found.correct / len(split.labels_N)
+            values[f'{name}_accuracy'] = found.correct_N.mean()
         return values
 
     return {'whole': whole, 'batch': batch, 'line': line}

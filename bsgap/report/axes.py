@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 NAMED = [f'tab:{colour}' for colour in ('blue', 'orange', 'green', 'red', 'purple', 'brown', 'pink', 'olive', 'cyan')]
 LINES: Any = ('-', '--', ':', '-.', (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
@@ -94,8 +94,14 @@ def logarithmic(panel: Axes, which: str) -> None:
             low, high = axis.get_view_interval()
             ticks = LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5)) if high / low > 6 else MaxNLocator(6)
             axis.set_major_locator(ticks)
-            axis.set_major_formatter('{x:,.10g}')
+            axis.set_major_formatter(lambda tick, _: _short(tick))
             axis.set_minor_formatter(NullFormatter())
+
+
+def _short(tick: float) -> str:
+    """Such as 0.2, 1,000, 20k, 5M: neighbouring ticks have little room."""
+    factor, letter = (1, '') if tick < 1e4 else (1e3, 'k') if tick < 1e6 else (1e6, 'M')
+    return f'{tick / factor:,.10g}{letter}'
 
 
 def limits(values: Iterable[float], factor: float) -> tuple[float, float]:
@@ -156,6 +162,42 @@ def rules(panel: Axes, sizes: Sequence[float], size: float, rate: float) -> None
     for power, style, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
         guide = [rate * (each / size) ** power for each in sizes]
         panel.plot(sizes, guide, style, color='tab:red', label=name, zorder=1)
+
+
+def by_error(panel: Axes, shown: Sequence[float]) -> None:
+    """Accuracies (%) with their errors on a logarithmic scale, so that 98 and 98.5 can be told beside 50."""
+    low, high = limits([max(100 - value, 0.02) for value in shown], 1.4)
+    high = min(high, 100)
+    panel.set_yscale('function', functions=(lambda y: -np.log(np.maximum(100 - y, 1e-3)), lambda t: 100 - np.exp(-t)))
+    panel.set(ylim=(100 - high, 100 - low), ylabel='test accuracy (%), error on a log scale')
+    errors = [tick for tick in LogLocator(subs=(1, 2, 3, 5)).tick_values(low, high) if low <= tick <= high]
+    if len(errors) < 3:
+        errors = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+    panel.set_yticks([100 - tick for tick in errors], [f'{100 - tick:.6g}' for tick in errors])
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def known(estimate: Mapping[str, Any]) -> float | None:
+    """Its value, or else the bound that is known."""
+    return estimate['value'] or estimate['low'] or estimate['high']
+
+
+def arrows(panel: Axes, x: Sequence[float], estimates: Sequence[Mapping[str, Any]], several: bool, **look: Any) -> None:
+    """Positive estimates with their intervals, and an arrow where one leaves the axis, whose limits are set.
+
+    An end that is null, or 0, has no bound, unless there are no intervals: those are of `several` seeds.
+    """
+    bottom, top = panel.get_ylim()
+    shown = [{**estimate, 'value': known(estimate)} for estimate in estimates]
+    for at, each in zip(x, shown, strict=True):
+        if several:
+            each |= {'low': each['low'] or each['value'] / 1e6, 'high': each['high'] or 1e6 * each['value']}
+            for is_off, y, head in ((each['low'] < bottom, 0, 'v'), (each['high'] > top, 1, '^')):
+                if is_off:
+                    end: Any = {'marker': head, 'transform': panel.get_xaxis_transform(), 'clip_on': False}
+                    panel.plot([at], [y], color=look['color'], linestyle='none', label='interval goes on', **end)
+    bars(panel, x, shown, linestyle='none', **look)
 
 
 def text(estimate: Mapping[str, Any]) -> str:

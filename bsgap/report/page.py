@@ -76,7 +76,7 @@ def read(workdir: Path, experiment: Path | None = None) -> Contents:
         raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
     about = read_json(workdir / 'study.json', 'config', 'time', 'devices', 'machine')
     records, search = read_records(workdir), workdir / 'search.json'
-    found = answer_words.add_words(answer.find(about, read_json(search), records)) if search.exists() else None
+    found = answer_words.add_words(answer.find(about, read_json(search), workdir)) if search.exists() else None
     runs = table.table(records)
     runs.attrs['answer'] = found['numbers'] if found else {}
     return Contents(about, records, runs, found, *claims.verdicts(workdir, about['config'], runs, experiment))
@@ -105,9 +105,8 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
         loader = jinja2.PackageLoader('bsgap.report', '')
         environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         template = environment.get_template('report.html.jinja')
-        recommended = answer_words.table(found) if found else []
         pictures = {caption: base64.b64encode(path.read_bytes()).decode() for caption, path in drawn.items()}
-        page = template.render(contents=contents, question=QUESTION, recommended=recommended, figures=pictures)
+        page = template.render(contents=contents, question=QUESTION, figures=pictures)
         replace(workdir / 'report.html', page)
     except OSError as error:
         raise UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
@@ -117,7 +116,9 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
 
 def _show(contents: Contents, path: Path) -> None:
     found, judged = contents.found, [(*row[:3], row[4], row[6]) for row in contents.judged]  # without the source
-    parts = [found['text'], _table(answer_words.table(found), wrap=True)] if found else [_table(contents.results)]
+    parts = (
+        [*found['warnings'], found['headline'], _table(found['table'], True)] if found else [_table(contents.results)]
+    )
     parts += [_table(judged, wrap=True)] if judged else []
     console = output.console()
     console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps

@@ -1,81 +1,94 @@
-"""Which runs are trained next, when the answer is searched for: rounds, one after the other.
+"""Which runs are trained next, when the answer is searched for.
 
-The first rounds search the learning rate of each batch size by successive halving; the last one trains fresh seeds with
-what is recommended. What a round trains is a function of the rows before it, so a search that was killed goes on as it
-was: its rounds are gone through again, and what they need is there. search.json says what was decided.
-
-Learning rates are constant, so that a run's first updates are the whole of a shorter run: each budget is read off at
-the update where it ends.
+A trial is a batch size, a learning rate and a length, trained with the schedule to its end. For each batch size the
+lengths are a ladder, a factor of about 2 apart, that leads to the budgets' own: the shortest trials try the whole grid
+of learning rates, each longer one the best of those before and its neighbours. At last fresh seeds are trained with
+what is recommended, and beside it. What comes next is a function of the rows before it, so a search that was killed
+goes on as it was: its rounds are gone through again, and what they need is there. search.json says what was decided.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 
-from bsgap.analysis import answer, candidates
-from bsgap.config import Recipe, Search, Study, recipe, schedule
+from bsgap.analysis import answer
+from bsgap.analysis.trials import SETTING
+from bsgap.config import Recipe, Study, recipe, schedule
 from bsgap.config.checks import require
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
-from bsgap.training.rows import read_records
-from bsgap.training.runs import MOST_UPDATES, Goal, Run
+from bsgap.training import rows
+from bsgap.training.runs import MOST_UPDATES, Run
+from bsgap.training.workdir import run_folder
 
-VALIDATION_RATIO = 1.25  # from one evaluation on validation data to the next, in updates
-FIRST_VALIDATION = 1e-3  # of a run's updates
+STEP = 2.0  # from one learning rate, or length, to its neighbour; exact in binary
+SCREENING_SEEDS = 2  # that try the whole grid
+MOST_WIDENED = 4  # how often a learning rate beyond an edge is added on a rung
+SHORTEST = 4  # updates, of a trial
+GROWN = 3  # how often the batch of the growing recipe doubles
+LEAST_SECONDS = 1.0  # that a budget in seconds may have unless it is asked for
 
-
-class Key(NamedTuple):
-    """What the learning rate is searched for."""
-
-    batch_size: int
-    momentum: float
+Setting = Mapping[str, float]  # what a ladder is climbed for: a batch size and the values of the search's settings
+# Of runs, each alone on the device: the seconds of an update, measured in turn, several times, and bytes of memory.
+Measure = Callable[[Sequence[Run]], tuple[list[list[float]], list[int]]]
 
 
 @dataclasses.dataclass
 class Decisions:
-    """search.json: the budgets and the updates at which they end, what each rung kept, and which runs were stopped."""
+    """search.json: the budgets and the updates at which they end, times and memory, and what each rung decided."""
 
-    target: float
+    version: int
+    seeds: int
+    margin: float
+    targets: tuple[float, ...]
     budgets: dict[str, float]
-    updates: dict[str, dict[str, int]]
-    seconds_per_update: dict[str, float]
+    updates: dict[str, dict[str, int]]  # by unit and batch size
+    seconds_per_update: dict[str, list[float]]  # by batch size: each measurement
+    bytes: dict[str, int]
     device: str  # that these times are of
-    reference: float
     rungs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    stopped: list[str] = dataclasses.field(default_factory=list)
+    fresh: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 class Rounds:
-    """A search's rounds: iterating yields the goals of each one, once those of the round before are reached.
+    """A search's rounds: iterating yields the runs of each one, once those of the round before are done.
 
     Args:
       study: one with a search.
       n: the number of training examples.
-      seconds_per_update: measures the time of an update of a run; asked for what search.json does not have.
+      measure: see `Measure`; asked for what search.json does not have.
       workdir: where the runs and search.json are.
       write: whether decisions are written; of several processes, one does that, and makes its `Rounds` first.
 
     Raises:
-      UserError: no budget leaves a batch size more than one update.
+      UserError: no budget leaves a batch size more than one update, or search.json is of an earlier version.
     """
 
-    def __init__(
-        self, study: Study, n: int, seconds_per_update: Callable[[Run], float], workdir: Path, write: bool
-    ) -> None:
+    def __init__(self, study: Study, n: int, measure: Measure, workdir: Path, write: bool) -> None:
         assert study.search, 'the study is no search'
         self.study, self.search, self.n, self.workdir = study, study.search, n, workdir
         self.path, self.writes = workdir / 'search.json', write
-        self.decisions = self._budgets(seconds_per_update)
+        crossed = itertools.product(self.search.batch_sizes, *self.search.settings.values())
+        self.settings: list[Setting] = [
+            dict(zip(('batch_size', *self.search.settings), values, strict=True)) for values in crossed
+        ]
+        self.decisions = self._budgets(measure)
         self._write()
 
-    def __iter__(self) -> Iterator[list[Goal]]:
-        yield from self._halving()
-        yield self._fresh()
+    def __iter__(self) -> Iterator[list[Run]]:
+        climbing = [self._climb(setting) for setting in self.settings]
+        while any(wanted := [next(ladder, []) for ladder in climbing]):
+            yield list(itertools.chain.from_iterable(wanted))
+        self._write()
+        if self.search.confirm_seeds and (fresh := self._fresh()):
+            self._write()
+            yield fresh
 
     def _write(self) -> None:
         """Writes search.json, unless it has decisions that are still to be gone through again."""
@@ -83,165 +96,179 @@ class Rounds:
         if self.writes and len(self.decisions.rungs) >= len(known):
             write_json(self.path, dataclasses.asdict(self.decisions))
 
-    def _budgets(self, measure: Callable[[Run], float]) -> Decisions:
-        """The budgets and where they end; an update's time is measured once for a workdir."""
+    def _budgets(self, measure: Measure) -> Decisions:
+        """The budgets and where they end; times are measured once for a workdir."""
         search = self.search
-        before = read_json(self.path, 'seconds_per_update') if self.path.exists() else {}
-        times = dict(before.get('seconds_per_update', {}))
-        for size in search.batch_sizes:
-            if str(size) not in times:
-                fields = {'batch_size': size, 'learning_rate': search.learning_rates[0], 'epochs': 1.0}
-                times[str(size)] = measure(Run(self._made(f'bs{size}', fields), 0, self.n))
+        before: dict[str, Any] = read_json(self.path) if self.path.exists() else {'version': answer.VERSION}
+        if before.get('version') != answer.VERSION:
+            raise UserError(f'workdir: {self.path} is of an earlier version of the search; use another workdir')
+        times, needed = (before.get(key, {}) for key in ('seconds_per_update', 'bytes'))
+        if missing := [size for size in search.batch_sizes if str(size) not in times]:
+            runs = [
+                self._run({'batch_size': size}, {'learning_rate': search.learning_rates[0], 'epochs': 1.0})
+                for size in missing
+            ]
+            seconds, bytes_ = measure(runs)
+            times |= zip(map(str, missing), seconds, strict=True)
+            needed |= zip(map(str, missing), bytes_, strict=True)
         middle = str(search.batch_sizes[(len(search.batch_sizes) - 1) // 2])
         examples = max(1, round(search.budget_epochs * self.n))
-        epochs = {str(b): schedule.updates_between(0, examples, b, self.n) for b in search.batch_sizes}
+        epochs = {str(size): schedule.updates_between(0, examples, size, self.n) for size in search.batch_sizes}
+        middle_seconds = epochs[middle] * statistics.median(times[middle])
         amounts = before.get('budgets') or {
             'epochs': search.budget_epochs,
             'updates': search.budget_updates or epochs[middle],
-            'seconds': search.budget_seconds or epochs[middle] * times[middle],
+            'seconds': search.budget_seconds or middle_seconds * (middle_seconds >= LEAST_SECONDS),
         }
-        updates = {
-            'epochs': epochs,
-            'updates': dict.fromkeys(epochs, amounts['updates']),
-            'seconds': {label: max(1, int(amounts['seconds'] / times[label])) for label in epochs},
-        }
-        for label in epochs:
-            if max(ends[label] for ends in updates.values()) < 2:
+        amounts = {unit: amount for unit, amount in amounts.items() if amount}
+        updates = {'epochs': epochs, 'updates': dict.fromkeys(epochs, int(amounts['updates']))}
+        if 'seconds' in amounts:
+            per_update = {size: statistics.median(of_size) for size, of_size in times.items()}
+            updates['seconds'] = {size: max(1, int(amounts['seconds'] / per_update[size])) for size in epochs}
+        for size in epochs:
+            if max(ends[size] for ends in updates.values()) < 2:
                 refused = f'config.search.budget_epochs: {search.budget_epochs:g} is not allowed'
-                raise UserError(f'{refused}; no budget leaves batch size {label} more than one update')
+                raise UserError(f'{refused}; no budget leaves batch size {size} more than one update')
             for unit, ends in updates.items():
-                most = f'{amounts[unit]:g} is not allowed; batch size {label} makes at most {MOST_UPDATES} updates'
-                require(ends[label] <= MOST_UPDATES, f'search.budget_{unit}', most)
+                most = f'{amounts[unit]:g} is not allowed; batch size {size} makes at most {MOST_UPDATES} updates'
+                require(ends[size] <= MOST_UPDATES, f'search.budget_{unit}', most)
         device = before.get('device') or jax.devices()[0].device_kind
-        return Decisions(search.target, amounts, updates, times, device, search.base['learning_rate'])
+        about = self.study.seeds, search.margin, search.targets
+        return Decisions(answer.VERSION, *about, amounts, updates, times, needed, device)
 
-    def _made(self, name: str, changes: Mapping[str, Any]) -> Recipe:
-        return recipe.make(name, f'recipes.{name}.', dict(self.search.base), dict(changes))
+    def lengths(self, batch_size: int) -> list[int]:
+        """The rungs of a batch size's ladder, in updates, ascending."""
+        return rungs((ends[str(batch_size)] for ends in self.decisions.updates.values()), self.search.rungs)
 
-    def _length(self, batch_size: int) -> int:
-        """The updates of a search's run: all that some budget asks for."""
-        return max(ends[str(batch_size)] for ends in self.decisions.updates.values())
+    def expected(self) -> list[Run]:
+        """The runs of all trials, if the middle of the grid is best everywhere; those with fresh seeds come besides."""
+        grid = self.search.learning_rates
+        middle = grid[len(grid) // 2]
+        found: dict[Run, None] = {}
+        for setting in self.settings:
+            lengths = self.lengths(int(setting['batch_size']))
+            found |= dict.fromkeys(self._of(setting, set(grid), lengths[0], self._screening))
+            for length in lengths:
+                near = {middle / STEP, middle, middle * STEP}
+                found |= dict.fromkeys(self._of(setting, near, length, range(self.study.seeds)))
+        return list(found)
 
-    def _rung(self, batch_size: int, rung: int) -> int:
-        """The update at which a rung stands; the last one is the run's end."""
-        return max(2, round(self._length(batch_size) * self.search.keep ** (self.search.rungs - 1 - rung)))
+    @property
+    def _screening(self) -> range:
+        return range(min(SCREENING_SEEDS, self.study.seeds))
 
-    def _recipe(self, key: Key, learning_rate: float) -> Recipe:
-        """A constant recipe of the search, for all budgets."""
-        size = key.batch_size
-        length = self._length(size)
-        swept = {'batch_size': size, 'learning_rate': learning_rate, 'momentum': key.momentum}
-        first = max(1.0, FIRST_VALIDATION * length)
-        steps = int(math.log(length / first, VALIDATION_RATIO)) + 1
-        dense = {round(first * VALIDATION_RATIO**i) for i in range(steps)}
-        dense |= {self._rung(size, rung) for rung in range(self.search.rungs)}
-        ends = {ends[str(size)] for ends in self.decisions.updates.values()}
-        evaluated = {'evaluate_at': tuple(sorted(ends)), 'validate_at': (0, *sorted(dense)), 'noise_scale': True}
-        fields = {**swept, 'epochs': 0.0, 'updates': length, 'examples': 0, **evaluated}
-        return self._made(recipe.swept_name(dict(self.search.base), swept), fields)
+    def trials(self, setting: Setting, learning_rate: float, updates: int, seeds: range, **fresh: int) -> list[Run]:
+        """The runs of a trial; those at a budget's end are evaluated on all splits."""
+        ends = {ends[str(setting['batch_size'])] for ends in self.decisions.updates.values()}
+        changes = {
+            'learning_rate': learning_rate,
+            'updates': updates,
+            'epochs': 0.0,
+            'examples': 0,
+            'warm_up': float(round(self.search.warm_up * updates)),
+            'evaluate_at': (updates,),
+            'evaluate_on': 'all' if updates in ends else 'validation',
+            'noise_scale': not self.search.base['batch_norm'],
+        }
+        return [self._run(setting, {**changes, **fresh}, seed, keep=bool(fresh)) for seed in seeds]
 
-    def _runs(self, made: Recipe) -> list[Run]:
-        return [Run(made, seed, self.n) for seed in range(self.study.seeds)]
-
-    def _halving(self) -> Iterator[list[Goal]]:
-        """Successive halving (Jamieson & Talwalkar 2016, 1502.07943), for all batch sizes side by side.
-
-        Where the best of a batch size is at an end of what was tried, the next learning rate beyond it joins, and the
-        rung is gone through again. The reference learning rate is never stopped.
-        """
-        search, reference = self.search, self.search.base['learning_rate']
-        keys = [Key(size, momentum) for size in search.batch_sizes for momentum in search.momenta]
-        kept = {key: {reference} if key.momentum == search.base['momentum'] else set() for key in keys}
-        tried = {key: {*search.learning_rates, *kept[key]} for key in keys}
-        alive = {key: set(rates) for key, rates in tried.items()}
-        for rung in range(search.rungs):
-            widened = True
-            while widened:
-                yield [
-                    Goal(run, self._rung(key.batch_size, rung))
-                    for key in keys
-                    for rate in sorted(alive[key])
-                    for run in self._runs(self._recipe(key, rate))
-                ]
-                errors = self._errors(alive, rung)
-                added = {key: beyond(errors[key], tried[key], search, reference) for key in keys}
-                for key, rates in added.items():
-                    tried[key] |= rates
-                    alive[key] |= rates
-                widened = any(added.values())
-            for key in keys:
-                if rung < search.rungs - 1:
-                    alive[key] = best(errors[key], search.keep) | kept[key]
-                self._note(key, rung, errors[key], alive[key])
-            self._write()
-
-    def _errors(self, alive: Mapping[Key, set[float]], rung: int) -> dict[Key, dict[float, float]]:
-        """The validation error of each learning rate at a rung, mean over seeds; infinite where one diverged."""
-        rows = {record.name: record.rows for record in read_records(self.workdir)}
-
-        def error(key: Key, rate: float) -> float:
-            runs, update = self._runs(self._recipe(key, rate)), self._rung(key.batch_size, rung)
-            there = [row for run in runs for row in rows[run.name] if row['update'] == update]
-            sound = [1 - row['validation_accuracy'] for row in there if math.isfinite(row['validation_loss'])]
-            return float(np.mean(sound)) if len(sound) == len(runs) else math.inf
-
-        return {key: {rate: error(key, rate) for rate in rates} for key, rates in alive.items()}
-
-    def _note(self, key: Key, rung: int, errors: Mapping[float, float], kept: set[float]) -> None:
-        recipes = {rate: self._recipe(key, rate) for rate in sorted(errors)}
-        given = {*self.search.learning_rates, self.search.base['learning_rate']}
-        self.decisions.rungs.append(
-            {
-                **key._asdict(),
-                'update': self._rung(key.batch_size, rung),
-                'errors': {r.name: errors[rate] if errors[rate] < math.inf else None for rate, r in recipes.items()},
-                'kept': [recipes[rate].name for rate in sorted(kept)],
-                'added': [made.name for rate, made in recipes.items() if rate not in given],
-            }
+    def _run(self, setting: Setting, changes: Mapping[str, Any], seed: int = 0, keep: bool = False) -> Run:
+        shown = ('learning_rate', 'updates', 'data_seed')
+        named = {**setting, **{field: changes[field] for field in shown if field in changes}}
+        return Run(
+            self._made(recipe.swept_name(dict(self.search.base), named), {**setting, **changes}), seed, self.n, keep
         )
-        stopped = [made for rate, made in recipes.items() if rate not in kept]
-        self.decisions.stopped += [run.name for made in stopped for run in self._runs(made)]
 
-    def _fresh(self) -> list[Goal]:
-        """Fresh seeds at the recommended batch size of each budget, and beside it."""
-        records, _ = answer.parted(read_records(self.workdir), self.study.seeds)
-        about = read_json(self.workdir / 'study.json')
-        sound = candidates.complete(candidates.candidates(records), self.study.seeds, about)
-        goals: dict[Run, int] = {}
-        for budget in answer.budgets(dataclasses.asdict(self.decisions), sound):
-            for row in answer.with_neighbours(budget):
-                made = self._recipe(Key(row['batch_size'], row['momentum']), row['learning_rate'])
-                for seed in range(self.study.seeds, self.study.seeds + self.search.confirm_seeds):
-                    run = Run(made, seed, self.n)
-                    goals[run] = max(goals.get(run, 0), row['updates'])
-        self.decisions.stopped += [run.name for run, until in goals.items() if until < run.updates]
-        self._write()
-        return [Goal(run, until) for run, until in goals.items()]
+    def _made(self, name: str, changes: Mapping[str, Any], stages: Any = None) -> Recipe:
+        return recipe.make(name, f'recipes.{name}.', dict(self.search.base), dict(changes), stages)
+
+    def _climb(self, setting: Setting) -> Iterator[list[Run]]:
+        """The rounds of one ladder."""
+        seeds = range(self.study.seeds)
+        first, *_ = lengths = self.lengths(int(setting['batch_size']))
+        grid = set(self.search.learning_rates)
+        yield self._of(setting, grid, first, self._screening)
+        best = self._best(setting, grid, first, self._screening)
+        for length in lengths:
+            tried = {best / STEP, best, best * STEP}
+            widened = 0
+            while True:
+                yield self._of(setting, tried, length, seeds)
+                best = self._best(setting, tried, length, seeds)
+                if min(tried) < best < max(tried) or widened == MOST_WIDENED:
+                    break
+                tried.add(best / STEP if best == min(tried) else best * STEP)
+                widened += 1
+            self.decisions.rungs.append({**setting, 'updates': length, 'tried': sorted(tried), 'best': best})
+
+    def _of(self, setting: Setting, tried: set[float], length: int, seeds: range) -> list[Run]:
+        return [run for rate in sorted(tried) for run in self.trials(setting, rate, length, seeds)]
+
+    def _best(self, setting: Setting, tried: set[float], length: int, seeds: range) -> float:
+        """The learning rate with the lowest mean validation error; the smallest where all diverged."""
+        errors = {rate: self._error(self.trials(setting, rate, length, seeds)) for rate in sorted(tried)}
+        return min(errors, key=lambda rate: (errors[rate], rate))
+
+    def _error(self, runs: Sequence[Run]) -> float:
+        """Mean over the runs; infinite if one diverged."""
+        lasts = [rows.read(run_folder(self.workdir, run.name) / 'metrics.csv')[-1] for run in runs]
+        sound = all(rows.status([last], run.updates) == 'done' for last, run in zip(lasts, runs, strict=True))
+        return statistics.fmean(1 - last['validation_accuracy'] for last in lasts) if sound else math.inf
+
+    def _fresh(self) -> list[Run]:
+        """Fresh seeds on a validation split drawn anew: at each budget's recommendation, at a quarter and four times
+        its batch size, at half and twice its learning rate, and with a batch that grows in place of the decay."""
+        seeds = range(self.study.seeds, self.study.seeds + self.search.confirm_seeds)
+        data_seed = self.search.base['data_seed'] + 1
+        found = answer.find(read_json(self.workdir / 'study.json'), dataclasses.asdict(self.decisions), self.workdir)
+        wanted: dict[Run, None] = {}
+        for budget in found['budgets']:
+            for role, row in answer.beside(budget):
+                setting = {field: row[field] for field in ('batch_size', *self.search.settings)}
+                if role == 'growing':
+                    runs = self._growing(setting, row['learning_rate'], row['updates'], seeds, data_seed)
+                else:
+                    runs = self.trials(setting, row['learning_rate'], row['updates'], seeds, data_seed=data_seed)
+                if runs:
+                    told = {'unit': budget['unit'], 'role': role, **{field: row[field] for field in SETTING}}
+                    self.decisions.fresh.append({**told, 'recipe': runs[0].recipe.name})
+                    wanted |= dict.fromkeys(runs)
+        return list(wanted)
+
+    def _growing(self, setting: Setting, rate: float, updates: int, seeds: range, data_seed: int) -> list[Run]:
+        """As many examples as a trial sees, with the batch doubled wherever a straight line to zero halves the learning
+        rate, which stays until the last stage takes it to zero (Smith et al. 2018, 1711.00489, §3); none where that
+        would end beyond a tenth of the examples, where the paper's rule ends too."""
+        size, end = int(setting['batch_size']), schedule.example_after(updates, 0, int(setting['batch_size']), self.n)
+        if size * 2**GROWN > self.n / 10 or self.search.base['schedule'] == 'constant':
+            return []
+        edges = [round(end * (1 - 0.5**i)) for i in range(GROWN + 1)] + [end]
+        warm_up = round(self.search.warm_up * end)
+        stages: list[dict[str, Any]] = [
+            {'examples': last - first, 'batch_size': size * 2**i, 'learning_rate': rate}
+            for i, (first, last) in enumerate(itertools.pairwise(edges))
+        ]
+        stages[-1]['rule'] = 'linear'
+        if warm_up:
+            stages[0]['examples'] -= warm_up
+            stages.insert(0, {**stages[0], 'examples': warm_up, 'learning_rate': 0.0, 'rule': 'linear'})
+            stages[0]['final_learning_rate'] = rate
+        rest = {field: value for field, value in setting.items() if field != 'batch_size'}
+        changes = {**rest, 'data_seed': data_seed, 'evaluate_at': (MOST_UPDATES,)}
+        name = (
+            f'grow-{recipe.swept_name(dict(self.search.base), {**setting, "learning_rate": rate, "updates": updates})}'
+        )
+        return [Run(self._made(name, changes, tuple(stages)), seed, self.n) for seed in seeds]
 
 
-def best(errors: Mapping[float, float], keep: float) -> set[float]:
-    """The share `keep` of the learning rates with the lowest errors, at least one; none whose error is infinite."""
-    ranked = sorted((error, rate) for rate, error in errors.items())
-    return {rate for error, rate in ranked[: max(1, math.ceil(keep * len(ranked)))] if error < math.inf}
-
-
-def beyond(errors: Mapping[float, float], tried: Iterable[float], search: Search, reference: float) -> set[float]:
-    """The learning rate to be added, if the best one is at an end of those that were tried; else none.
-
-    It is a step of the given ones beyond that end, `search.widen` times at most at either end. Where all have diverged,
-    a lower one is added. A reference that is further away than a step is no end.
-    """
-    if not errors:
-        return set()
-    given = search.learning_rates
-    step = (given[-1] / given[0]) ** (1 / (len(given) - 1))
-    first = min(errors, key=lambda rate: (errors[rate], rate))
-    added = set(tried) - {*given, reference}
-    near = {rate for rate in tried if rate != reference or given[0] / step <= 1.01 * rate <= 1.03 * step * given[-1]}
-    wanted = None
-    if first == min(near) and sum(rate < given[0] for rate in added) < search.widen:
-        wanted = first / step
-    elif first == max(near) and errors[first] < math.inf and sum(rate > given[-1] for rate in added) < search.widen:
-        wanted = first * step
-    # Rounded, so that the name stays short.
-    return {float(f'{wanted:.3g}')} - set(tried) if wanted else set()
+def rungs(ends: Iterator[int], below: int) -> list[int]:
+    """Lengths a factor of √2 to 2√2 apart, with all `ends`, and down to the shortest of them halved `below` times."""
+    made = sorted(set(ends))
+    shortest = max(min(SHORTEST, made[0]), round(made[0] / STEP**below))
+    found = {shortest, *made}
+    for lower, upper in itertools.pairwise(sorted(found)):
+        length = upper / STEP
+        while length > math.sqrt(STEP) * lower:
+            found.add(round(length))
+            length /= STEP
+    return sorted(found)

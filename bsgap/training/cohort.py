@@ -11,7 +11,7 @@ import numpy as np
 from bsgap.training import step
 from bsgap.training.checkpoint import Checkpoints
 from bsgap.training.rows import Row, status
-from bsgap.training.runs import Goal, Run
+from bsgap.training.runs import Run
 
 FIRST_SEGMENT_UPDATES = 4  # before there is a measurement
 
@@ -20,7 +20,7 @@ FIRST_SEGMENT_UPDATES = 4  # before there is a measurement
 class Member:
     """A run in training: what the host knows of it."""
 
-    goal: Goal
+    run: Run
     folder: Path
     checkpoints: Checkpoints
     rows: list[Row]
@@ -29,10 +29,6 @@ class Member:
     eval_seconds: float = 0.0
     state: step.State | None = None  # host arrays, only while the run is in no cohort
     saved_update: int = 0
-
-    @property
-    def run(self) -> Run:
-        return self.goal.run
 
     @property
     def example(self) -> int:
@@ -51,6 +47,11 @@ class Member:
     @property
     def diverged(self) -> bool:
         return status(self.rows, self.run.updates) == 'diverged'
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether the run is over and its weights are not wanted."""
+        return not self.run.keep and self.update == self.run.updates
 
     @property
     def due(self) -> bool:

@@ -16,14 +16,14 @@ from bsgap.training import memory, rows, step
 from bsgap.training.checkpoint import Checkpoints, Saved
 from bsgap.training.cohort import Cohort, Member
 from bsgap.training.programs import Programs, inputs
-from bsgap.training.restore import reached, restore
-from bsgap.training.runs import Goal, boundaries
+from bsgap.training.restore import is_done, restore
+from bsgap.training.runs import Run, boundaries
 from bsgap.training.watcher import Watcher, WatcherError
 from bsgap.training.workdir import run_folder
 
 
 class Trainer:
-    """Trains runs on one device, as far as their goals; what is done is left as it is.
+    """Trains runs on one device, to their ends; what is done is left as it is.
 
     `check()` is called before each segment; where it raises Interrupted, StoppedElsewhere or UserError, or a watcher
     fails, all runs are saved before the exception goes on.
@@ -35,16 +35,16 @@ class Trainer:
         self.study, self.programs, self.workdir, self.watcher, self.check = study, programs, workdir, watcher, check
         self._read_back = False  # whether one of this training's checkpoints was
 
-    def train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:
-        """As many runs side by side as the device has memory for, in the order of the goals.
+    def train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
+        """As many runs side by side as the device has memory for, in their order.
         `records` are what the files say of the runs, by name; new rows are added to them. Raises UserError when the
         device's memory is full, and OSError when the workdir can't be written."""
         with step.numerics(self.study.precision):
-            now: Sequence[Goal] = goals
+            now: Sequence[Run] = runs
             try:
-                limit = memory.parallel_runs(self.programs, goals, self.study.max_parallel_runs)
-                for first in range(0, len(goals), limit):
-                    now = [goal for goal in goals[first : first + limit] if not reached(goal, self.workdir, records)]
+                limit = memory.parallel_runs(self.programs, runs, self.study.max_parallel_runs)
+                for first in range(0, len(runs), limit):
+                    now = [run for run in runs[first : first + limit] if not is_done(run, self.workdir, records)]
                     self._train(now, records)
             except (jax.errors.JaxRuntimeError, MemoryError, TypeError) as error:
                 if memory.is_full(error):
@@ -52,23 +52,23 @@ class Trainer:
                 if 'Traceback' in str(error) and (place := place_of(error)):  # of a callback
                     raise UserError(f'config.model: {place}: {str(error).splitlines()[-1]}') from error
                 if 'Computation compiled for' in str(error):
-                    model = now[0].run.recipe.architecture.model
+                    model = now[0].recipe.architecture.model
                     raise UserError(
                         f'config.model: {model} keeps an array of one call for the next, as a cache'
                     ) from error
                 raise
 
-    def _train(self, goals: Sequence[Goal], records: Mapping[str, rows.Record]) -> None:
+    def _train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
         members, cohorts = list[Member](), list[Cohort]()
-        self.header = rows.columns(self.programs.sizes(goals[0].run)) if goals else []
+        self.header = rows.columns(self.programs.sizes(runs[0])) if runs else []
         try:
-            for goal in goals:
-                folder = run_folder(self.workdir, goal.run.name)
-                members.append(Member(goal, folder, Checkpoints(folder / 'checkpoints'), records[goal.run.name].rows))
+            for run in runs:
+                folder = run_folder(self.workdir, run.name)
+                members.append(Member(run, folder, Checkpoints(folder / 'checkpoints'), records[run.name].rows))
                 members[-1].checkpoints.clear()
             going = restore(members, self.programs, self.watcher, self.header)
             self.watcher.began(going)
-            for boundary in boundaries(member.goal for member in going):
+            for boundary in boundaries(member.run for member in going):
                 cohorts = self._group(going, cohorts)
                 # The one that is furthest behind goes first, so that all recipes show their epochs together.
                 while behind := [cohort for cohort in cohorts if cohort.example < boundary and not cohort.over]:
@@ -77,6 +77,8 @@ class Trainer:
                     self._save(cohort)
             for member in members:
                 member.checkpoints.wait()
+                if member.leaves_nothing:
+                    member.checkpoints.delete_after(-1)
         except (Interrupted, StoppedElsewhere, UserError, WatcherError):
             for cohort in cohorts:
                 self._save(cohort, tell=False)  # a watcher that fails must not keep the others from being saved
@@ -91,7 +93,7 @@ class Trainer:
         """Groups the runs that have updates to make by what a cohort has in common; so far they were in `cohorts`."""
         groups: dict[Any, list[Member]] = {}
         for member in members:
-            if member.update < member.goal.until and not member.diverged:
+            if member.update < member.run.updates and not member.diverged:
                 groups.setdefault(member.run.cohort(member.update), []).append(member)
         parts = [part for group in groups.values() for part in self.programs.cohorts(group, group[0].batch_size)]
         before = {tuple(member.run for member in cohort.members): cohort for cohort in cohorts}
@@ -148,7 +150,7 @@ class Trainer:
         due = [(r, member) for r, member in enumerate(cohort.members) if member.due]
         if not due:
             return
-        full = any(member.update in member.run.full_evaluations for _, member in due)
+        full = any(member.run.full for _, member in due)
         run = cohort.members[0].run
         call = self.programs.evaluate(run, cohort.state_R, cohort.initial_R, len(cohort.members), full)
         began = time.perf_counter()
@@ -157,10 +159,13 @@ class Trainer:
         sums_R = jax.device_get(cohort.state_R.sums)
         sizes = self.programs.sizes(run)
         for r, member in due:
-            measured = {}
-            for name in sizes if member.update in member.run.full_evaluations else ('validation',):
+            measured, answers = {}, {}
+            for name in sizes if member.run.full else ('validation',):
                 measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
-                measured[f'{name}_accuracy'] = int(evaluations_R[name].correct[r]) / sizes[name]
+                answers[name] = evaluations_R[name].correct_N[r]
+                measured[f'{name}_accuracy'] = int(answers[name].sum()) / sizes[name]
+            if member.update == member.run.updates:
+                rows.write_answers(member.folder, answers)
             sums = step.Sums(*(float(total_R[r]) for total_R in sums_R))
             row = _row(member, measured, float(distance_R[r]), sums)
             rows.append(member.folder / 'metrics.csv', row, self.header)
@@ -170,12 +175,12 @@ class Trainer:
     def _save(self, cohort: Cohort, tell: bool = True) -> None:
         """Saves the runs that have made updates since they were saved last."""
         cohort.saved_at = time.monotonic()
-        sound = [member for member in cohort.members if not member.diverged]
+        sound = [member for member in cohort.members if not (member.diverged or member.leaves_nothing)]
         if all(member.update == member.saved_update for member in sound):
             return
         names = [member.run.name for member in sound]
         for member, state in zip(cohort.members, cohort.host_states(), strict=True):
-            if not member.diverged:
+            if member in sound:
                 member.checkpoints.save(member.update, Saved(state, member.train_seconds, member.eval_seconds, names))
                 member.saved_update = member.update
         if not self._read_back:  # what can't be read again is known now, and not when it is needed
@@ -187,7 +192,7 @@ class Trainer:
 
 def _row(member: Member, measured: dict[str, float], distance: float, sums: step.Sums) -> rows.Row:
     run, update = member.run, member.update
-    updates_since = update - max((e for e in run.evaluations if e < update), default=update)
+    updates_since = update - max((e for e in run.evaluations if e < update), default=0)
     if 'train_accuracy' in measured:
         measured['gap'] = measured['train_accuracy'] - measured['test_accuracy']
     if sums.measured and updates_since:

@@ -14,53 +14,58 @@ import jax
 from bsgap.config import Study
 from bsgap.errors import UserError
 from bsgap.training.programs import Programs
-from bsgap.training.runs import Goal, Run, boundaries
+from bsgap.training.runs import Run, boundaries
 
 
-def needed(programs: Programs, goals: Sequence[Goal], limit: int = 0) -> int:
+def needed(programs: Programs, runs: Sequence[Run], limit: int = 0) -> int:
     """Bytes that these runs take while they are trained, `limit` side by side; all at once without it.
 
     The data, the runs' states and orders, and what the largest program needs while it runs, as XLA counts it for
     the cohorts of all runs; where they are advanced side by side, a part of a cohort needs that part of it.
     """
     whole: dict[Any, tuple[int, int]] = {}  # of a cohort: its size; the bytes a program needs besides its arguments
-    for (program, batch_size), runs in _groups(goals).items():
-        size = len(programs.cohorts(runs, batch_size)[0])
-        segment = programs.segment_program(runs[0], batch_size, size)
-        evaluation = programs.evaluation_program(runs[0], size, full=True)
+    for (program, batch_size), alike in _groups(runs).items():
+        size = len(programs.cohorts(alike, batch_size)[0])
+        segment = programs.segment_program(alike[0], batch_size, size)
+        evaluation = programs.evaluation_program(alike[0], size, full=True)
         analyses = [made.memory_analysis() for made in (segment, evaluation)]
         besides = [a.temp_size_in_bytes + a.output_size_in_bytes - a.alias_size_in_bytes for a in analyses]
         whole[program, batch_size] = size, max(besides)
-    most, limit = 0, limit or len(goals)
-    for first in range(0, len(goals), limit):
-        wave = goals[first : first + limit]
-        parts = [(len(runs), *whole[key]) for key, runs in _groups(wave).items()]
-        transient = (needs if programs.run_axis == 'map' else needs * runs // size for runs, size, needs in parts)
+    most, limit = 0, limit or len(runs)
+    for first in range(0, len(runs), limit):
+        wave = runs[first : first + limit]
+        parts = [(len(alike), *whole[key]) for key, alike in _groups(wave).items()]
+        transient = (needs if programs.run_axis == 'map' else needs * n // size for n, size, needs in parts)
         most = max(most, _resident(programs, wave) + max(transient, default=0))
     return programs.data_bytes + most
 
 
-def _resident(programs: Programs, goals: Sequence[Goal]) -> int:
+def measured_alone(programs: Programs, runs: Sequence[Run]) -> tuple[list[list[float]], list[int]]:
+    """Of runs, each alone on the device: the seconds of an update, see `Programs.times_in_turn`, and the bytes."""
+    return programs.times_in_turn(runs), [needed(programs, [run]) for run in runs]
+
+
+def _resident(programs: Programs, runs: Sequence[Run]) -> int:
     """What runs take besides the data while no program runs: each its state, the weights at its start, an order."""
-    states = [programs.abstract_state(goal.run) for goal in goals]
+    states = [programs.abstract_state(run) for run in runs]
     leaves = jax.tree.leaves([(state, state.params) for state in states])
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + sum(4 * goal.run.n for goal in goals)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + sum(4 * run.n for run in runs)
 
 
-def parallel_runs(programs: Programs, goals: Sequence[Goal], asked: int = 0) -> int:
+def parallel_runs(programs: Programs, runs: Sequence[Run], asked: int = 0) -> int:
     """How many of these runs fit on the device side by side; all on one of unknown size, and as many as were asked for.
 
     Raises:
       UserError: one of them alone is larger than the device's memory.
     """
     whole, room = _memory(programs.device)
-    largest = max(goals, key=lambda goal: _resident(programs, [goal]), default=None)
+    largest = max(runs, key=lambda run: _resident(programs, [run]), default=None)
     if largest and programs.data_bytes + _resident(programs, [largest]) > whole:
         raise _alone(programs, largest)
-    if asked or len(goals) < 2 or math.isinf(room):
-        return asked or len(goals)
-    limits = (-(-len(goals) // waves) for waves in range(1, len(goals)))
-    return next((limit for limit in limits if needed(programs, goals, limit) <= room), 1)
+    if asked or len(runs) < 2 or math.isinf(room):
+        return asked or len(runs)
+    limits = (-(-len(runs) // waves) for waves in range(1, len(runs)))
+    return next((limit for limit in limits if needed(programs, runs, limit) <= room), 1)
 
 
 def is_full(error: BaseException) -> bool:
@@ -68,38 +73,38 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(re.search('RESOURCE_EXHAUSTED|[Oo]ut of memory', str(error)))
 
 
-def too_small(study: Study, programs: Programs, goals: Sequence[Goal]) -> UserError:
+def too_small(study: Study, programs: Programs, runs: Sequence[Run]) -> UserError:
     """What to say when these runs were trained side by side and memory ran out."""
-    if len(goals) < 2:
-        return _alone(programs, goals[0])
-    fit, needs = parallel_runs(programs, goals), needed(programs, goals) / 2**30
+    if len(runs) < 2:
+        return _alone(programs, runs[0])
+    fit, needs = parallel_runs(programs, runs), needed(programs, runs) / 2**30
     return UserError(
         f'config.max_parallel_runs: {study.max_parallel_runs or "unset"} does not do, the memory of {programs.device}'
-        f' is full: {len(goals)} runs side by side need {needs:.2g} GiB; it must be at most'
-        f' {fit if fit < len(goals) else len(goals) // 2}'
+        f' is full: {len(runs)} runs side by side need {needs:.2g} GiB; it must be at most'
+        f' {fit if fit < len(runs) else len(runs) // 2}'
     )
 
 
-def _alone(programs: Programs, goal: Goal) -> UserError:
-    needs = (programs.data_bytes + _resident(programs, [goal])) / 2**30
+def _alone(programs: Programs, run: Run) -> UserError:
+    needs = (programs.data_bytes + _resident(programs, [run])) / 2**30
     return UserError(
-        f'config.model: {goal.run.recipe.architecture.text} does not do (recipe {goal.run.recipe.name}), the memory of'
+        f'config.model: {run.recipe.architecture.text} does not do (recipe {run.recipe.name}), the memory of'
         f' {programs.device} is full: one run needs more than {needs:.2g} GiB, data included; make the model (hidden,'
         ' channels), max_physical_batch or the dataset smaller'
     )
 
 
-def _groups(goals: Sequence[Goal]) -> dict[tuple[Any, int], list[Run]]:
-    """The most runs that could form a cohort on their way to their goals, for each program and batch size."""
+def _groups(runs: Sequence[Run]) -> dict[tuple[Any, int], list[Run]]:
+    """The most runs that could form a cohort on their way, for each program and batch size."""
     largest: dict[tuple[Any, int], list[Run]] = {}
-    for example in (0, *boundaries(goals)):
+    for example in (0, *boundaries(runs)):
         alike: dict[tuple[Any, int], list[Run]] = {}
-        for goal in goals:
-            if example < goal.last_example:
-                span = next(span for span in goal.run.spans if example < span.last_example)
-                alike.setdefault((goal.run.program, span.stage.batch_size), []).append(goal.run)
-        for key, runs in alike.items():
-            largest[key] = max(largest.get(key, []), runs, key=len)
+        for run in runs:
+            if example < run.examples:
+                span = next(span for span in run.spans if example < span.last_example)
+                alike.setdefault((run.program, span.stage.batch_size), []).append(run)
+        for key, group in alike.items():
+            largest[key] = max(largest.get(key, []), group, key=len)
     return largest
 
 

@@ -39,6 +39,8 @@ class Programs:
         self._splits = {key: jax.tree.map(self._put, dataset.splits) for key, dataset in datasets.items()}
         self._max_physical_batch = study.max_physical_batch
         self.run_axis = run_axis(study)
+        # A search trains its seeds again and again: one size of cohort is compiled once.
+        self._in_turn_runs = min(IN_TURN_RUNS, study.seeds) if study.search else IN_TURN_RUNS
         self._options = DETERMINISTIC if study.deterministic and device.platform == 'gpu' else None
         self._models: dict[Any, models.Model] = {}
         self._states: dict[Any, State] = {}
@@ -149,30 +151,41 @@ class Programs:
         """Parts runs that could form one cohort into equal ones; on a CPU a large one gains nothing."""
         largest = len(group)
         if self.run_axis == 'map':
-            largest = max(1, min(IN_TURN_RUNS, IN_TURN_EXAMPLES // batch_size))
+            largest = max(1, min(self._in_turn_runs, IN_TURN_EXAMPLES // batch_size))
         size = -(-len(group) // -(-len(group) // largest))
         return [group[first : first + size] for first in range(0, len(group), size)]
 
     def seconds_per_update(self, run: Run, runs: int = 1, batch_size: int = 0) -> float:
         """How long an update of a cohort takes, compilation apart: the median; by default at the first batch size."""
-        batch_size = batch_size or run.recipe.stages[0].batch_size
+        timed = self._timed_updates(run, runs, batch_size or run.recipe.stages[0].batch_size)
+        return float(np.median([timed() for _ in range(TIMED_CALLS)]))
+
+    def times_in_turn(self, alone: Sequence[Run]) -> list[list[float]]:
+        """How long an update of each of these runs takes, alone on the device: seconds, [run][measurement]. They are
+        measured in turn, so that what the machine does besides hits all."""
+        timed = [self._timed_updates(run, 1, run.recipe.stages[0].batch_size) for run in alone]
+        rounds = [[each() for each in timed] for _ in range(TIMED_CALLS)]
+        return [list(times) for times in zip(*rounds, strict=True)]
+
+    def _timed_updates(self, run: Run, runs: int, batch_size: int) -> Callable[[], float]:
+        """Makes some updates of a cohort, for about TIMED_SECONDS, and says how long one took."""
         seeds = [run.seed] * runs
         state_R, order_RxN = self.init(run, seeds), self.order(run, seeds, 0)
         inputs_R = jax.tree.map(lambda leaf: np.stack([leaf] * runs), inputs(run, 0))
         in_an_epoch = -(-run.n // batch_size)
-        updates, times = min(2, in_an_epoch), list[float]()
-        while len(times) < TIMED_CALLS:
+
+        def timed(updates: int) -> float:
+            nonlocal state_R
             window = Window(np.int32(0), np.int32(updates))
             call = self.segment(run, batch_size, window, order_RxN, inputs_R, state_R)
             began = time.perf_counter()
             state_R = jax.block_until_ready(call())
-            seconds = (time.perf_counter() - began) / updates
-            fitting = min(in_an_epoch, max(1, round(TIMED_SECONDS / seconds)))
-            if updates < fitting / 2:
-                updates = min(fitting, 8 * updates)
-            else:
-                times.append(seconds)
-        return float(np.median(times))
+            return (time.perf_counter() - began) / updates
+
+        updates = min(2, in_an_epoch)
+        while updates < (fitting := min(in_an_epoch, max(1, round(TIMED_SECONDS / timed(updates))))) / 2:
+            updates = min(fitting, 8 * updates)
+        return functools.partial(timed, updates)
 
     def seconds_per_evaluation(self, run: Run, runs: int = 1, full: bool = True) -> float:
         """How long a cohort's evaluation takes, on all splits if `full`, else on the validation split: the median."""

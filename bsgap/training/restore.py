@@ -7,31 +7,30 @@ from bsgap.training import rows
 from bsgap.training.checkpoint import DamagedError, Saved
 from bsgap.training.cohort import Member
 from bsgap.training.programs import Programs
-from bsgap.training.runs import Goal, Run
+from bsgap.training.runs import Run
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import saved_updates
 
 
-def reached(goal: Goal, workdir: Path, records: Mapping[str, rows.Record]) -> bool:
-    """Whether a run has all its rows up to its goal, and was saved there or later, or has diverged."""
-    record = records.get(goal.run.name)
+def is_done(run: Run, workdir: Path, records: Mapping[str, rows.Record]) -> bool:
+    """Whether a run has all its rows, and was saved at its end, or has diverged."""
+    record = records.get(run.name)
     if record is None:
         return False
     have = {row['update'] for row in record.rows}
-    due = (update for update in goal.run.evaluations if update <= goal.until)
-    saved = saved_updates(workdir, goal.run.name)
-    return record.status == 'diverged' or (have.issuperset(due) and max(saved, default=-1) >= goal.until)
+    kept = not run.keep or run.updates in saved_updates(workdir, run.name)
+    return record.status == 'diverged' or (kept and have.issuperset(run.evaluations))
 
 
 def restore(members: Sequence[Member], programs: Programs, watcher: Watcher, header: Sequence[str]) -> list[Member]:
     """Puts every run where it goes on, deletes later rows and checkpoints, and returns those with updates to make."""
-    going_on = {member.run: member for member in members if member.rows and not member.diverged}
+    going_on = {member.run: member for member in members if _begun(member) and not member.diverged}
     saved = {run: _usable(member) for run, member in going_on.items()}
     loaded: dict[tuple[Run, int], Saved] = {}
     while True:
         found = start_updates(saved, lambda run, update: going_on[run].checkpoints.cohort(update))
         starts = {member.run: found.get(member.run, 0) for member in members if not member.diverged}
-        going = [member for member in members if starts.get(member.run, member.goal.until) < member.goal.until]
+        going = [member for member in members if starts.get(member.run, member.run.updates) < member.run.updates]
         wanted = [member for member in going if starts[member.run] and (member.run, starts[member.run]) not in loaded]
         if not wanted:
             break
@@ -47,7 +46,7 @@ def restore(members: Sequence[Member], programs: Programs, watcher: Watcher, hea
         member.update = member.saved_update = starts[member.run]
         if member.update:
             member.state, member.train_seconds, member.eval_seconds, _ = loaded[member.run, member.update]
-        if not member.rows and member.checkpoints.updates():
+        if not _begun(member) and member.checkpoints.updates():
             watcher.warned(f'{member.folder}/metrics.csv is damaged in its first row; the run starts anew')
         member.checkpoints.delete_after(member.update)
         due = set(member.run.evaluations)  # a run that was shorter before was evaluated at its end
@@ -59,6 +58,11 @@ def restore(members: Sequence[Member], programs: Programs, watcher: Watcher, hea
     return going
 
 
+def _begun(member: Member) -> bool:
+    """Whether it has its first row, if one is due at its start."""
+    return bool(member.rows) or member.run.evaluations[0] > 0
+
+
 def _usable(member: Member) -> list[int]:
     """The updates from which a run can go on: saved, with all rows that were due before."""
     have = {row['update'] for row in member.rows}
@@ -66,7 +70,7 @@ def _usable(member: Member) -> list[int]:
     saved = member.checkpoints.updates()
     if first_missing is None:
         return saved
-    return [update for update in saved if update <= first_missing and update < member.goal.until]
+    return [update for update in saved if update <= first_missing and update < member.run.updates]
 
 
 def start_updates(saved: dict[Run, list[int]], cohort: Callable[[Run, int], list[str]]) -> dict[Run, int]:

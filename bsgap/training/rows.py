@@ -2,14 +2,16 @@
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from bsgap.files import read_json, replace
+import numpy as np
+
+from bsgap.files import read_json, replace, write_json
 
 Row = dict[str, float]
-Status = Literal['done', 'diverged', 'stopped', 'running']
+Status = Literal['done', 'diverged', 'running']
 COUNTS = frozenset({'update', 'examples', 'batch_size'})
 CHECKSUM = 'checksum'  # the last column: CRC-32 of the header and the row, as a changed digit is a number too
 NOISE = ('gradient_square', 'gradient_variance')  # blank where they were not measured
@@ -58,6 +60,19 @@ def _checksum(titles: Sequence[str], cells: Sequence[str]) -> str:
     return f'{zlib.crc32(",".join([*titles, *cells]).encode()):08x}'
 
 
+def write_answers(folder: Path, correct: Mapping[str, np.ndarray]) -> None:
+    """Keeps which examples of each split but the training one a run answers correctly at its end: bool [N] each."""
+    kept = {name: correct_N for name, correct_N in correct.items() if name != 'train'}
+    bits = {name: [len(correct_N), np.packbits(correct_N).tobytes().hex()] for name, correct_N in kept.items()}
+    write_json(folder / 'answers.json', bits)
+
+
+def read_answers(folder: Path, split: str) -> np.ndarray:
+    """Likewise, of one split. UserError if that was not kept."""
+    n, bits = read_json(folder / 'answers.json', split)[split]
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=n).astype(bool)
+
+
 def status(rows: Sequence[Row], updates: int) -> Status:
     """A run diverged when its loss or its weights stopped being finite; it is done after all its updates."""
     watched = ('train_loss', 'validation_loss', 'distance')
@@ -72,7 +87,6 @@ class Record(NamedTuple):
     about: dict[str, Any]
     rows: list[Row]
     measured: dict[str, float]  # at its end, empty before
-    stopped: bool = False  # by a search
 
     @property
     def name(self) -> str:
@@ -80,18 +94,16 @@ class Record(NamedTuple):
 
     @property
     def status(self) -> Status:
-        found = status(self.rows, self.about['updates'])
-        return 'stopped' if found == 'running' and self.stopped else found
+        return status(self.rows, self.about['updates'])
 
 
 def read_records(workdir: Path) -> list[Record]:
     """Reads all runs of a workdir, by batch size, then name; a folder that was renamed or copied is none."""
-    records, search = [], workdir / 'search.json'
-    stopped = read_json(search, 'stopped')['stopped'] if search.exists() else []
+    records = []
     for path in (workdir / 'runs').glob('*/run.json'):
         about = read_json(path, 'name', 'recipe', 'seed', 'n', 'updates', 'examples', 'fields', 'stages')
         if about['name'] == path.parent.name:
             measured = path.parent / 'measurements.json'
             values = read_json(measured) if measured.exists() else {}
-            records.append(Record(about, read(path.parent / 'metrics.csv'), values, about['name'] in stopped))
+            records.append(Record(about, read(path.parent / 'metrics.csv'), values))
     return sorted(records, key=lambda r: (r.about['stages'][0]['batch_size'], r.about['recipe'], r.about['seed']))

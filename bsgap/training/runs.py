@@ -1,9 +1,9 @@
-"""Runs, how far they are to be trained, and what that costs."""
+"""Runs, and what they cost."""
 
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from bsgap import config
 from bsgap.config import schedule
@@ -19,6 +19,7 @@ class Run:
     recipe: config.Recipe
     seed: int
     n: int
+    keep: bool = dataclasses.field(default=True, compare=False)  # its weights, when it is done
 
     @property
     def name(self) -> str:
@@ -29,19 +30,17 @@ class Run:
         return schedule.place(self.recipe.stages, self.n)
 
     @functools.cached_property
-    def full_evaluations(self) -> frozenset[int]:
-        """The updates before which the run is evaluated on all splits."""
+    def evaluations(self) -> tuple[int, ...]:
+        """The updates before which the run is evaluated, in order."""
         recipe = self.recipe
         if recipe.evaluate_at:
-            end = set() if recipe.validate_at else {self.updates}
-            return frozenset(end.union(u for u in recipe.evaluate_at if u <= self.updates))
-        return frozenset(schedule.evaluations(self.spans, self.n, recipe.evaluate_epochs, recipe.evaluate_updates))
+            return tuple(sorted({self.updates}.union(u for u in recipe.evaluate_at if u < self.updates)))
+        return schedule.evaluations(self.spans, self.n, recipe.evaluate_epochs, recipe.evaluate_updates)
 
-    @functools.cached_property
-    def evaluations(self) -> tuple[int, ...]:
-        """The updates before which the run is evaluated, on all splits or on the validation split alone, in order."""
-        dense = {u for u in self.recipe.validate_at if u < self.updates}
-        return tuple(sorted(self.full_evaluations | dense | {self.updates}))
+    @property
+    def full(self) -> bool:
+        """Whether it is evaluated on all splits, or on the validation split alone."""
+        return self.recipe.evaluate_on == 'all'
 
     @property
     def updates(self) -> int:
@@ -70,17 +69,6 @@ class Run:
         return *self.program, self.span(update).stage.batch_size, self.example(update)
 
 
-class Goal(NamedTuple):
-    """How far a run is to be trained in a round: before this update, at which it is evaluated."""
-
-    run: Run
-    until: int
-
-    @property
-    def last_example(self) -> int:
-        return self.run.example(self.until)
-
-
 def cross(study: config.Study, n: Mapping[config.TrainingSet, int]) -> tuple[Run, ...]:
     """Crosses the recipes with the seeds.
 
@@ -102,20 +90,20 @@ def cross(study: config.Study, n: Mapping[config.TrainingSet, int]) -> tuple[Run
     return tuple(runs)
 
 
-def boundaries(goals: Iterable[Goal]) -> tuple[int, ...]:
+def boundaries(runs: Iterable[Run]) -> tuple[int, ...]:
     """The examples at which some run changes its stage or stops: there the runs are grouped into cohorts anew."""
-    return tuple(sorted({min(span.last_example, goal.last_example) for goal in goals for span in goal.run.spans}))
+    return tuple(sorted({span.last_example for run in runs for span in run.spans}))
 
 
 def cost(
-    goal: Goal, first_update: int = 0, last_update: int | None = None, runs: int = 1, side_by_side: bool = False
+    run: Run, first_update: int = 0, last_update: int | None = None, runs: int = 1, side_by_side: bool = False
 ) -> float:
     """Roughly how long such runs take as a cohort, in examples: an update passes over a run's weights, which takes as
     long as 8 examples on a CPU; an accelerator, where the runs go side by side, has a latency besides."""
     overhead, of_run = (200, 32) if side_by_side else (0, 8)
-    until = goal.until if last_update is None else last_update
+    until = run.updates if last_update is None else last_update
     return sum(
         max(0, min(until, span.last_update) - max(first_update, span.first_update))
         * (overhead + runs * (of_run + span.stage.batch_size))
-        for span in goal.run.spans
+        for span in run.spans
     )

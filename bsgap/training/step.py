@@ -56,10 +56,10 @@ class Window(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Over a whole split: the mean loss (cross-entropy, nats; float32) and the number of correct answers (int32)."""
+    """Over a whole split: the mean loss (cross-entropy, nats; float32), and which answers are correct (bool)."""
 
     loss: jax.Array
-    correct: jax.Array
+    correct_N: jax.Array
 
 
 @contextlib.contextmanager
@@ -220,11 +220,11 @@ def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batc
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B)
         # NaN compares as false and would count as class 0.
         correct_B = (logits_BxK.argmax(-1) == labels_B) & jnp.isfinite(loss_B)
-        return jnp.where(valid_B, loss_B, 0).sum(), (valid_B & correct_B).sum()
+        return jnp.where(valid_B, loss_B, 0).sum(), correct_B
 
     # Where it is differentiated, the activations of one part are kept at a time.
-    loss_P, correct_P = jax.lax.map(jax.checkpoint(part), part_size * jnp.arange(parts))
-    return Evaluation(loss_P.sum() / n, correct_P.sum())
+    loss_P, correct_PxB = jax.lax.map(jax.checkpoint(part), part_size * jnp.arange(parts))
+    return Evaluation(loss_P.sum() / n, correct_PxB.ravel()[:n])
 
 
 def distance(params: Any, initial: Any) -> jax.Array:

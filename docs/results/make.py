@@ -12,7 +12,7 @@ from pathlib import Path
 from bsgap.analysis import claims
 from bsgap.analysis.table import write_results
 from bsgap.files import write_json
-from bsgap.report import answer_figures, answer_words, page
+from bsgap.report import answer_figures, page
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
@@ -67,7 +67,7 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     if found:
         write_json(folder / 'recommendation.json', found)
         files += f', the answer as data: [recommendation.json]({name}/recommendation.json)'
-        parts = [found['text'], table(answer_words.table(found)), 'Limits: ' + ' '.join(found['limits'])]
+        parts = [found['text'], table(found['table'])]
     judged = table(contents.judged) if verdicts else ''
     provenience = f'<sub>{provenance(contents)} Every run: {files}.</sub>'
     parts = [f'## {name}', *parts, ' '.join(contents.says), judged, *contents.notes, *pictures, provenience]

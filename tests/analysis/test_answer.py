@@ -1,282 +1,272 @@
-"""The answer, from runs made by hand, where the right answer is known."""
+"""Answers of searches whose runs are made by hand, where the right one is known."""
 
-import itertools
+import json
 import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from answers import FRESH, GRID, HALF, OFFSETS, answer, budget, plain, record, searched
 
-from bsgap.analysis import scaling
-from bsgap.analysis.answer import with_neighbours
-from bsgap.analysis.statistics import Estimate
+from bsgap.analysis import answer, trials
+from bsgap.errors import UserError
+from bsgap.files import write_json
+from bsgap.training import rows
+from bsgap.training.rows import read_records
 
-
-def test_fresh_seeds_do_not_enter_the_numbers_of_the_search() -> None:
-    groups = plain(0.88, 0.9, 0.88)
-    before = answer(*groups)
-    after = answer(*groups, searched(32, 0.1, (0.5, 0.5), seeds=(3, 4, 5), target_at=1))
-    for part in ('budgets', 'to_target', 'curve', 'learning_rate_exponent', 'surface', 'gaps'):
-        assert before[part] == after[part]
-    assert not before['confirmation']
-    assert after['confirmation']
-    assert (before['rests_on']['runs'], after['rests_on']['runs']) == (27, 30)
-
-
-def test_a_batch_size_whose_runs_all_diverge_hides_nothing() -> None:
-    runs = list(itertools.chain.from_iterable(plain()))
-    found = answer(
-        [
-            run._replace(rows=[{**row, 'distance': math.inf} for row in run.rows[:1]])
-            if run.about['fields']['batch_size'] == 8
-            else run
-            for run in runs
-        ]
-    )
-    assert [row['batch_size'] for row in budget(found, 'epochs')['rows']] == [32, 128]
-    assert [entry['batch_size'] for entry in found['to_target']] == [32, 128]
-    assert found['rests_on']['diverged'] == 9
-    assert {point['status'] for point in found['surface'] if point['batch_size'] == 8} == {'diverged'}
+N, VALIDATION, TEST = 8000, 2000, 4000
+SIZES, RATES, SEEDS = (8, 32, 128), (0.1, 0.2, 0.4), 4
+ENDS = {'epochs': {'8': 1000, '32': 250, '128': 63}, 'updates': dict.fromkeys(map(str, SIZES), 100)}
+FIELDS = {
+    'model': 'mlp', 'hidden': [16], 'channels': [], 'batch_norm': False, 'ghost_batch': 0, 'model_arguments': {},
+    'optimizer': 'sgd', 'schedule': 'linear', 'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999,
+}  # fmt: skip
+HEADER = (
+    'update', 'examples', 'validation_loss', 'validation_accuracy', 'train_accuracy', 'test_accuracy', 'gap',
+    'distance', 'gradient_square', 'gradient_variance', 'train_seconds', 'eval_seconds',
+)  # fmt: skip
+Accuracy = Callable[[int, float, int], float]  # of a batch size, learning rate and length; NaN where it diverges
 
 
-def test_nothing_trained_at_all() -> None:
-    found = answer([], target=0.0)
-    assert found['target'] == {'error': None, 'found': True}
+def search(**changes: Any) -> dict[str, Any]:
+    return {
+        'seeds': SEEDS, 'margin': 0.004, 'targets': (), 'budgets': {'epochs': 1.0, 'updates': 100}, 'updates': ENDS,
+        'seconds_per_update': {'8': [0.01, 0.012, 0.011], '32': [0.02], '128': [0.04]},
+        'bytes': {'8': 1, '32': 2, '128': 3}, 'device': 'cpu', 'fresh': [], **changes,
+    }  # fmt: skip
 
 
-def test_stopped_runs_count_as_far_as_they_came() -> None:
-    stopped = [
-        run._replace(rows=run.rows[:4], stopped=True)
-        for run in searched(32, 1.0, (0, 0), target_at=30)
-    ]  # fmt: skip
-    found = answer(stopped, searched(32, 0.1, (0.95, 0.95), target_at=60))
-    assert found['to_target'][0]['learning_rate'] == 1.0
-    assert budget(found, 'epochs')['rows'][0]['learning_rate'] == 0.1
-    assert [(point['status'], point['updates']) for point in found['surface']] == [('done', 400), ('stopped', 90)]
-    assert found['rests_on']['stopped'] == 3
-
-
-def test_an_unbounded_critical_batch_size_is_plain_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    unbounded = Estimate(1e5, 500.0, math.inf)
-    fit = scaling.Fit(Estimate(1.0, 0.0, 2.0), Estimate(800.0, 700.0, 900.0), unbounded, 0.1)
-    monkeypatch.setattr(scaling, 'fit', lambda *_, **__: fit)
-    found = answer(*plain())
-    assert found['curve']['b_crit'] == {'value': 1e5, 'low': 500.0, 'high': None}
-    assert found['curve']['s_min'] == {'value': 1.0, 'low': None, 'high': 2.0}
-    assert 'noise_over_b_crit' not in found['numbers']
-
-
-def test_the_gap_lines() -> None:
-    """At the reference, with the study's own momentum, then tuned; each at the end of its budget."""
-    groups = [searched(size, 0.1, {'epochs': (0.9, 0.90), 'updates': (0.9, 0.85)}) for size in GRID]
-    groups += [searched(size, 0.3, {'epochs': (0.95, 0.94), 'updates': (0.95, 0.93)}) for size in GRID[1:]]
-    groups += [searched(size, 0.1, (0.1, 0.1), momentum=0.5) for size in GRID]
-    found = answer(*groups)
-    assert [
-        (
-            *(line['unit'], line['learning_rate']),
-            [(point['batch_size'], round(point['gap']['value'], 6)) for point in line['points']],
-        )
-        for line in found['gaps']
-    ] == [
-        ('epochs', 0.1, [(8, 0.1), (32, 0.1), (128, 0.1)]),
-        ('updates', 0.1, [(8, 0.15), (32, 0.15), (128, 0.15)]),
-        ('epochs', None, [(8, 0.1), (32, 0.06), (128, 0.06)]),
-        ('updates', None, [(8, 0.15), (32, 0.07), (128, 0.07)]),
-    ]
-
-
-def test_what_was_left_out_is_empty_and_all_runs_count() -> None:
-    found = answer(*plain())
-    assert (found['confirmation'], found['noise_scale']) == ([], [])
-    rests = found['rests_on']
-    assert (rests['runs'], rests['seeds'], rests['stopped'], rests['diverged']) == (27, 3, 0, 0)
-    assert rests['seconds'] == 27 * 4
-    assert rests['examples'] == 9 * (8 * 1600 + 32 * 400 + 128 * 200)
-    assert (found['model'], found['dataset'], found['device']) == ('MLP 16', 'mnist', 'cpu')
-
-
-def test_what_earlier_revisions_trained_besides_is_no_part_of_the_answer() -> None:
-    """They ended runs at moments, branched off there, and let a batch grow; search.json names their recipes."""
-    others = [record(name, 0, [{'update': 10}], (32, 0.1, 10)) for name in ('moment10-bs32-lr0.1', 'grow-1b2c')]
-    assert answer(*plain(), others, recipes=['moment10-bs32-lr0.1', 'grow-1b2c']) == answer(*plain())
-
-
-def test_fresh_seeds_that_end_with_their_budget_are_not_stopped_early() -> None:
-    fresh = [run._replace(stopped=True, rows=run.rows[:-1]) for run in searched(128, 0.1, (0.9, 0.9), seeds=FRESH)]
-    found = answer(*plain(0.88, 0.9, 0.9), fresh)
-    assert found['rests_on']['stopped'] == 0
-
-
-def test_numbers_for_claims() -> None:
-    """The updates to the target are made: 80, 20 and 10 at 8, 32 and 128, so the slopes are −1 and −½."""
-    groups = [
-        searched(size, 0.1, {'epochs': (by_epochs, 0.5), 'updates': (by_updates, 0.5)}, target_at=at)
-        for size, by_epochs, by_updates, at in ((8, 0.95, 0.91, 80), (32, 0.93, 0.93, 20), (128, 0.92, 0.94, 10))
-    ]
-    found = answer(*groups)
-    numbers = found['numbers']
-    assert numbers['first_slope']['value'] == pytest.approx(-1)
-    assert numbers['last_slope']['value'] == pytest.approx(-0.5)
-    assert numbers['b_crit'] == found['curve']['b_crit']
-    assert (numbers['winners']['value'], numbers['winners']['low']) == (2, 2)  # 8 by epochs, 128 by updates
-    assert 'noise_growth' not in numbers
-    assert answer(*groups[:1])['numbers'].keys() == {'winners'}
-
-
-def test_growth_of_the_noise_scale_is_that_of_each_seed() -> None:
-    at = {size: 24 * (1 + 22 / size) for size in GRID}  # B_crit is 22
-    groups = {size: searched(size, 0.1, (0.9, 0.9), target_at=at[size]) for size in GRID}
-    rows = [row for run in groups[32] for row in run.rows]
-    for row in rows:
-        row.update(gradient_square=1.0, gradient_variance=20.0 if row['update'] == 1 else 300.0)
-    found = answer(*groups.values())
-    assert found['curve']['b_crit']['value'] == pytest.approx(22, rel=0.03)
-    assert found['numbers']['noise_growth']['value'] == pytest.approx(15)
-    until = (1 * 20 + 24 * 300) / 25  # the last row before the target is at 25
-    assert found['numbers']['noise_over_b_crit']['value'] == pytest.approx(until / 22, rel=0.03)
-
-
-def test_a_tie_prefers_the_small_batch_for_epochs_and_the_large_for_updates() -> None:
-    found = answer(*plain(0.9, 0.9001, 0.9))
-    for unit, size in (('epochs', 8), ('updates', 128)):
-        each = budget(found, unit)
-        assert (each['winner'], each['tied'], each['range']) == (32, [8, 32, 128], [8, 128])
-        assert each['recommended'] == size
-
-
-def test_ties_that_differ_when_paired_by_seed_are_apart() -> None:
-    """All seeds of a batch size are as far from another's, so that paired by seed the smallest difference is seen."""
-    groups = plain(0.9, 0.9001, 0.9)
-    assert [each['apart'] for each in answer(*groups)['budgets']] == [[8, 128]] * 2
-    for run in (run for group in groups for run in group if run.about['fields']['batch_size'] != 32):
-        for row in (row for row in run.rows if 'test_accuracy' in row):
-            row['test_accuracy'] -= 2 * OFFSETS[run.about['seed']]
-    assert [each['apart'] for each in answer(*groups)['budgets']] == [[]] * 2
-
-
-def test_a_clear_winner_ties_with_none() -> None:
-    found = answer(*plain(0.88, 0.9, 0.88))
-    assert [(each['tied'], each['recommended']) for each in found['budgets']] == [([32], 32)] * 2
-
-
-def test_intervals_tie_as_far_as_they_touch() -> None:
-    """Two intervals of ± 0.00248 overlap up to a difference of 0.00497."""
-    assert budget(answer(*plain(0.9 - 1.98 * HALF, 0.9, 0.9 - 2.02 * HALF)), 'epochs')['tied'] == [8, 32]
-
-
-def test_a_tie_beyond_one_that_is_worse_is_not_recommended() -> None:
-    found = answer(*plain(0.9001, 0.88, 0.9))
-    each = budget(found, 'updates')
-    assert (each['winner'], each['tied'], each['recommended']) == (8, [8, 128], 8)
-
-
-def test_a_tie_that_looks_worse_by_more_than_a_standard_error_is_not_recommended() -> None:
-    """Of three seeds ± 0.001 the standard error of a mean is 0.001/√3, and that of a difference √2 times it."""
-    error = math.sqrt(2 / 3) * 0.001
-    near, far = (answer(*plain(0.88, 0.9, 0.9 - share * error)) for share in (0.98, 1.02))
-    for found, size in ((near, 128), (far, 32)):
-        each = budget(found, 'updates')
-        assert (each['tied'], each['range'], each['recommended']) == ([32, 128], [32, 128], size)
-
-
-def test_choices_are_made_on_validation_and_numbers_are_of_the_test_split() -> None:
-    """The test accuracies are arranged the other way round, within a batch size and between them."""
-    found = answer(
-        searched(8, 0.1, (0.92, 0.80)),
-        searched(8, 1.0, (0.90, 0.95)),
-        searched(32, 0.1, (0.93, 0.70)),
-        searched(128, 0.1, (0.80, 0.99)),
-    )
-    each = budget(found, 'epochs')
-    assert [(row['learning_rate'], round(row['test_accuracy']['value'], 6)) for row in each['rows']] == [
-        (0.1, 0.8), (0.1, 0.7), (0.1, 0.99),
-    ]  # fmt: skip
-    assert each['winner'] == each['recommended'] == 32
-
-
-def test_reported_numbers_are_means_with_students_interval_where_the_budget_ends() -> None:
-    found = answer(searched(32, 0.1, {'epochs': (0.9, 0.8), 'updates': (0.7, 0.6)}))
-    epochs, updates = budget(found, 'epochs')['rows'][0], budget(found, 'updates')['rows'][0]
-    assert (epochs['updates'], updates['updates'], epochs['seeds']) == (400, 200, 3)
-    assert epochs['test_accuracy']['value'] == pytest.approx(0.8)
-    assert updates['test_accuracy']['value'] == pytest.approx(0.6)
-    assert updates['test_accuracy']['high'] == pytest.approx(0.6 + HALF, rel=1e-6)
-    assert updates['gap']['low'] == pytest.approx(0.4 - HALF, rel=1e-6)
-
-
-def test_an_incomplete_or_diverged_recipe_is_no_candidate() -> None:
-    better = searched(32, 0.3, (0.95, 0.95))
-    end = {'distance': math.nan, 'validation_loss': math.nan}
-    diverged = [run._replace(rows=[*run.rows[:-1], run.rows[-1] | end]) for run in better]
-    short = [run._replace(rows=run.rows[:3]) for run in better]
-    for runs in (better[:2], [*better[:2], diverged[2]], [*better[:2], short[2]], short):
-        each = budget(answer(*plain(), runs), 'epochs')
-        assert [row['learning_rate'] for row in each['rows']] == [0.1, 0.1, 0.1]
-    assert [row['learning_rate'] for row in budget(answer(*plain(), better), 'epochs')['rows']] == [0.1, 0.3, 0.1]
-
-
-def test_a_run_that_diverges_after_a_budget_counts_for_it() -> None:
-    good = searched(128, 0.1, {'epochs': (0.95, 0.94), 'updates': (0.2, 0.1)})
-    for run in good:  # 128 ends its epochs at update 100, and its updates at 200
-        run.rows[-1].update(train_loss=math.nan, validation_loss=math.nan, distance=math.nan)
-    assert {run.status for run in good} == {'diverged'}
-    found = answer(good, searched(32, 0.1, (0.9, 0.9)))
-    assert budget(found, 'epochs')['winner'] == 128
-    assert [row['batch_size'] for row in budget(found, 'updates')['rows']] == [32]
-
-
-def test_one_seed_tells_no_ties() -> None:
-    found = answer(*[runs[1:2] for runs in plain(0.9, 0.9001, 0.9)], seeds=1)
-    found_again = answer(
-        *[[run._replace(about={**run.about, 'seed': 0}) for run in runs[1:2]] for runs in plain(0.9, 0.9001, 0.9)],
-        seeds=1,
-    )
-    assert not any(each['rows'] for each in found['budgets'])  # seed 1 of one seed is a fresh one
-    each = budget(found_again, 'epochs')
-    assert (each['tied'], each['recommended']) == ([32], 32)
-    assert each['rows'][0]['test_accuracy'] == {'value': 0.9, 'low': None, 'high': None}
-
-
-def test_what_fresh_seeds_reach_with_what_is_recommended_and_beside_it() -> None:
-    """Those of the recommended setting alone, where the budget ends, and not in what is recommended."""
-    tests = {8: 0.89, 32: 0.9, 128: 0.88}
-    fresh = [searched(size, 0.1, (0.5, test), seeds=FRESH) for size, test in tests.items()]
-    found = answer(*plain(0.88, 0.9, 0.88), *fresh, searched(32, 1.0, (0.99, 0.99), seeds=FRESH))['confirmation']
-    about = 'unit', 'batch_size', 'learning_rate', 'momentum', 'seeds', 'diverged'
-    assert [tuple(row[key] for key in about) for row in found] == [
-        (unit, size, 0.1, 0.0, 3, 0) for unit in ('epochs', 'updates') for size in GRID
-    ]
-    for row in found:
-        assert row['test_accuracy']['value'] == pytest.approx(tests[row['batch_size']])
-        assert row['test_accuracy']['high'] == pytest.approx(tests[row['batch_size']] + HALF, rel=1e-6)
-
-
-def test_fresh_seeds_that_diverged_are_counted_and_those_on_their_way_are_not() -> None:
-    fresh = searched(32, 0.1, (0.9, 0.9), seeds=FRESH)
-    lost = fresh[2]._replace(rows=[*fresh[2].rows[:2], {**fresh[2].rows[2], 'distance': math.nan}])
-    begun = fresh[1]._replace(rows=fresh[1].rows[:2])
-    rows = answer(*plain(0.88, 0.9, 0.88), [fresh[0], begun, lost])['confirmation']
-    assert [(row['unit'], row['seeds'], row['diverged']) for row in rows] == [('epochs', 1, 1), ('updates', 1, 1)]
-    (row, _) = answer(*plain(0.88, 0.9, 0.88), [lost])['confirmation']
-    assert (row['seeds'], row['diverged'], row['test_accuracy']['value']) == (0, 1, None)
-    after = fresh[2]._replace(rows=[*fresh[2].rows[:-1], {**fresh[2].rows[-1], 'distance': math.nan}])
-    rows = answer(*plain(0.88, 0.9, 0.88), [after])['confirmation']  # at 400, where the epochs end: after 200 updates
-    assert [(row['unit'], row['seeds'], row['diverged']) for row in rows] == [('epochs', 0, 1), ('updates', 1, 0)]
-
-
-@pytest.mark.parametrize(
-    ('sizes', 'recommended', 'neighbours'),
-    [
-        ([4, 16, 64, 256], 16, [4, 16, 64]),
-        ([5, 60, 90, 100, 130, 1000], 100, [60, 100, 1000]),  # by the logarithm
-        ([10, 30, 70, 100, 130, 350], 100, [30, 100, 350]),
-        ([8, 32], 8, [8, 32]),
-    ],
-)
-def test_neighbours_are_the_nearest_to_a_quarter_and_four_times(
-    sizes: list[int], recommended: int, neighbours: list[int]
+def write(
+    workdir: Path, recipe: str, seed: int, accuracy: float, about: Mapping[str, Any], stages: Sequence[Any] = ()
 ) -> None:
-    budget: dict[str, Any] = {'rows': [{'batch_size': size} for size in sizes], 'recommended': recommended}
-    assert [row['batch_size'] for row in with_neighbours(budget)] == neighbours
-    assert with_neighbours({'rows': [], 'recommended': None}) == []
+    """A run's files. Every run finds the same examples hard, so that it answers the easiest share of them, and a few
+    others by chance of its own."""
+    folder = workdir / 'runs' / f'{recipe}-seed{seed}'
+    folder.mkdir(parents=True)
+    rng, updates = np.random.default_rng(list(f'{recipe}{seed}'.encode())), about['updates']
+    fields = {**FIELDS, **{field: about[field] for field in ('batch_size', 'learning_rate') if field in about}}
+    content = {'name': folder.name, 'recipe': recipe, 'seed': seed, 'n': N, 'updates': updates, 'fields': fields}
+    size = about.get('batch_size', 8)
+    stage = {'batch_size': size, 'learning_rate': 0.1, 'length': updates, 'unit': 'updates'}
+    content |= {'examples': updates * size, 'stages': list(stages) or [stage]}
+    write_json(folder / 'run.json', content)
+    correct = {}
+    for split, n in (('validation', VALIDATION), ('test', TEST)):
+        of_seed = accuracy + 0.001 * rng.normal() if math.isfinite(accuracy) else 0.0
+        correct[split] = np.linspace(0, 1, n) + 0.01 * rng.normal(size=n) < of_seed
+    rows.write_answers(folder, correct)
+    found = {f'{split}_accuracy': float(right.mean()) for split, right in correct.items()}
+    row = {
+        'update': updates, 'examples': updates * size, 'validation_loss': accuracy, **found, 'train_accuracy': 1.0,
+        'gap': 1 - found['test_accuracy'], 'distance': 1.0, 'gradient_square': 2.0, 'gradient_variance': 2.0 * size,
+        'train_seconds': 3.0, 'eval_seconds': 1.0,
+    }  # fmt: skip
+    rows.write(folder / 'metrics.csv', [row], HEADER)
+
+
+def searched(workdir: Path, accuracy: Accuracy, lengths: Sequence[int] = (50, 100, 250, 500, 1000)) -> Path:
+    """All trials of a search."""
+    for size in SIZES:
+        ends = {ends[str(size)] for ends in ENDS.values()}
+        for updates in sorted(ends | {length for length in lengths if length < max(ends)}):
+            for rate in RATES:
+                for seed in range(SEEDS):
+                    about = {'batch_size': size, 'learning_rate': rate, 'updates': updates}
+                    write(workdir, f'bs{size}-lr{rate}-updates{updates}', seed, accuracy(size, rate, updates), about)
+    return workdir
+
+
+def find(workdir: Path, most_frequent: float = 0.1, **changes: Any) -> dict[str, Any]:
+    sizes = {'train': N, 'validation': VALIDATION, 'test': TEST}
+    known = {'most_frequent': dict.fromkeys(sizes, most_frequent), 'sizes': sizes}
+    about = {'config': {'dataset': 'mnist', 'search.warm_up': 0.05}, 'training_sets': [known]}
+    found = answer.find(about, search(**changes), workdir)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found  # plain data
+    return found
+
+
+def curve(size: int, rate: float, updates: int) -> float:
+    """Error in proportion to (S_min + E_min/B)/updates at the best rate, 0.2, and more beside it; B_crit is 48."""
+    return 1 - 2.86 * (1 + 48 / size) / updates * (1 + math.log2(rate / 0.2) ** 2)
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return searched(tmp_path_factory.mktemp('plain'), curve)
+
+
+def by_size(found: Mapping[str, Any], unit: str) -> dict[int, dict[str, Any]]:
+    (budget,) = (budget for budget in found['budgets'] if budget['unit'] == unit)
+    return {row['batch_size']: row for row in budget['rows']}
+
+
+def test_each_budget_has_its_own_winner_at_the_best_learning_rate(plain: Path) -> None:
+    found = find(plain)
+    for unit in ('epochs', 'updates'):
+        rows_ = by_size(found, unit)
+        assert {row['learning_rate'] for row in rows_.values()} == {0.2}
+        assert {size: row['updates'] for size, row in rows_.items()} == {int(k): v for k, v in ENDS[unit].items()}
+        for size, row in rows_.items():
+            assert row['test_accuracy']['value'] == pytest.approx(curve(size, 0.2, row['updates']), abs=0.002)
+            assert row['test_accuracy']['low'] < row['test_accuracy']['value'] < row['test_accuracy']['high']
+            assert row['gap']['value'] == pytest.approx(1 - row['test_accuracy']['value'])
+    assert {size: row['verdict'] for size, row in by_size(found, 'updates').items()} == {
+        8: 'worse', 32: 'worse', 128: 'best',
+    }  # fmt: skip
+    assert {size: row['verdict'] for size, row in by_size(found, 'epochs').items()} == {
+        8: 'best', 32: 'worse', 128: 'worse',
+    }  # fmt: skip
+    recommended = {budget['unit']: budget['recommended']['batch_size'] for budget in found['budgets']}
+    assert recommended == {'epochs': 8, 'updates': 128}
+    assert found['rests_on']['runs'] == len(read_records(plain))
+
+
+def test_of_those_that_are_as_good_one_is_chosen_by_what_is_lacked(tmp_path: Path) -> None:
+    """All but 8 are equal; 128 needs 63 × 0.04 s for an epoch, and 32 needs 250 × 0.02."""
+    searched(tmp_path, lambda size, rate, updates: 0.9 - 0.05 * (rate != 0.2) - 0.1 * (size == 8), lengths=())
+    found = find(tmp_path, margin=0.02)
+    for budget in found['budgets']:
+        assert {row['verdict'] for row in budget['rows'] if row['batch_size'] > 8} == {'best', 'as good'}
+        time = {'epochs': 128, 'updates': 32}[budget['unit']]
+        assert budget['choices'] == {'memory': 32, 'updates': 128, 'time': time}
+        assert budget['recommended']['batch_size'] == time
+
+
+def test_what_diverged_or_learned_nothing_is_no_candidate(tmp_path: Path) -> None:
+    searched(tmp_path, lambda size, rate, updates: {8: math.nan, 32: 0.1, 128: 0.5}[size], lengths=())
+    found = find(tmp_path)
+    assert all([row['batch_size'] for row in budget['rows']] == [128] for budget in found['budgets'])
+    assert all(budget['missing'] == [8, 32] for budget in found['budgets'])
+    assert found['rests_on']['diverged'] == 2 * len(RATES) * SEEDS
+    assert {cell['validation_error'] for cell in found['trials'] if cell['batch_size'] == 8} == {None}
+    nothing = find(tmp_path, most_frequent=0.5)
+    assert all(budget['recommended'] is None and not budget['rows'] for budget in nothing['budgets'])
+    assert nothing['curves'] == nothing['targets'] == []
+
+
+def test_one_run_that_diverged_rules_its_trial_out(tmp_path: Path) -> None:
+    searched(tmp_path, lambda size, rate, updates: 0.95 if rate == 0.4 else 0.9, lengths=())
+    (file,) = tmp_path.glob('runs/bs8-lr0.4-updates1000-seed2/metrics.csv')
+    (row,) = rows.read(file)
+    rows.write(file, [{**row, 'validation_loss': math.nan}], HEADER)
+    found = find(tmp_path)
+    assert by_size(found, 'epochs')[8]['learning_rate'] != 0.4
+    assert by_size(found, 'epochs')[32]['learning_rate'] == by_size(found, 'updates')[8]['learning_rate'] == 0.4
+
+
+def fresh(
+    workdir: Path, accuracies: Mapping[str, float], growing: float | None = None, largest: int = 64
+) -> list[dict[str, Any]]:
+    """Fresh seeds beside batch size 32 and learning rate 0.2 for the epochs; what search.json says of them."""
+    settings = {'recommended': (32, 0.2, 250), 'smaller': (8, 0.2, 1000), 'larger': (128, 0.2, 63)}
+    settings |= {'half the rate': (32, 0.1, 250), 'twice the rate': (32, 0.4, 250)}
+    told = []
+    for role, accuracy in accuracies.items():
+        size, rate, updates = settings[role]
+        about = {'batch_size': size, 'learning_rate': rate, 'updates': updates}
+        recipe = f'bs{size}-lr{rate}-dataseed1-updates{updates}'
+        for seed in range(SEEDS, SEEDS + 3):
+            write(workdir, recipe, seed, accuracy, about)
+        rest = {'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999}
+        told.append(
+            {'unit': 'epochs', 'role': role, 'recipe': recipe, 'batch_size': size, 'learning_rate': rate, **rest}
+        )
+    if growing is not None:
+        stages = [
+            {'batch_size': b, 'learning_rate': 0.2, 'length': length, 'unit': 'examples'}
+            for b, length in ((32, 4000), (largest, 4000))
+        ]
+        for seed in range(SEEDS, SEEDS + 3):
+            write(workdir, 'grow-bs32', seed, growing, {'updates': 188}, stages)
+        told.append({**told[0], 'role': 'growing', 'recipe': 'grow-bs32'})
+    return told
+
+
+def test_fresh_seeds_change_what_they_contradict_and_say_what_was_thought(tmp_path: Path) -> None:
+    searched(tmp_path, lambda size, rate, updates: 0.9 - 0.05 * (rate != 0.2) + 0.01 * (size == 32), lengths=())
+    told = fresh(tmp_path, {'recommended': 0.88, 'smaller': 0.92, 'larger': 0.85, 'twice the rate': math.nan})
+    (budget, other) = find(tmp_path, fresh=told)['budgets']
+    assert budget['first_thought']['batch_size'] == 32
+    assert (budget['recommended']['batch_size'], budget['recommended']['learning_rate']) == (8, 0.2)
+    assert budget['recommended']['test_accuracy']['value'] == pytest.approx(0.92, abs=0.005)
+    outcome = {row['role']: (row['verdict'], row['seeds'], row['diverged']) for row in budget['fresh']}
+    assert outcome == {
+        'recommended': ('worse', 3, 0), 'smaller': ('best', 3, 0), 'larger': ('worse', 3, 0),
+        'twice the rate': (None, 0, 3),
+    }  # fmt: skip
+    assert other['first_thought'] is None
+    assert other['fresh'] == []
+
+
+def test_fresh_seeds_that_agree_or_leave_it_open_change_nothing(tmp_path: Path) -> None:
+    searched(tmp_path, lambda size, rate, updates: 0.9 - 0.05 * (rate != 0.2) + 0.01 * (size == 32), lengths=())
+    told = fresh(tmp_path, {'recommended': 0.9, 'smaller': 0.901, 'larger': 0.85}, growing=0.93)
+    budget, _ = find(tmp_path, fresh=told)['budgets']
+    assert budget['first_thought'] is None
+    assert budget['recommended']['batch_size'] == 32
+    growing = budget['fresh'][-1]
+    assert (growing['role'], growing['verdict']) == ('growing', 'best')
+    assert growing['difference']['low'] < 0.03 < growing['difference']['high']
+    assert growing['difference']['low'] > 0
+    # 125 updates of 32, and 63 of 64, whose time lies between those of 32 and 128 on a log scale.
+    assert growing['seconds'] == pytest.approx(125 * 0.02 + 63 * math.sqrt(0.02 * 0.04))
+
+
+def test_a_growing_batch_beyond_those_that_were_timed_has_no_seconds(tmp_path: Path) -> None:
+    searched(tmp_path, lambda size, rate, updates: 0.9, lengths=())
+    found = find(tmp_path, fresh=fresh(tmp_path, {'recommended': 0.9}, growing=0.9, largest=256))
+    assert found['budgets'][0]['fresh'][-1]['seconds'] is None
+
+
+def test_curves_targets_and_learning_rates_come_from_the_ladder(plain: Path) -> None:
+    found = find(plain)
+    for line in found['curves']:
+        for point in line['points']:
+            expected = 1 - curve(line['batch_size'], 0.2, point['updates'])
+            assert point['error']['value'] == pytest.approx(expected, rel=0.05, abs=0.002)
+            assert point['seconds'] == pytest.approx(
+                point['updates'] * {8: 0.011, 32: 0.02, 128: 0.04}[line['batch_size']]
+            )
+    assert len(found['targets']) > 2
+    assert all(target['found'] for target in found['targets'])
+    for row in found['learning_rates']['rows']:
+        assert row['value'] == pytest.approx(0.2, rel=0.15)
+    for target in found['targets']:
+        assert target['curve']['b_crit']['low'] < 48 < target['curve']['b_crit']['high']
+        assert target['curve']['b_crit']['value'] == pytest.approx(48, rel=0.1)
+    given = find(plain, targets=(0.05, 0.04))
+    assert [target['error'] for target in given['targets']] == [0.05, 0.04]
+    assert not any(target['found'] for target in given['targets'])
+
+
+def test_the_noise_scale_is_that_of_the_trials(plain: Path) -> None:
+    for line in find(plain)['noise_scale']:
+        assert all(p['noise_scale']['value'] == pytest.approx(line['batch_size']) for p in line['points'])
+
+
+def test_the_machine(plain: Path) -> None:
+    first, *_ = find(plain)['machine']
+    assert first == {
+        'batch_size': 8, 'seconds': {'value': 0.011, 'low': 0.01, 'high': 0.012}, 'measurements': 3, 'bytes': 1,
+        'examples_per_second': pytest.approx(8 / 0.011),
+    }  # fmt: skip
+
+
+def test_the_table_of_trials(plain: Path) -> None:
+    table = trials.table(read_records(plain), search())
+    assert len(table) == len(read_records(plain))
+    row = table[table['run'] == 'bs8-lr0.4-updates1000-seed2'].iloc[0]
+    assert (row['batch_size'], row['learning_rate'], row['updates'], row['examples']) == (8, 0.4, 1000, 8000)
+    assert row['seconds'] == pytest.approx(11.0)
+    (record,) = (record for record in read_records(plain) if record.name == row['run'])
+    assert row['validation_error'] == pytest.approx(1 - record.rows[-1]['validation_accuracy'])
+    assert not row['fresh']
+    assert not row['diverged']
+
+
+def test_answers_that_are_gone_are_named(plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'answers.json is damaged'):
+        trials.answers(tmp_path, ['bs8-lr0.4-updates1000-seed2'], 'test')
+    with pytest.raises(UserError, match=r"answers.json is damaged: \['train'\] missing"):
+        trials.answers(plain, ['bs8-lr0.4-updates1000-seed2'], 'train')

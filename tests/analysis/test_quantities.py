@@ -111,8 +111,8 @@ def test_a_seed_is_left_out_until_all_its_runs_are_done() -> None:
     selected = measure(value, table, '*', 'test_accuracy', by='validation_accuracy')
     assert selected == ([0.8, None, None], [])
     assert measure(value, table, 'a', 'test_accuracy') == ([0.2, 0.3, 0.4], [])
-    stopped = record('a', 0, [0.2], unfinished=True)._replace(stopped=True)
-    assert measure(value, runs(stopped), 'a', 'test_accuracy') == ([None], [])
+    unfinished = record('a', 0, [0.2], unfinished=True)
+    assert measure(value, runs(unfinished), 'a', 'test_accuracy') == ([None], [])
 
 
 @pytest.mark.parametrize(('recipe', 'missing'), [('x*', 'x*'), (('a', 'y'), 'y'), (('x', 'y'), 'x, y')])

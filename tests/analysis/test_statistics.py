@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from bsgap.analysis.statistics import Estimate, at_common_x, interval, intervals, percent, points, standard_errors
+from bsgap.analysis.statistics import (
+    Estimate,
+    at_common_x,
+    interval,
+    intervals,
+    of_draws,
+    percent,
+    points,
+    standard_errors,
+)
 
 
 def test_interval_is_students() -> None:
@@ -53,6 +62,16 @@ def test_intervals_leave_out_what_was_not_measured() -> None:
     assert list(found['n']) == [2, 0]
     assert found.loc['a', 'value'] == 2
     assert found.loc['b', ['value', 'low', 'high']].isna().all()
+
+
+def test_draws_give_percentiles_that_hold_the_value() -> None:
+    draws = np.random.default_rng(0).permutation(np.arange(1001.0))
+    assert of_draws([500, *draws]) == (500, 25, 975)
+    assert of_draws([-1, *draws]) == (-1, -1, 975)
+    assert of_draws([2000, *draws]) == (2000, 25, 2000)
+    assert of_draws([5]) == pytest.approx((5, math.nan, math.nan), nan_ok=True)
+    unbounded = np.where(draws < 50, -np.inf, draws), np.where(draws > 950, np.inf, draws)
+    assert of_draws([500, *unbounded[1]], [500, *unbounded[0]]) == (500, -math.inf, math.inf)
 
 
 def test_curves_are_read_at_the_largest_x_that_all_reached() -> None:

@@ -25,7 +25,7 @@ NAN = float('nan')
         ('sweep.learning_rate', (float('inf'),), 'inf is not allowed'),
         ('sweep.momentum', (1.0,), '1.0 is not allowed; it must be a number of at least 0 and below 1'),
         ('sweep.weight_decay', (-1.0,), '-1.0 is not allowed'),
-        ('sweep.schedule', ('constnat',), "'constnat' is not known; it must be one of constant, cosine"),
+        ('sweep.schedule', ('constnat',), "'constnat' is not known; it must be one of constant, linear, cosine"),
         ('batch_size', 0, '0 is not allowed; it must be a whole number from 1'),
         ('learning_rate', NAN, 'nan is not allowed'),
         ('momentum', 1.0, '1.0 is not allowed'),
@@ -56,11 +56,11 @@ NAN = float('nan')
         ('lines', ('a', 'b'), "'a' is not allowed; it must be a pair of recipes"),
         ('claims', 5, '5 is not allowed; it must be a text'),
         ('search.rungs', -1, '-1 is not allowed; it must be a whole number of at least 0'),
-        ('search.keep', 1.0, '1.0 is not allowed; it must be a share above 0 and below 1'),
+        ('search.margin', 1.0, '1.0 is not allowed; it must be a share above 0 and below 1'),
         ('precision', 'float16', "'float16' is not known"),
         ('run_axis', 'pmap', "'pmap' is not known"),
         ('hidden', (0,), '0 is not allowed'),
-        ('subset', 0, '0 is not allowed'),
+        ('subset', -1, '-1 is not allowed'),
         ('validation', 1.0, '1.0 is not allowed'),
         ('std', (0.0,), '0.0 is not allowed'),
         ('max_physical_batch', 0, '0 is not allowed'),
@@ -120,7 +120,6 @@ def test_what_is_allowed_is_given_back_as_its_type() -> None:
     assert isinstance(checks.count('seeds', 3.0), int)
     assert isinstance(checks.above_0('std', 1), float)
     assert checks.tuple_of(checks.count)('hidden', [3, 4.0]) == (3, 4)
-    assert checks.optional(checks.count)('subset', None) is None
     assert checks.hashable('model_arguments', [1, [2]]) == (1, (2,))
     with pytest.raises(
         UserError, match=r'config.model_arguments: \{\} is not allowed; it must be a number, a text, or a'

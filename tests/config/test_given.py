@@ -32,11 +32,12 @@ STAGES = {'mine': {'stages': ({'epochs': 1, 'batch_size': 8, 'learning_rate': 0.
         ),
         ('cap', {'cap': 999, 'schedule': 'decay_learning_rate', 'milestones': (1,)}),
         ('switch_to', {'switch_to': (9,), 'schedule': 'grow_batch', 'milestones': (1,)}),
-        ('warm_up', {'warm_up': 1.0, 'schedule': 'cosine'}),
+        ('warm_up', {'warm_up': 1.0, 'schedule': 'grow_batch', 'milestones': (1,)}),
+        ('warm_up_start', {'warm_up_start': 0.01}),
         ('base_batch_size', {'base_batch_size': 8}),
         ('evaluate_epochs', {'evaluate_epochs': 0.5, 'evaluate_updates': 9}),
         ('evaluate_updates', {'evaluate_updates': 3, 'evaluate_at': (2,)}),
-        ('search.keep', {}),
+        ('search.margin', {}),
     ],
 )
 def test_a_field_without_an_effect_is_named(given: str, changes: dict[str, Any]) -> None:
@@ -70,9 +71,20 @@ def test_a_field_with_an_effect_is_not(given: str, changes: dict[str, Any]) -> N
     assert config.resolve(settings, [given]) == config.resolve(settings)
 
 
-def test_a_search_compares_with_the_learning_rate_that_is_given() -> None:
-    settings = tiny(batch_size=(8, 32), learning_rate=(0.03, 0.1), validation=0.1)
-    settings.learning_rate, settings.search.rungs = 0.01, 2
-    config.resolve(settings, ['learning_rate', 'momentum', 'search.keep'])
-    with pytest.raises(UserError, match=r'^config.batch_size: has no effect'):
-        config.resolve(settings, ['batch_size'])
+@pytest.mark.parametrize(
+    ('given', 'instead'),
+    [
+        ('batch_size', 'sweep.batch_size'),
+        ('learning_rate', 'sweep.learning_rate'),
+        ('epochs', 'search.budget_epochs'),
+        ('updates', 'search.budget_updates'),
+        ('warm_up', 'search.warm_up'),
+        ('evaluate_at', 'none'),
+    ],
+)
+def test_what_a_search_takes_in_place_of_a_field_is_named(given: str, instead: str) -> None:
+    settings = tiny(batch_size=(8, 32), learning_rate=(0.1, 0.3), validation=0.1, schedule='linear')
+    settings.search.rungs = 2
+    config.resolve(settings, ['momentum', 'sweep.batch_size', 'search.margin', 'schedule'])
+    with pytest.raises(UserError, match=f'^config.{given}: has no effect in a search; give {instead}$'):
+        config.resolve(settings, [given])

@@ -98,10 +98,17 @@ N = 10
         ('constant', {}, [4] * 9, [0.5] * 9),
         ('cosine', {}, [4] * 9, [0.5 * (1 + math.cos(math.pi * t / 9)) / 2 for t in range(9)]),
         (
-            'warm_up',
+            'constant',
             {'warm_up': 1.5, 'warm_up_start': 0.1},  # 1.5 epochs are 5 updates, the last of 1 example
             [4] * 10,
             [0.1, 0.18, 0.26, 0.34, 0.42] + [0.5] * 5,
+        ),
+        ('linear', {}, [4] * 9, [0.5 * (1 - t / 9) for t in range(9)]),
+        (
+            'linear',
+            {'length': 15, 'unit': 'updates', 'warm_up': 5},
+            [4] * 15,
+            [0.5 * t / 5 for t in range(5)] + [0.5 * (1 - t / 10) for t in range(10)],
         ),
         (
             'decay_learning_rate',
@@ -164,7 +171,7 @@ def test_milestones_are_counted_in_the_unit_of_the_length(unit: schedule.Unit) -
         assert [(stage.length, stage.unit) for stage in schedule.SCHEDULES[name](plan)] == [
             (10, unit), (15, unit), (15, unit)
         ]  # fmt: skip
-    assert [(stage.length, stage.unit) for stage in schedule.warm_up(plan)] == [(10, unit), (30, unit)]
+    assert [(stage.length, stage.unit) for stage in schedule.cosine(plan)] == [(10, unit), (30, unit)]
 
 
 RULES = (

@@ -28,9 +28,9 @@ def test_a_line_between_recipes_of_another_model_or_other_examples_is_named(fiel
 
 def test_what_a_field_needs_beside_it_is_named() -> None:
     with pytest.raises(
-        UserError, match=r'config.validate_at: \(5,\) .*recipe bs32-lr0.1\); it needs a validation split'
+        UserError, match=r'config.evaluate_on: validation .*recipe bs32-lr0.1\); it needs a validation split'
     ):
-        config.resolve(tiny(validate_at=(5,)))
+        config.resolve(tiny(evaluate_on='validation'))
     with pytest.raises(UserError, match=r'config.noise_scale: True .*; it needs a model without batch_norm'):
         config.resolve(tiny(noise_scale=True, batch_norm=True))
 
@@ -98,11 +98,11 @@ def test_every_field_is_read_somewhere() -> None:
     }  # fmt: skip
     grow = {'schedule': 'grow_batch', 'milestones': (1,)}
     switch = {'schedule': 'switch_batch', 'milestones': (1,), 'switch_to': (9,)}
-    warm_up = {'schedule': 'warm_up', 'warm_up': 0.5}
+    warm_up = {'warm_up': 0.5}
     # These need others beside them to change anything.
     beside: dict[str, Any] = {
         'schedule': ({}, {'schedule': 'cosine'}),
-        'validate_at': ({'validation': 0.5}, {'validation': 0.5, 'validate_at': (9,)}),
+        'evaluate_on': ({'validation': 0.5}, {'validation': 0.5, 'evaluate_on': 'validation'}),
         'updates': ({}, {'epochs': 0, 'updates': 9}),
         'examples': ({}, {'epochs': 0, 'examples': 9}),
         'milestones': (grow, {**grow, 'milestones': (0.5,)}),
@@ -132,8 +132,8 @@ def all_but_fields(changes: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_field_of_a_search_is_read() -> None:
     values = {
-        'rungs': 3, 'keep': 0.5, 'widen': 1, 'budget_epochs': 9.0, 'budget_updates': 9, 'budget_seconds': 9.0,
-        'target': 0.5, 'confirm_seeds': 9,
+        'rungs': 3, 'warm_up': 0.5, 'budget_epochs': 9.0, 'budget_updates': 9, 'budget_seconds': 9.0, 'margin': 0.5,
+        'targets': (0.5,), 'confirm_seeds': 9,
     }  # fmt: skip
     assert set(values) == set(config.default().search)
 
@@ -149,7 +149,7 @@ def test_every_field_of_a_search_is_read() -> None:
 
 def test_settings_are_plain_data_under_the_names_of_the_config() -> None:
     """What study.json says; what may differ between two launches is a part of it."""
-    settings = tiny(learning_rate=(0.1, 0.2), validation=0.5, subset=None)
+    settings = tiny(learning_rate=(0.1, 0.2), validation=0.5, subset=0)
     settings.search.rungs = 2
     plain = config.settings(config.resolve(settings))
     assert plain == json.loads(json.dumps(plain))
@@ -161,6 +161,6 @@ def test_settings_are_plain_data_under_the_names_of_the_config() -> None:
             assert value == (list(given) if isinstance(given, tuple) else given), field
     fields = plain['recipes']['bs32-lr0.2']['fields']
     assert set(fields) == set(config.default().sweep)
-    assert (fields['batch_size'], fields['learning_rate'], fields['subset']) == (32, 0.2, None)
+    assert (fields['batch_size'], fields['learning_rate'], fields['subset']) == (32, 0.2, 0)
     (stage,) = plain['recipes']['bs32-lr0.2']['stages']
     assert (stage['batch_size'], stage['length'], stage['unit']) == (32, 2.0, 'epochs')

@@ -19,8 +19,8 @@ def write_idx(path: Path, array: np.ndarray, magic: bytes = b'\x00\x00\x08') -> 
 
 
 def load(folder: Path) -> Dataset:
-    training_set = config.TrainingSet(None, 0.0)
-    return data.load(config.Data(f'idx:{folder}', 0.0, 0, (), ()), [training_set])[training_set]
+    training_set = config.TrainingSet(0, 0.0)
+    return data.load(config.Data(f'idx:{folder}', 0.0, (), ()), [training_set])[training_set]
 
 
 def idx_folder(folder: Path, suffix: str = '', shape: tuple[int, ...] = (4, 5), prefix: str = '') -> Split:

@@ -39,8 +39,8 @@ from bsgap import config, data
 from bsgap.errors import UserError
 
 def load(name):
-    training_set = config.TrainingSet(None, 0.0)
-    return data.load(config.Data(f'tfds:{name}', 0.0, 0, (), ()), [training_set])[training_set]
+    training_set = config.TrainingSet(0, 0.0)
+    return data.load(config.Data(f'tfds:{name}', 0.0, (), ()), [training_set])[training_set]
 """
 
 

@@ -56,6 +56,25 @@ class Own(nnx.Module):
     def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
         return self.layer(images_BxHxWxC.reshape(len(images_BxHxWxC), -1))
 """
+FIRST_SEGMENT = """
+import os
+import sys
+
+from bsgap.launch import job
+from bsgap.training.watcher import Watcher
+from experiments import mnist
+
+
+class First(Watcher):
+    def trained(self, *_):
+        print(*sys.modules, file=sys.stderr, flush=True)
+        os._exit(0)
+
+
+study = mnist.get_config('smoke')
+study.subset, study.hidden, study.sweep.batch_size, study.seeds = 100, (4,), (50,), 1
+job.train(study, sys.argv[1], [First()])
+"""
 
 
 @pytest.fixture(scope='module')
@@ -122,6 +141,15 @@ def test_help_names_the_flags_at_once(installed: Path) -> None:
         imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
         assert 'absl.flags' in imported
         assert not imported & {'jax', 'numpy', 'pandas'}
+
+
+def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_path: Path) -> None:
+    command = [sys.executable, '-c', FIRST_SEGMENT, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    imported = set(done.stderr.split())
+    assert {'jax', 'bsgap.analysis.claims', 'bsgap.measure.landscape'} <= imported, done.stderr
+    late = {'pandas', 'scipy.optimize', 'scipy.special', 'matplotlib', 'jinja2', 'tensorflow_datasets', 'tensorboardX'}
+    assert not imported & late
 
 
 @pytest.mark.parametrize(

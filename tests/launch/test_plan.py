@@ -29,18 +29,18 @@ def test_a_study_that_was_begun(trained: Path, tmp_path: Path, capsys: pytest.Ca
     grow = {'grow': {'schedule': 'grow_batch', 'milestones': (1,), 'factor': 3.125, 'batch_size': 32}}
     found = plan(tiny(seeds=2, epochs=3, recipes=grow), workdir)
     assert files(workdir) == before
-    assert len(found.goals) == len(found.left) == 6
+    assert len(found.runs) == len(found.left) == 6
     share = found.shares[0]
     assert share.runs == share.parallel_runs == 6
-    assert set(found.seconds) == {goal.run.name for goal in found.goals}
+    assert set(found.seconds) == {run.name for run in found.runs}
     assert share.seconds == pytest.approx(sum(found.seconds.values()))
     output = capsys.readouterr().out
-    assert 'planned  all runs; 6 runs, 0 of them done' in output
+    assert 'planned  6 runs, 0 of them done' in output
     (row,) = [line.split() for line in output.splitlines() if line.startswith('bs32-lr0.1 ')]
     assert row[:7] == ['bs32-lr0.1', '32', '2', '0', '1', '1', '40']  # 30 updates a run, of which one has made 20
     assert '32 → 100' in output
     found = plan(tiny(batch_size=(32,)), workdir)
-    assert [goal.run.name for goal in found.left] == ['bs32-lr0.1-seed1']
+    assert [run.name for run in found.left] == ['bs32-lr0.1-seed1']
     assert '2 runs, 1 of them done' in capsys.readouterr().out
 
 
@@ -60,12 +60,14 @@ def test_a_study_that_is_done(trained: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_evaluations_are_counted_by_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 20 updates: on all splits at 0, 10 and 20, on the validation split alone at 5 and 15."""
+    """Of 20 updates: at 0, 10 and 20, on all splits or on the validation split alone."""
     monkeypatch.setattr(Programs, 'seconds_per_update', lambda *_: 0.0)
     monkeypatch.setattr(Programs, 'seconds_per_evaluation', lambda _, run, runs, full: 10.0 if full else 1.0)
     monkeypatch.setattr(memory, 'needed', lambda *_: 0)
-    study = tiny(batch_size=(24,), seeds=1, validation=0.2, epochs=2, validate_at=(5, 15))
-    assert sum(plan(study, tmp_path).seconds.values()) == 32.0
+    study = tiny(batch_size=(24,), seeds=1, validation=0.2, epochs=2)
+    assert sum(plan(study, tmp_path).seconds.values()) == 30.0
+    study.evaluate_on = 'validation'
+    assert sum(plan(study, tmp_path).seconds.values()) == 3.0
 
 
 def test_a_limit_on_parallel_runs_is_planned_with(tmp_path: Path) -> None:
@@ -74,11 +76,21 @@ def test_a_limit_on_parallel_runs_is_planned_with(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_next_round_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_trials_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counted by hand: of each batch size the grid with one seed, and three learning rates on each rung."""
     found = plan(searches.settings(), tmp_path / 'none')
-    assert len(found.left) >= 4
-    assert all(goal.until < goal.run.updates for goal in found.left)
-    assert 'the next round of a search; what comes after depends on it' in capsys.readouterr().out
+    by_size: dict[int, dict[int, set[float]]] = {}
+    for run in found.left:
+        stage = run.recipe.stages[-1]
+        by_size.setdefault(stage.batch_size, {}).setdefault(run.updates, set()).add(stage.learning_rate)
+    assert by_size.keys() == {8, 32}
+    for lengths in by_size.values():
+        first, *others = (rates for _, rates in sorted(lengths.items()))
+        assert first == {0.05, 0.1, 0.2, 0.4}
+        assert all(rates == {0.1, 0.2, 0.4} for rates in others)
+    assert sum(map(len, by_size.values())) == len({(run.recipe.name) for run in found.left}) / 3 - 2 / 3
+    output = capsys.readouterr().out
+    assert f'planned  {len(found.left)} runs of trials at least, 0 of them done' in output
     assert not list(tmp_path.iterdir())
 
 

@@ -15,24 +15,24 @@ from rich.console import Console
 from bsgap import config, data
 from bsgap.launch import processes, progress
 from bsgap.training.cohort import Member
-from bsgap.training.runs import Goal, cross
+from bsgap.training.runs import Run, cross
 
-Shown = Callable[..., tuple[progress.View, list[Member], list[Goal], io.StringIO]]
+Shown = Callable[..., tuple[progress.View, list[Member], list[Run], io.StringIO]]
 
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shown:
     """A view of a study that has not begun, its runs, and what it prints."""
 
-    def make(terminal: bool = False, **changes: Any) -> tuple[progress.View, list[Member], list[Goal], io.StringIO]:
+    def make(terminal: bool = False, **changes: Any) -> tuple[progress.View, list[Member], list[Run], io.StringIO]:
         text = io.StringIO()
         console = Console(file=text, force_terminal=terminal, width=120, highlight=False, markup=False)
         monkeypatch.setattr(progress.output, 'console', lambda: console)
         study = config.resolve(tiny(**changes))
         datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
-        goals = [Goal(run, run.updates) for run in cross(study, {key: dataset.n for key, dataset in datasets.items()})]
-        members = [Member(goal, Path(), None, []) for goal in goals]  # type: ignore[arg-type]
-        return progress.View(study, datasets, tmp_path), members, goals, text
+        runs = list(cross(study, {key: dataset.n for key, dataset in datasets.items()}))
+        members = [Member(run, Path(), None, []) for run in runs]  # type: ignore[arg-type]
+        return progress.View(study, datasets, tmp_path), members, runs, text
 
     return make
 
@@ -59,10 +59,10 @@ def drawn(text: io.StringIO) -> list[str]:
 
 def test_plain_lines(shown: Shown, clock: SimpleNamespace, tmp_path: Path) -> None:
     """Where there is no terminal, a line for whatever is new; what a library says is not taken for markup."""
-    view, members, goals, text = shown(batch_size=(100,), seeds=2, label_noise=0.3)
-    (tmp_path / 'runs' / goals[0].run.name / 'checkpoints' / '3').mkdir(parents=True)
+    view, members, runs, text = shown(batch_size=(100,), seeds=2, label_noise=0.3)
+    (tmp_path / 'runs' / runs[0].name / 'checkpoints' / '3').mkdir(parents=True)
     with view:
-        view.start(goals)
+        view.start(runs)
         clock.now += 1
         view.compiling('batch size 100, 2 runs')
         clock.now += 2.5
@@ -92,8 +92,8 @@ def test_plain_lines(shown: Shown, clock: SimpleNamespace, tmp_path: Path) -> No
 
 def test_the_time_left_is_without_compilation_and_by_what_updates_cost(shown: Shown, clock: SimpleNamespace) -> None:
     """Two devices that compile at the same time make nobody wait twice; not all runs have begun."""
-    view, members, goals, _ = shown(batch_size=(100,), seeds=3)
-    view.start(goals)
+    view, members, runs, _ = shown(batch_size=(100,), seeds=3)
+    view.start(runs)
     view.began(members[:2])
     assert view._clock() == '0:00 passed, – left'
     clock.now += 50
@@ -115,9 +115,9 @@ def test_the_time_left_is_without_compilation_and_by_what_updates_cost(shown: Sh
 
 
 def test_runs_that_diverged_are_counted_and_left_out(shown: Shown, clock: SimpleNamespace) -> None:
-    view, members, goals, text = shown(terminal=True, batch_size=(100,), seeds=2)
+    view, members, runs, text = shown(terminal=True, batch_size=(100,), seeds=2)
     with view:
-        view.start(goals)
+        view.start(runs)
         view.began(members)
         train(members[0], 3, 0.1, 0.1, distance=float('inf'))
         train(members[1], 6, 0.75, 0.5)
@@ -129,8 +129,8 @@ def test_runs_that_diverged_are_counted_and_left_out(shown: Shown, clock: Simple
 
 
 def test_a_validation_split_is_shown_and_rows_may_lack_the_others(shown: Shown, clock: SimpleNamespace) -> None:
-    view, members, goals, text = shown(batch_size=(100,), seeds=1, validation=0.1)
-    view.start(goals)
+    view, members, runs, text = shown(batch_size=(100,), seeds=1, validation=0.1)
+    view.start(runs)
     view.began(members)
     train(members[0], 3, 0.5, 0.25)
     members[0].rows += [{'update': 4, 'validation_accuracy': 0.375, 'distance': 1.0}]
@@ -140,9 +140,9 @@ def test_a_validation_split_is_shown_and_rows_may_lack_the_others(shown: Shown, 
 
 
 def test_a_live_table_in_a_terminal(shown: Shown) -> None:
-    view, members, goals, text = shown(terminal=True)
+    view, members, runs, text = shown(terminal=True)
     with view:
-        view.start(goals)
+        view.start(runs)
         assert '%' not in text.getvalue()
         view.began(members)
         view.compiling('batch size 32, 2 runs')
@@ -150,7 +150,7 @@ def test_a_live_table_in_a_terminal(shown: Shown) -> None:
         view.compiled('batch size 32, 2 runs', 1.0)
         assert 'compiled' not in text.getvalue()  # the table has gone on
         for member in members:
-            train(member, member.goal.until, 0.9, 0.8)
+            train(member, member.run.updates, 0.9, 0.8)
         view.trained(members, 4 * 600, 2.0)
         view.evaluated(members)
     *_, small, large, bar = drawn(text)
@@ -161,22 +161,22 @@ def test_a_live_table_in_a_terminal(shown: Shown) -> None:
 
 
 def test_the_live_table_has_nothing_to_draw_between_two_rounds(shown: Shown) -> None:
-    view, members, goals, text = shown(terminal=True, batch_size=(20, 100))
+    view, members, runs, text = shown(terminal=True, batch_size=(20, 100))
     with view:
-        view.start(goals)
+        view.start(runs)
         view.began(members)
-        view.start(goals)
+        view.start(runs)
         view.compiling('batch size 20')
     assert 'round 2  4 runs to go on, batch sizes 20, 100' in text.getvalue()
     assert 'compiling: batch size 20' in text.getvalue()
 
 
 def test_a_search_does_not_say_how_many_runs_there_will_be(shown: Shown) -> None:
-    view, _, goals, text = shown()
+    view, _, runs, text = shown()
     search = tiny(batch_size=(30, 100), learning_rate=(0.1, 0.3), validation=0.2, seeds=1)
     search.search.update({'rungs': 2, 'confirm_seeds': 1, 'budget_epochs': 2.0})
     view._study = config.resolve(search)
-    view.start(goals[:3])
+    view.start(runs[:3])
     head = 'study    tiny: a search from 4 recipes × 1 seeds; in its first round to train: 3'
     assert text.getvalue().splitlines()[0] == head
 
@@ -186,9 +186,9 @@ def test_each_of_several_processes_shows_its_own_runs_in_plain_lines(
 ) -> None:
     monkeypatch.setattr(processes, 'count', lambda: 2)
     monkeypatch.setattr(processes, 'index', lambda: 1)
-    view, members, goals, text = shown(terminal=True)
+    view, members, runs, text = shown(terminal=True)
     with view:
-        view.start(goals[:1])
+        view.start(runs[:1])
         view.began(members[:1])
     lines = text.getvalue().splitlines()
     assert lines[0] == '[1] study    tiny: 2 recipes × 2 seeds = 4 runs; to train here: 1'
@@ -199,9 +199,9 @@ def test_each_of_several_processes_shows_its_own_runs_in_plain_lines(
 def test_silence_is_broken(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal, whatever it is that takes so long; a line in time breaks it as well."""
     monkeypatch.setattr(progress, 'SILENT_SECONDS', 0.4)
-    view, members, goals, text = shown(batch_size=(100,), seeds=1, epochs=10)
+    view, members, runs, text = shown(batch_size=(100,), seeds=1, epochs=10)
     with view:
-        view.start(goals)
+        view.start(runs)
         view.began(members)
         members[0].update = 3
         view.compiling('evaluation, 1 run')
@@ -220,9 +220,9 @@ def test_silence_is_broken(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_terminal_needs_no_such_lines(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, 'SILENT_SECONDS', 0.05)
-    view, members, goals, _ = shown(terminal=True, batch_size=(100,), seeds=1)
+    view, members, runs, _ = shown(terminal=True, batch_size=(100,), seeds=1)
     with view:
-        view.start(goals)
+        view.start(runs)
         view.began(members)
         said = list[str]()
         view.noted = said.append  # type: ignore[method-assign]

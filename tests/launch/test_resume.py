@@ -170,7 +170,7 @@ def test_more_epochs_of_a_schedule(tmp_path: Path) -> None:
     def schedules(**changes: Any) -> Any:
         recipes: dict[str, Any] = {
             'decay': {'schedule': 'decay_learning_rate', 'milestones': (1,)},
-            'warm': {'schedule': 'warm_up', 'warm_up': 1.0},
+            'warm': {'warm_up': 1.0},
             'grow': {'schedule': 'grow_batch', 'milestones': (1,), 'factor': 2.0},
         }
         return tiny(batch_size=(), recipes={k: {'batch_size': 32, **v} for k, v in recipes.items()}, seeds=1, **changes)

@@ -7,30 +7,30 @@ from helpers import tiny
 
 from bsgap import config
 from bsgap.launch.share import deal_out
-from bsgap.training.runs import Goal, cost, cross
+from bsgap.training.runs import Run, cost, cross
 
 
-def goals(**changes: object) -> list[Goal]:
+def runs(**changes: object) -> list[Run]:
     study = config.resolve(tiny(**changes))
-    return [Goal(run, run.updates) for run in cross(study, {recipe.training_set: 300 for recipe in study.recipes})]
+    return list(cross(study, {recipe.training_set: 300 for recipe in study.recipes}))
 
 
-def names(shares: Iterable[Iterable[Goal]]) -> list[list[str]]:
-    return [[goal.run.name for goal in share] for share in shares]
+def names(shares: Iterable[Iterable[Run]]) -> list[list[str]]:
+    return [[run.name for run in share] for share in shares]
 
 
 @pytest.mark.parametrize('side_by_side', [True, False])
 @pytest.mark.parametrize('devices', [1, 2, 4, 7])
 def test_shares_are_whole_and_even(devices: int, side_by_side: bool) -> None:
-    planned = goals(batch_size=(1, 4, 30, 300), seeds=5)
+    planned = runs(batch_size=(1, 4, 30, 300), seeds=5)
     dealt = deal_out(planned, devices, side_by_side)
     assert len(dealt) == devices
-    assert sorted(goal.run.name for share in dealt for goal in share) == sorted(goal.run.name for goal in planned)
+    assert sorted(run.name for share in dealt for run in share) == sorted(run.name for run in planned)
 
-    def load(share: Iterable[Goal]) -> float:
-        sizes: dict[int, list[Goal]] = {}
-        for goal in share:
-            sizes.setdefault(goal.run.span(0).stage.batch_size, []).append(goal)
+    def load(share: Iterable[Run]) -> float:
+        sizes: dict[int, list[Run]] = {}
+        for run in share:
+            sizes.setdefault(run.span(0).stage.batch_size, []).append(run)
         return sum(cost(alike[0], runs=len(alike), side_by_side=side_by_side) for alike in sizes.values())
 
     longest = max(map(cost, planned))
@@ -41,15 +41,15 @@ def test_shares_are_whole_and_even(devices: int, side_by_side: bool) -> None:
 
 def test_cohorts_stay_whole_where_parting_them_gains_nothing() -> None:
     """Two equal cohorts of small batches on two accelerators: one each. On CPUs a third run is dealt out."""
-    shares = deal_out(goals(batch_size=(2, 3), seeds=2, epochs=0, updates=10), 2, side_by_side=True)
-    assert [{goal.run.recipe.name for goal in share} for share in shares] == [{'bs3-lr0.1'}, {'bs2-lr0.1'}]
-    planned = goals(batch_size=(2,), seeds=3)
+    shares = deal_out(runs(batch_size=(2, 3), seeds=2, epochs=0, updates=10), 2, side_by_side=True)
+    assert [{run.recipe.name for run in share} for share in shares] == [{'bs3-lr0.1'}, {'bs2-lr0.1'}]
+    planned = runs(batch_size=(2,), seeds=3)
     assert sorted(map(len, deal_out(planned, 2, side_by_side=False))) == [1, 2]
     assert sorted(map(len, deal_out(planned, 4, side_by_side=False))) == [0, 1, 1, 1]
 
 
 def test_a_share_keeps_the_order_of_the_study() -> None:
-    planned = goals(batch_size=(1, 4, 30), seeds=3)
+    planned = runs(batch_size=(1, 4, 30), seeds=3)
     order = names([planned])[0]
     for share in names(deal_out(planned, 2, side_by_side=False)):
         assert share == sorted(share, key=order.index)

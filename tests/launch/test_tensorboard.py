@@ -22,7 +22,7 @@ from bsgap.errors import UserError
 from bsgap.launch.tensorboard import Board, write
 from bsgap.training.cohort import Member
 from bsgap.training.rows import Record, Row, read_records
-from bsgap.training.runs import Goal, Run, cross
+from bsgap.training.runs import Run, cross
 
 pytestmark = pytest.mark.usefixtures('compiled_once')
 TAGS = {
@@ -53,9 +53,10 @@ def settings() -> Any:
         {'updates': 1, 'batch_size': 100, 'learning_rate': 0.2},
         {'updates': 5, 'batch_size': 100, 'learning_rate': 0.1},
     )
-    study = tiny(seeds=1, batch_size=(100,), learning_rate=(0.1, 1e8), recipes={'two': {'stages': two}})
+    recipes = {'two': {'stages': two}, 'alone': {'batch_size': 100, 'evaluate_on': 'validation'}}
+    study = tiny(seeds=1, batch_size=(100,), learning_rate=(0.1, 1e8), recipes=recipes)
     study.validation, study.noise_scale = 0.1, True
-    study.evaluate_at, study.validate_at = (0, 4), (2, 5)
+    study.evaluate_at = (0, 2, 4, 5)
     study.tensorboard, study.checkpoint_seconds = True, 0.0
     return study
 
@@ -87,7 +88,7 @@ def runs() -> dict[str, Run]:
 
 def member(run: Run, rows: list[Row]) -> Member:
     last = int(rows[-1]['update']) if rows else 0
-    return Member(Goal(run, run.updates), Path(), None, rows, update=last)  # type: ignore[arg-type]
+    return Member(run, Path(), None, rows, update=last)  # type: ignore[arg-type]
 
 
 def event_files(workdir: Path, name: str) -> list[Path]:
@@ -240,15 +241,11 @@ def test_a_run_may_be_written_as_often_as_one_likes(tmp_path: Path, records: dic
     assert written[0] == written[1]
 
 
-def test_the_last_values_are_those_of_the_last_row_that_has_them(watched: Path, records: dict[str, Record]) -> None:
-    """TensorBoard's table of settings takes them from the scalars."""
-    record = records['two-seed0']
-    assert 'gap' not in record.rows[-1]
-    last = [row for row in record.rows if 'gap' in row][-1]
-    found = scalars(watched, 'two-seed0')
-    for column in ('gap', 'train_accuracy', 'test_accuracy'):
-        assert found[TAGS[column]][-1] == (last['update'], np.float32(last[column]))
-    assert found['accuracy/validation'][-1][0] == record.about['updates']
+def test_what_was_not_measured_is_not_shown(watched: Path, records: dict[str, Record]) -> None:
+    assert 'gap' not in records['alone-seed0'].rows[-1]
+    found = scalars(watched, 'alone-seed0')
+    assert not {TAGS[column] for column in ('gap', 'train_accuracy', 'test_accuracy')} & set(found)
+    assert found['accuracy/validation'][-1][0] == records['alone-seed0'].about['updates']
 
 
 def test_several_threads_write_at_once(tmp_path: Path, runs: dict[str, Run], records: dict[str, Record]) -> None:

@@ -167,8 +167,6 @@ def test_unfinished_recipes_have_curves_but_no_end() -> None:
     assert legend(panels('curves', records)[0]) == ['batch size 10', 'batch size 20']
     _, test = panels('accuracy', records)
     assert points(test) == [[(10, pytest.approx(90))]]
-    stopped = [records[0], records[1]._replace(stopped=True)]  # by a search: that is an end
-    assert places(panels('accuracy', stopped)[1]) == [[10, 20]]
 
 
 def test_the_legend_says_what_varies() -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import answers
 import pytest
 from helpers import ROOT, read_json, tiny
 
@@ -68,6 +69,29 @@ def test_the_page_is_self_contained(workdir: Path) -> None:
     assert '<script' not in text
     for word in ('bs32-lr0.1', 'bs100-lr0.1-m0.5', 'diverged', 'grow', 'data_seed', 'jaxlib'):
         assert word in text, word
+
+
+def test_a_search_shows_its_answer(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its words and tables in the page, the terminal and recommendation.json."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'search.json').write_text('{}')
+    made = answers.answer(answers.budget(answers.row(8), answers.row(32, 1.0, 'worse')))
+    made['examples']['validation'] = 100
+    monkeypatch.setattr(page.answer, 'find', lambda *_: made)
+    monkeypatch.setattr(page.answer_figures, 'draw', lambda *_: {})
+    text = html.unescape(page.report(tmp_path).read_text())
+    found = read_json(tmp_path / 'recommendation.json')
+    parts = [*found['cards'], *found['sections']]
+    cells = [cell for name in ('table', 'learning_rate_table', 'machine_table') for row in found[name] for cell in row]
+    sentences = [sentence for part in parts for sentence in (part['title'], *part['sentences'])]
+    for words in (*found['warnings'], found['headline'], found['reading'], *found['limits'], *sentences, *cells):
+        assert words in text, words
+    shown = ' '.join(capsys.readouterr().out.split())
+    for words in (*found['warnings'], found['headline']):
+        assert ' '.join(words.split()) in shown
+    assert '97.00 % (96.50 to 97.50; 6 seeds of the search)' in text
 
 
 def test_a_recipe_has_a_row_with_the_means_of_its_last_rows(trained: Path, tmp_path: Path) -> None:

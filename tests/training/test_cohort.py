@@ -13,7 +13,6 @@ from trainings import runs_of, train
 
 from bsgap import config
 from bsgap.training.cohort import Cohort, Member
-from bsgap.training.runs import Goal
 from bsgap.training.step import State, Sums
 
 
@@ -91,7 +90,7 @@ def test_training_sets_train_as_each_alone(tmp_path: Path) -> None:
 
 def members(workdir: Path, **changes: Any) -> list[Member]:
     runs = runs_of(config.resolve(tiny(batch_size=(100,), **changes)))
-    return [Member(Goal(run, run.updates), workdir, None, []) for run in runs]  # type: ignore[arg-type]
+    return [Member(run, workdir, None, []) for run in runs]  # type: ignore[arg-type]
 
 
 def row(update: int, loss: float = 1.0) -> dict[str, float]:

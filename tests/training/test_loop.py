@@ -17,8 +17,8 @@ from trainings import stop, train, two_cohorts
 from bsgap import config, data
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError
 from bsgap.training import loop
-from bsgap.training.rows import CHECKSUM, columns, read
-from bsgap.training.workdir import saved_updates
+from bsgap.training.rows import CHECKSUM, columns, read, read_answers
+from bsgap.training.workdir import run_folder, saved_updates
 
 
 def test_what_training_leaves(tmp_path: Path) -> None:
@@ -63,15 +63,31 @@ def test_the_last_row_tells_of_the_last_checkpoint(tmp_path: Path) -> None:
 
 def test_validation_is_measured_when_it_is_held_out(tmp_path: Path) -> None:
     """And where it alone is wanted, it alone."""
-    settings = tiny(validation=0.1, batch_size=(100,), epochs=1, seeds=1, validate_at=(1,))
-    (record,) = train(settings, tmp_path).values()
-    assert [row['update'] for row in record.rows] == [0, 1, 3]
-    first, dense, last = record.rows
-    assert list(first)[8:10] == ['validation_loss', 'validation_accuracy']
+    recipes = {'all': {'evaluate_at': (5,)}, 'alone': {'evaluate_on': 'validation', 'evaluate_at': (5,)}}
+    settings = tiny(validation=0.1, batch_size=(), epochs=1, seeds=1, recipes=recipes)
+    of = {record.about['recipe']: record.rows for record in train(settings, tmp_path).values()}
+    (alone,), last = of['alone'], of['all'][-1]
+    assert list(last)[8:10] == ['validation_loss', 'validation_accuracy']
     assert 0 < last['validation_accuracy'] < 1
-    assert {column for column in first if column not in dense} == {
+    assert {column for column in last if column not in alone} == {
         *('train_loss', 'train_accuracy', 'test_loss', 'test_accuracy', 'gap')
     }
+    same = 'validation_accuracy', 'distance', 'grad_norm'
+    assert {name: alone[name] for name in same} == {name: last[name] for name in same}
+
+
+def test_what_a_run_answers_at_its_end_is_kept(tmp_path: Path) -> None:
+    """As many right as its last row says; of every split but the training one."""
+    records = train(tiny(validation=0.1, batch_size=(32,)), tmp_path)
+    kept = {name: {s: read_answers(run_folder(tmp_path, name), s) for s in ('validation', 'test')} for name in records}
+    for name, record in records.items():
+        for split, n in (('validation', 6000), ('test', 10000)):
+            assert kept[name][split].shape == (n,)
+            assert kept[name][split].sum() == round(n * record.rows[-1][f'{split}_accuracy'])
+        with pytest.raises(UserError, match='train'):
+            read_answers(run_folder(tmp_path, name), 'train')
+    one, other = kept.values()
+    assert (one['test'] != other['test']).any()
 
 
 def test_rows_come_after_so_many_updates_or_parts_of_an_epoch(tmp_path: Path) -> None:
@@ -139,7 +155,7 @@ def test_what_is_done_is_left_as_it_is(tmp_path: Path) -> None:
     """More seeds and batch sizes train only what is new; once more trains nothing."""
     train(tiny(batch_size=(32,), seeds=1), tmp_path / 'grown')
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.glob('grown/runs/*/*') if p.is_file()}
-    assert len(before) == 2
+    assert len(before) == 3  # run.json, metrics.csv, answers.json
     train(tiny(batch_size=(32, 100), seeds=2), tmp_path / 'grown')
     assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
     train(tiny(batch_size=(32, 100), seeds=2), tmp_path / 'at once')

@@ -13,7 +13,6 @@ from trainings import programs_of, runs_of, train
 from bsgap import config
 from bsgap.errors import UserError
 from bsgap.training import memory
-from bsgap.training.runs import Goal
 
 
 @pytest.mark.parametrize('how', ['map', 'vmap'])
@@ -21,12 +20,12 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
     """Four runs, two at a time; then as many as a device holds that has room for two, but not for three."""
     settings = {'batch_size': (100,), 'seeds': 4, 'run_axis': how, 'epochs': 1}
     study = config.resolve(tiny(**settings))
-    programs, goals = programs_of(study), [Goal(run, run.updates) for run in runs_of(study)]
-    assert memory.parallel_runs(programs, goals) == 4  # of this machine's memory
-    needed = [memory.needed(programs, goals, limit) for limit in (4, 3, 2, 1)]
+    programs, runs = programs_of(study), list(runs_of(study))
+    assert memory.parallel_runs(programs, runs) == 4  # of this machine's memory
+    needed = [memory.needed(programs, runs, limit) for limit in (4, 3, 2, 1)]
     assert needed == sorted(needed, reverse=True)
-    assert needed[0] == memory.needed(programs, goals)
-    run, state = goals[0].run, programs.abstract_state(goals[0].run)
+    assert needed[0] == memory.needed(programs, runs)
+    run, state = runs[0], programs.abstract_state(runs[0])
     resident = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((state, state.params))) + 4 * 300
     made = programs.segment_program(run, 100, 4), programs.evaluation_program(run, 4, full=True)
     analyses = [program.memory_analysis() for program in made]
@@ -40,8 +39,8 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
     train(tiny(**settings, max_parallel_runs=2), tmp_path / 'two', watcher)
     for room, limit in ((needed[2], 2), (needed[2] - 1, 1), (0, 1), (math.inf, 4)):
         monkeypatch.setattr(memory, '_memory', lambda _, room=room: (math.inf, room))
-        assert memory.parallel_runs(programs, goals) == limit
-    assert memory.parallel_runs(programs, goals, asked=3) == 3
+        assert memory.parallel_runs(programs, runs) == limit
+    assert memory.parallel_runs(programs, runs, asked=3) == 3
     monkeypatch.setattr(memory, '_memory', lambda _: (math.inf, needed[2]))
     train(tiny(**settings), tmp_path / 'room', watcher)
     assert [len(event.runs) for event in watcher.events if event.what == 'began'] == [2] * 4

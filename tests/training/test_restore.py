@@ -1,5 +1,6 @@
 """Damage costs time, never results: what was trained before is gone on with as if nothing had happened."""
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from bsgap.errors import Interrupted
 from bsgap.training import rows
 from bsgap.training.checkpoint import KEEP
 from bsgap.training.cohort import Member
-from bsgap.training.restore import reached, start_updates
-from bsgap.training.runs import Goal, Run
+from bsgap.training.restore import is_done, start_updates
+from bsgap.training.runs import Run
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import saved_updates
 
@@ -186,24 +187,24 @@ def test_where_runs_go_on() -> None:
     assert starts([10, 20], [10], mates=(zero,)) == [20, 10]  # at the same place, but never in one cohort
 
 
-def test_a_goal_is_reached_with_all_rows_and_a_checkpoint_or_by_diverging(tmp_path: Path) -> None:
-    """By hand: rows at 0, 15 and 30."""
+def test_a_run_is_done_with_all_rows_and_a_checkpoint_or_by_diverging(tmp_path: Path) -> None:
+    """By hand: rows at 0, 15 and 30. One whose weights are not kept needs no checkpoint."""
     (run,) = runs_of(config.resolve(tiny(batch_size=(20,), seeds=1)))
 
-    def is_reached(until: int, have: list[int], saved: list[int], loss: float = 1.0) -> bool:
+    def done(have: list[int], saved: list[int], loss: float = 1.0, keep: bool = True) -> bool:
         folder = tmp_path / 'runs' / run.name / 'checkpoints'
         shutil.rmtree(folder, ignore_errors=True)
         for update in saved:
             (folder / str(update)).mkdir(parents=True)
         made = [{'update': update, 'train_loss': loss} for update in have]
         record = rows.Record({'name': run.name, 'updates': run.updates}, made, {})
-        return reached(Goal(run, until), tmp_path, {run.name: record})
+        return is_done(dataclasses.replace(run, keep=keep), tmp_path, {run.name: record})
 
-    assert is_reached(30, [0, 15, 30], [30])
-    assert not is_reached(30, [0, 15, 30], [15])
-    assert not is_reached(30, [0, 30], [30])
-    assert not is_reached(30, [0, 15], [30])
-    assert is_reached(15, [0, 15], [15])
-    assert is_reached(15, [0, 15], [20])  # later is as good
-    assert is_reached(30, [0], [], loss=float('nan'))
-    assert not reached(Goal(run, 15), tmp_path, {})
+    assert done([0, 15, 30], [30])
+    assert not done([0, 15, 30], [15])
+    assert not done([0, 30], [30])
+    assert not done([0, 15], [30])
+    assert done([0], [], loss=float('nan'))
+    assert done([0, 15, 30], [], keep=False)
+    assert not done([0, 15], [15], keep=False)
+    assert not is_done(run, tmp_path, {})

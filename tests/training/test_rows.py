@@ -55,14 +55,6 @@ def test_what_was_not_measured_is_blank_and_not_read(tmp_path: Path) -> None:
     assert rows.read(tmp_path / 'metrics.csv') == [dense]
 
 
-def test_a_run_that_a_search_stopped_is_not_running() -> None:
-    about = {'name': 'a-seed1', 'recipe': 'a', 'seed': 1, 'updates': 9, 'stages': []}
-    nan = float('nan')
-    assert rows.Record(about, [row(5)], {}, stopped=True).status == 'stopped'
-    assert rows.Record(about, [row(9)], {}, stopped=True).status == 'done'
-    assert rows.Record(about, [{'update': 5, 'validation_loss': nan}], {}, stopped=True).status == 'diverged'
-
-
 def test_no_file_and_an_empty_file_have_no_rows(tmp_path: Path) -> None:
     assert rows.read(tmp_path / 'metrics.csv') == []
     (tmp_path / 'metrics.csv').write_text('')
@@ -88,11 +80,10 @@ def test_records_are_read_in_order_and_a_copied_folder_is_none(tmp_path: Path) -
         write_json(folder / 'run.json', {**about, 'stages': [{'batch_size': batch_size}]})
     rows.write(tmp_path / 'runs' / 'c-seed9' / 'metrics.csv', [row(0), row(5)], HEADER)
     write_json(tmp_path / 'runs' / 'c-seed10' / 'measurements.json', {'sharpness_0.1': 0.25})
-    write_json(tmp_path / 'search.json', {'stopped': ['c-seed9']})
     shutil.copytree(tmp_path / 'runs' / 'a-seed0', tmp_path / 'runs' / 'a-seed0 copy')
     records = rows.read_records(tmp_path)
     assert [record.name for record in records] == ['b-seed0', 'c-seed9', 'c-seed10', 'a-seed0']
-    assert [record.status for record in records] == ['running', 'stopped', 'running', 'running']
+    assert [record.status for record in records] == ['running', 'running', 'running', 'running']
     assert [len(record.rows) for record in records] == [0, 2, 0, 0]
     assert [record.measured for record in records] == [{}, {}, {'sharpness_0.1': 0.25}, {}]
     (tmp_path / 'runs' / 'b-seed0' / 'run.json').write_text('{"name": "b-seed0"}')

@@ -7,7 +7,7 @@ from helpers import tiny
 
 from bsgap import config
 from bsgap.errors import UserError
-from bsgap.training.runs import Goal, Run, boundaries, cost, cross
+from bsgap.training.runs import Run, boundaries, cost, cross
 
 
 def runs(n: int = 300, **changes: Any) -> tuple[Run, ...]:
@@ -74,16 +74,15 @@ def test_each_training_set_has_its_own_size() -> None:
 def test_where_a_run_is_evaluated() -> None:
     """By hand: batches of 100 in two epochs of 300; at the end always."""
 
-    def of_run(**changes: Any) -> tuple[list[int], list[int]]:
+    def of_run(**changes: Any) -> list[int]:
         (run,) = runs(batch_size=(100,), seeds=1, validation=0.1, **changes)
-        return list(run.evaluations), sorted(run.full_evaluations)
+        return list(run.evaluations)
 
-    assert of_run() == ([0, 3, 6], [0, 3, 6])
-    assert of_run(evaluate_updates=4) == ([0, 4, 6], [0, 4, 6])
-    assert of_run(evaluate_epochs=0.5) == ([0, 2, 3, 5, 6], [0, 2, 3, 5, 6])
-    assert of_run(evaluate_at=(0, 2, 99)) == ([0, 2, 6], [0, 2, 6])
-    assert of_run(validate_at=(1, 5, 99)) == ([0, 1, 3, 5, 6], [0, 3, 6])
-    assert of_run(evaluate_at=(2,), validate_at=(1, 5)) == ([1, 2, 5, 6], [2])
+    assert of_run() == [0, 3, 6]
+    assert of_run(evaluate_updates=4) == [0, 4, 6]
+    assert of_run(evaluate_epochs=0.5) == [0, 2, 3, 5, 6]
+    assert of_run(evaluate_at=(0, 2, 99)) == [0, 2, 6]
+    assert of_run(evaluate_at=(99,)) == [6]
 
 
 def test_what_a_cohort_has_in_common() -> None:
@@ -109,23 +108,21 @@ def test_what_a_cohort_has_in_common() -> None:
     assert one.cohort(2)[-2:] == (100, 200)
 
 
-def test_runs_are_grouped_anew_where_one_changes_its_stage_or_stops() -> None:
+def test_runs_are_grouped_anew_where_one_changes_its_stage_or_ends() -> None:
     grow, flat = runs(
         batch_size=(),
         seeds=1,
         recipes={'a': stages(('epochs', 1, 50), ('updates', 5, 100)), 'b': stages(('epochs', 2, 100))},
     )
-    assert boundaries([Goal(grow, grow.updates), Goal(flat, flat.updates)]) == (300, 600, 800)
-    assert boundaries([Goal(grow, 2), Goal(flat, flat.updates)]) == (100, 600)
+    assert boundaries([grow, flat]) == (300, 600, 800)
     assert boundaries([]) == ()
 
 
 def test_cost_is_counted_in_examples() -> None:
     """On a CPU an update passes over a run's weights, in the time of 8 examples; elsewhere it has a latency."""
     (run,) = runs(batch_size=(), seeds=1, recipes={'a': stages(('epochs', 1, 50), ('updates', 5, 100))})
-    goal = Goal(run, run.updates)
-    assert cost(goal) == 6 * (8 + 50) + 5 * (8 + 100)
-    assert cost(goal, runs=3) == 3 * cost(goal)
-    assert cost(goal, first_update=5, last_update=8) == (8 + 50) + 2 * (8 + 100)
-    assert cost(Goal(run, 2)) == 2 * (8 + 50)
-    assert cost(goal, runs=3, side_by_side=True) == 6 * (200 + 3 * (32 + 50)) + 5 * (200 + 3 * (32 + 100))
+    assert cost(run) == 6 * (8 + 50) + 5 * (8 + 100)
+    assert cost(run, runs=3) == 3 * cost(run)
+    assert cost(run, first_update=5, last_update=8) == (8 + 50) + 2 * (8 + 100)
+    assert cost(run, last_update=2) == 2 * (8 + 50)
+    assert cost(run, runs=3, side_by_side=True) == 6 * (200 + 3 * (32 + 50)) + 5 * (200 + 3 * (32 + 100))

@@ -240,14 +240,14 @@ def test_evaluation_covers_the_whole_split(max_batch: int) -> None:
     log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     got = evaluate(function, split, params, {}, max_batch)
     np.testing.assert_allclose(got.loss, -log_probability[np.arange(N), split.labels_N].mean(), rtol=1e-5)
-    assert got.correct == (logits.argmax(1) == split.labels_N).sum()
+    np.testing.assert_array_equal(got.correct_N, logits.argmax(1) == split.labels_N)
 
 
 def test_a_run_of_nans_gets_nothing_right() -> None:
     function, split = mlp()
     params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), init(function, SGD, 0).params)
     got = evaluate(function, split, params, {}, N)
-    assert got.correct == 0
+    assert not got.correct_N.any()
     assert jnp.isnan(got.loss)
 
 

@@ -58,7 +58,7 @@ def test_earlier_launches_are_kept(tmp_path: Path) -> None:
 
 def test_the_training_sets_of_earlier_launches_are_kept_once_each(tmp_path: Path) -> None:
     """Runs that a later study does not have are used too."""
-    few, all_of_them = {'few': {'subset': 100}}, {'all': {'subset': None}}
+    few, all_of_them = {'few': {'subset': 100}}, {'all': {'subset': 0}}
     for recipes in (few, few, all_of_them, few):
         opened(tmp_path, batch_size=(), recipes=recipes)
     sets = read_json(tmp_path / 'study.json')['training_sets']
@@ -114,7 +114,7 @@ def test_what_changes_rounding_at_most_may_differ(tmp_path: Path) -> None:
         (stages(('epochs', 1, 50), ('updates', 1, 100)), stages(('epochs', 1, 50), ('updates', 9, 100)), True),
         (stages(('epochs', 1, 50), ('updates', 1, 100)), stages(('epochs', 2, 50), ('updates', 1, 100)), False),
         ({'schedule': 'cosine'}, {'schedule': 'cosine', 'epochs': 3}, False),  # its learning rate was another one
-        ({'schedule': 'warm_up', 'warm_up': 1.0}, {'schedule': 'warm_up', 'warm_up': 1.0, 'epochs': 3}, True),
+        ({'warm_up': 1.0}, {'warm_up': 1.0, 'epochs': 3}, True),
     ],
 )
 def test_a_longer_run_goes_on_where_it_begins_alike(

@@ -1,0 +1,182 @@
+"""Which settings are the best: simultaneous comparisons with the winner, from which examples each run got right.
+
+The runs of all settings answer the same N validation examples, and S seeds train each setting. Seeds and examples are
+both random (crossed random effects), so that a result holds for other seeds and for other examples. With s² the
+variance of the seeds' accuracies and e² that of one seed's answer to one example about the example's own mean,
+
+  variance of an accuracy = s²/S + (Var_x − e²/S)/N,
+
+where Var_x is the variance over examples of the mean over seeds: the expected mean squares of a two-way layout with one
+observation a cell (Searle, Casella, McCulloch 1992, §4.3). Without − e²/S the seeds' noise would count twice. The
+variance of a difference is the same of the examples' differences: they are shared, and pair. Seeds are not paired: the
+same seed in two settings has a correlation of about 0, and pairing by it would only lose degrees of freedom.
+"""
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import scipy.special
+
+from bsgap.analysis.statistics import Estimate
+
+Key = TypeVar('Key', bound=Hashable)
+LEVEL = 0.05
+MOST_SEEDS = 10_000  # more count as no number of seeds
+
+
+class Comparison(NamedTuple):
+    """A setting against the winner, which has the highest mean accuracy."""
+
+    difference: Estimate  # its accuracy minus the winner's, a fraction; the interval is that to the best of the others
+    verdict: str  # 'best' (the winner) | 'worse' | 'as good' | 'undecided'
+    seeds_needed: int | None = None  # where undecided: a setting, if what was observed were the truth
+    examples_needed: int | None = None  # where no number of seeds would do
+
+
+class _Parts(NamedTuple):
+    mean: float
+    right_N: np.ndarray  # share of the seeds that are right
+    seeds: int
+    variance: float  # s², of the seeds' accuracies; NaN for one seed
+    noise: float  # e²
+
+
+class _Error(NamedTuple):
+    """Of a mean: its variance, the examples' part in it, and their degrees of freedom."""
+
+    variance: float
+    freedom: float
+    examples: float
+    examples_freedom: float
+
+
+def share(correct_SxN: Any) -> Estimate:
+    """The accuracy of S seeds on N examples and its 95 % interval over other seeds and other examples, fractions.
+
+    Wilson's interval (1927) with the number of examples that would give the same variance, p(1 − p)/variance, so that
+    it stays within [0, 1] and has a width at an accuracy of 1; and Student's t with Satterthwaite's degrees of freedom
+    (1946). One seed: NaN.
+    """
+    parts = _parts(correct_SxN)
+    if parts.seeds < 2:
+        return Estimate(parts.mean, math.nan, math.nan)
+    error, p, n = _error(parts), parts.mean, len(parts.right_N)
+    number = p * (1 - p) / error.variance if error.variance > 0 else n
+    z2 = _critical(error.freedom, LEVEL / 2) ** 2 / number
+    middle, half_width = p + z2 / 2, math.sqrt(z2 * p * (1 - p) + z2 * z2 / 4)
+    low, high = (max(0.0, middle - half_width) / (1 + z2), (middle + half_width) / (1 + z2))
+    return Estimate(p, min(low, p), max(min(high, 1.0), p))
+
+
+def compare(correct: Mapping[Key, Any], margin: float) -> dict[Key, Comparison]:
+    """Each setting (its answers SxN, with its own S) against the best: at 5 % for all verdicts together.
+
+    Hsu's multiple comparisons with the best (1981, Ann. Stat. 9:1026; for unequal errors Edwards, Hsu 1983): all
+    verdicts are right whenever the one-sided comparisons with the truly best setting are, whichever setting won. A
+    setting is 'worse' if one other is shown to be better; 'as good' if it is shown to lie less than `margin` (a
+    fraction) below all that are not 'worse', also where it is shown to be worse by less; 'undecided' else.
+
+    Each pair has its own error and degrees of freedom (Welch, Satterthwaite), at Šidák's level. A variance pooled over
+    the settings, with Dunnett's critical values, mostly has more power but does not keep 5 %: simulated with 6 seeds,
+    it called the best worse in 7 % of the cases where that had 10 times the others' noise, and this in 1 %.
+
+    Settings that are exactly level: each is called worse in at most 5 % of the cases, some one of them in more.
+
+    Raises:
+      ValueError: no setting, or their numbers of examples differ.
+    """
+    if len({np.shape(answers)[1] for answers in correct.values()}) != 1:
+        raise ValueError('all settings need the same validation examples, and one setting at least')
+    parts = [_parts(answers) for answers in correct.values()]
+    mean_K, k = np.array([each.mean for each in parts]), len(parts)
+    winner, level = int(mean_K.argmax()), _level(k)
+    difference_KxK, half_width_KxK = mean_K[:, None] - mean_K, np.full((k, k), math.inf)
+    errors = {(i, j): _error(parts[i], parts[j]) for i in range(k) for j in range(i)}
+    for (i, j), error in errors.items():
+        if not math.isnan(error.variance):  # one seed bounds nothing
+            half_width_KxK[i, j] = half_width_KxK[j, i] = _critical(error.freedom, level) * math.sqrt(error.variance)
+    high_K = (difference_KxK + half_width_KxK).min(1)
+    is_rival_KxK = ~(high_K < 0) & ~np.eye(k, dtype=bool)
+    low_K = np.where(is_rival_KxK, difference_KxK - half_width_KxK, math.inf).min(1)
+    found: dict[Key, Comparison] = {}
+    for i, key in enumerate(correct):
+        difference = Estimate(float(difference_KxK[i, winner]), float(low_K[i]), float(high_K[i]))
+        if i == winner:
+            found[key] = Comparison(Estimate(0.0, 0.0, 0.0), 'best')
+        elif low_K[i] > -margin:
+            found[key] = Comparison(difference, 'as good')
+        elif high_K[i] < 0:
+            found[key] = Comparison(difference, 'worse')
+        else:
+            error = errors[max(i, winner), min(i, winner)]
+            found[key] = Comparison(difference, 'undecided', *_needed(parts[i], parts[winner], error, level, margin))
+    return found
+
+
+def examples_to_tell(margin: float, correct: Mapping[Any, Any]) -> int | None:
+    """Validation examples without which not even unlimited seeds show a difference of `margin`, a fraction.
+
+    By the variance over examples of the difference between the two settings with the highest accuracies, at the level
+    of `compare`. None where there are not two settings with two seeds each.
+    """
+    parts = sorted(map(_parts, correct.values()), key=lambda each: each.mean)[-2:]
+    if len(parts) < 2 or min(each.seeds for each in parts) < 2:
+        return None
+    of_one = _error(*parts).examples * len(parts[0].right_N)
+    return math.ceil(of_one * (_critical(math.inf, _level(len(correct))) / margin) ** 2)
+
+
+def _parts(correct_SxN: Any) -> _Parts:
+    correct_SxN = np.asarray(correct_SxN, bool)
+    seeds, n = correct_SxN.shape
+    right_N, accuracy_S = correct_SxN.mean(0), correct_SxN.mean(1)
+    if seeds < 2:
+        return _Parts(float(right_N.mean()), right_N, seeds, math.nan, math.nan)
+    variance = float(accuracy_S.var(ddof=1))
+    within = float((right_N * (1 - right_N)).mean()) * seeds / (seeds - 1)
+    noise = max(0.0, within - variance) * n / (n - 1)
+    # The seeds' answers alone let their accuracies vary by e²/N: two seeds that happen to be level don't show less.
+    return _Parts(float(right_N.mean()), right_N, seeds, max(variance, noise / n), noise)
+
+
+def _error(ours: _Parts, other: _Parts | None = None) -> _Error:
+    """Of the mean, or of the difference of two."""
+    both, n = [ours, *([other] if other else [])], len(ours.right_N)
+    deviation_N = ours.right_N - ours.mean - (other.right_N - other.mean if other else 0)
+    examples = max(0.0, float(deviation_N @ deviation_N) / (n - 1) - sum(each.noise / each.seeds for each in both)) / n
+    # 2 variance²/(its own variance), by the fourth moment: few examples differ at all, and the variance rests on them.
+    spread = float((deviation_N**2).var()) / n**3
+    examples_freedom = 2 * examples**2 / spread if spread > 0 else math.inf
+    of_seeds = [(each.variance / each.seeds, each.seeds - 1) for each in both]
+    terms = [*of_seeds, (examples, examples_freedom)]
+    variance = sum(part for part, _ in terms)
+    spread = sum(part**2 / freedom for part, freedom in terms if part > 0)
+    return _Error(variance, variance**2 / spread if spread > 0 else math.inf, examples, examples_freedom)
+
+
+def _needed(ours: _Parts, best: _Parts, error: _Error, level: float, margin: float) -> tuple[int | None, int | None]:
+    """Seeds for a verdict, or else examples: so many that their part is half of the variance which allows one."""
+    below = best.mean - ours.mean
+    reach, n = max(below, margin - below), len(ours.right_N)
+    if math.isnan(error.variance):
+        return None, None
+    seeds_C = np.arange(min(ours.seeds, best.seeds) + 1, MOST_SEEDS + 1)
+    of_seeds_2xC = np.array([[ours.variance], [best.variance]]) / seeds_C
+    variance_C = of_seeds_2xC.sum(0) + error.examples
+    spread_C = (of_seeds_2xC**2 / (seeds_C - 1)).sum(0)
+    spread_C += error.examples**2 / error.examples_freedom if error.examples else 0
+    enough_C = _critical(variance_C**2 / np.maximum(spread_C, 1e-300), level) * np.sqrt(variance_C) < reach
+    if enough_C.any():
+        return int(seeds_C[enough_C.argmax()]), None
+    return None, max(n + 1, math.ceil(2 * n * error.examples * (_critical(math.inf, level) / reach) ** 2))
+
+
+def _level(settings: int) -> float:
+    """Of each one-sided comparison with the best (Šidák 1967), as they are correlated positively."""
+    return 1 - (1 - LEVEL) ** (1 / max(1, settings - 1))
+
+
+def _critical(freedom: Any, level: float) -> Any:
+    return scipy.special.stdtrit(np.minimum(freedom, 1e9), 1 - level)

@@ -1,0 +1,266 @@
+"""What trials of many lengths say: error against length for each batch size, and what follows for any budget or target.
+
+Each trial was trained to the end of its own schedule. Errors are fractions of the validation examples, lengths updates,
+examples or seconds. In arrays with an axis R row 0 is of the data; the others are draws of what other seeds would give.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bsgap.analysis import scaling
+from bsgap.analysis.statistics import Estimate, of_draws, standard_errors
+
+SETTING = ['learning_rate', 'momentum', 'weight_decay', 'beta2']
+FLOOR = 1e-6  # an error of 0 has no logarithm
+NEAR = 1.02  # lengths of one budget agree within this factor, as updates are whole
+SHARE = 0.05  # of the draws, in which a batch size is the best if it may be the best
+
+Unit = Literal['updates', 'examples', 'seconds']
+
+
+class Curve(NamedTuple):
+    """What a batch size reaches after each of its L lengths, ascending, at its best learning rate."""
+
+    batch_size: int
+    best: pd.DataFrame  # the best cells: L rows of `cells`, and `edge`
+    error: list[Estimate]  # theirs, over seeds; the choice among cells is not in it
+    log_rate_RxL: np.ndarray  # log ε*
+    log_error_RxL: np.ndarray  # at ε*; it falls, as a longer trial that is worse counts as the shorter one
+
+
+class Reached(NamedTuple):
+    """How many updates each of P batch sizes needs to a target."""
+
+    batch_size_P: np.ndarray
+    log_updates_RxP: np.ndarray
+    censored_RxP: np.ndarray  # 0; 1 where the longest trial didn't reach it; −1 where the shortest already had
+    updates: list[Estimate]  # high is infinite where its longest trial may not reach it, low 0 where its shortest may
+
+
+class Laws(NamedTuple):
+    """How the best learning rate grows with the batch size: ∝ B^p, and ε_max/(1 + B_0/B)."""
+
+    better: str  # 'power' | 'saturating': by the error below
+    left_out: dict[str, float]  # root mean square of what each misses log ε by, at a batch size left out of its fit
+    exponent: Estimate  # p
+    maximum: Estimate  # ε_max
+    b_0: Estimate
+    between: tuple[int, int]  # the batch sizes within which alone it advises
+    log_rate_at: Mapping[str, Any]  # by law: log B → log ε [R]
+
+    def learning_rate(self, batch_size: float) -> Estimate | None:
+        """By the better law; None outside `between`."""
+        if not self.between[0] <= batch_size <= self.between[1]:
+            return None
+        return _exp(of_draws(self.log_rate_at[self.better](math.log(batch_size))))
+
+
+def cells(trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
+    """A row for each batch size, length and setting of `trials`, ascending, with the columns
+
+    batch_size, updates, `SETTING`; n (runs), diverged (of them); mean, sd (of the validation error, over runs that did
+    not diverge; NaN where too few); examples, seconds (mean); complete (all `seeds` are there, none diverged).
+    """
+    by = trials.groupby(['batch_size', 'updates', *SETTING], dropna=False)
+    error = by['validation_error']
+    found = pd.DataFrame({'n': by.size(), 'mean': error.mean(), 'sd': error.std(ddof=1)})
+    found['diverged'] = found['n'] - error.count()
+    found[['examples', 'seconds']] = by[['examples', 'seconds']].mean()
+    found['complete'] = (found['n'] >= seeds) & (found['diverged'] == 0)
+    return found.reset_index()
+
+
+def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]:
+    """A curve for each batch size that has a complete cell, ascending, of the table that `cells` makes.
+
+    A draw of a cell's log error is normal about log mean, with √(t/z) s/(√n mean) as its standard deviation, where t
+    and z are the 97.5 % points of Student's distribution and the normal one. With t/z for √(t/z) the interval of one
+    cell would be exact and that of a function of many too wide; with 1 it would be the other way round. With 6 seeds
+    they hold 92 and 97 %. (Seeds drawn with replacement give 0.91 times s/√n, and 87 %.) A single
+    seed gives no draws.
+
+    ε*, and the error there, are the lowest point of the parabola of log error in log ε through the best cell and its
+    two neighbours of the same other fields, anew in each draw: so the grid of ε puts no batch size at a disadvantage.
+    It is kept within their range; without three cells, or where the parabola has no lowest point, it is the best cell.
+
+    `best` has the columns of `cells`, and `edge`: ε* is at an end of all that was tried, so that the best may lie
+    beyond (cells with diverged runs or too few seeds count as tried).
+    """
+    size_C, updates_C, rate_C, n_C = (table[name].to_numpy() for name in ('batch_size', 'updates', SETTING[0], 'n'))
+    is_whole_C, kind_C = table['complete'].to_numpy(), table.groupby(SETTING[1:], dropna=False).ngroup().to_numpy()
+    mean_C, t_C = np.maximum(table['mean'].to_numpy(), FLOOR), standard_errors(n_C)
+    error_C = table['sd'].to_numpy() / np.sqrt(n_C)
+    sd_C = np.where(is_whole_C, np.sqrt(t_C / standard_errors(math.inf)) * error_C / mean_C, 0)
+    normal_RxC = np.random.default_rng(seed).normal(size=(0 if np.isnan(sd_C).any() else draws, len(table)))
+    log_error_RxC = np.log(mean_C) + np.vstack([np.zeros(len(table)), normal_RxC * sd_C])
+    found = []
+    for size in np.unique(size_C[is_whole_C]):
+        rows, edges, errors, points = [], [], [], []
+        for updates in np.unique(updates_C[is_whole_C & (size_C == size)]):
+            rung = np.flatnonzero((size_C == size) & (updates_C == updates))
+            best = min(rung[is_whole_C[rung]], key=lambda cell: mean_C[cell])
+            tried = rung[kind_C[rung] == kind_C[best]]
+            same = tried[is_whole_C[tried]]
+            middle = int(np.clip(np.flatnonzero(same == best)[0], 1, max(1, len(same) - 2)))
+            near = same[middle - 1 : middle + 2]
+            points.append(_lowest(np.log(rate_C[near]), log_error_RxC[:, near]))
+            rows.append(best)
+            edges.append(bool(np.isclose(points[-1][0][0], np.log(rate_C[tried[[0, -1]]])).any()))
+            mean, half_width = float(table['mean'].iloc[best]), float(t_C[best] * error_C[best])
+            errors.append(Estimate(mean, float(np.maximum(0, mean - half_width)), mean + half_width))
+        log_rate_RxL, log_error_RxL = (np.stack(each, 1) for each in zip(*points, strict=True))
+        best_L = table.iloc[rows].assign(edge=edges).reset_index(drop=True)
+        found.append(Curve(int(size), best_L, errors, log_rate_RxL, np.minimum.accumulate(log_error_RxL, axis=1)))
+    return found
+
+
+def _lowest(log_rate_C: np.ndarray, log_error_RxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log ε and log error [R] at the lowest point of each row's parabola through three points, or of fewer points."""
+    log_rate_R, log_error_R = log_rate_C[log_error_RxC.argmin(1)], log_error_RxC.min(1)
+    if len(log_rate_C) < 3:
+        return log_rate_R, log_error_R
+    x_C = log_rate_C - log_rate_C[1]
+    bend_R, slope_R, level_R = np.linalg.solve(np.vander(x_C, 3), log_error_RxC.T)
+    x_R = np.divide(-slope_R, 2 * bend_R, out=np.zeros_like(bend_R), where=bend_R > 0).clip(x_C[0], x_C[2])
+    lowest_R = level_R + slope_R * x_R + bend_R * x_R**2
+    return np.where(bend_R > 0, x_R + log_rate_C[1], log_rate_R), np.where(bend_R > 0, lowest_R, log_error_R)
+
+
+def winners(of: Sequence[Curve], unit: Unit, amounts: int = 60) -> pd.DataFrame:
+    """The best batch size for each of a log grid of budgets, from the shortest to the longest that two of them share.
+
+    log error is linear in log length between a batch size's trials, and not known beyond them.
+
+    Returns:
+      A row a budget: `amount` (float, of the unit); `winner` (int); `error`, `low`, `high` (fractions: the winner's);
+      `best` (tuple of int: the winner, and those that win in at least `SHARE` of the draws); `among` (tuple of int: of
+      those that have trials that short and that long; two at least).
+    """
+    of = [curve for curve in of if curve.best[unit].notna().all()]
+    rows, ends = [], np.log([curve.best[unit].iloc[[0, -1]].to_numpy(float) for curve in of]).reshape(-1, 2)
+    start, end = (np.sort(ends[:, 0])[1], np.sort(ends[:, 1])[-2]) if len(of) > 1 else (0, -1)
+    log_amount_G = np.linspace(start, end, amounts) if start < end else np.array([end] if start == end else [])
+    is_own_PxG = (log_amount_G > ends[:, :1] - math.log(NEAR)) & (log_amount_G < ends[:, 1:] + math.log(NEAR))
+    log_error_PxRxG = [_between(curve, unit, log_amount_G) for curve in of]
+    size_P = np.array([curve.batch_size for curve in of])
+    for g, is_own_P in enumerate(is_own_PxG.T):
+        if is_own_P.sum() > 1:
+            log_error_PxR = np.stack([log_error_RxG[:, g] for log_error_RxG in log_error_PxRxG])
+            best_R = np.where(is_own_P[:, None], log_error_PxR, np.inf).argmin(0)
+            share_P = np.bincount(best_R[1:], minlength=len(of)) / max(1, len(best_R) - 1)
+            is_best_P = (share_P >= SHARE) | (np.arange(len(of)) == best_R[0])
+            sets = (tuple(size_P[is_P].tolist()) for is_P in (is_best_P, is_own_P))
+            error = _exp(of_draws(log_error_PxR[best_R[0]]))
+            rows.append((math.exp(log_amount_G[g]), int(size_P[best_R[0]]), *error, *sets))
+    return pd.DataFrame(rows, columns=['amount', 'winner', 'error', 'low', 'high', 'best', 'among'])
+
+
+def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray) -> np.ndarray:
+    """log error after these amounts, shape [R, G]; beyond its ends that of the end."""
+    log_x_L = np.log(curve.best[unit].to_numpy(float))
+    weight_LxG = [np.interp(log_amount_G, log_x_L, one_L) for one_L in np.eye(len(log_x_L))]
+    return curve.log_error_RxL @ np.array(weight_LxG)
+
+
+def targets(of: Sequence[Curve], count: int = 4) -> np.ndarray:
+    """Errors [R, count], descending, by a rule that was fixed before: evenly spaced in log error within an interval.
+
+    It reaches from the third highest of the errors after the shortest trials to the third lowest of those after the
+    longest, ends left out: three batch sizes have not reached a target at first, and three do. It is found anew in each
+    draw. An empty array [R, 0] where the data have no such interval, or not three batch sizes.
+    """
+    first_RxP, last_RxP = (np.stack([curve.log_error_RxL[:, i] for curve in of], 1) for i in (0, -1))
+    if len(of) < 3:
+        return np.empty((len(first_RxP), 0))
+    high_R, low_R = np.sort(first_RxP, 1)[:, -3], np.sort(last_RxP, 1)[:, 2]
+    part_T = np.arange(1, count + 1) / (count + 1) if high_R[0] > low_R[0] else np.empty(0)
+    return np.exp(high_R[:, None] + (low_R - high_R)[:, None] * part_T)
+
+
+def to_target(of: Sequence[Curve], target_R: Any) -> Reached:
+    """The updates at which each curve reaches an error: a number, or one for each row, as `targets` has in a column."""
+    log_target_R = np.broadcast_to(np.log(target_R), len(of[0].log_error_RxL))
+    log_updates_RxP, censored_RxP = np.zeros((2, len(log_target_R), len(of)))
+    for p, curve in enumerate(of):
+        log_s_L = np.log(curve.best['updates'].to_numpy(float))
+        is_there_RxL = curve.log_error_RxL <= log_target_R[:, None]
+        after_R = np.where(is_there_RxL[:, -1], is_there_RxL.argmax(1), len(log_s_L) - 1)[:, None]
+        before_R = np.maximum(after_R - 1, 0)
+        high_R, low_R = (np.take_along_axis(curve.log_error_RxL, at_R, 1)[:, 0] for at_R in (before_R, after_R))
+        part_R = np.divide(high_R - log_target_R, high_R - low_R, out=np.ones_like(low_R), where=high_R > low_R)
+        log_step_R = (log_s_L[after_R] - log_s_L[before_R])[:, 0]
+        log_updates_RxP[:, p] = log_s_L[before_R[:, 0]] + part_R.clip(0, 1) * log_step_R
+        is_before_R = curve.log_error_RxL[:, 0] < log_target_R
+        censored_RxP[:, p] = np.where(is_before_R, -1, np.where(is_there_RxL[:, -1], 0, 1))
+    low_RxP = np.where(censored_RxP < 0, -np.inf, log_updates_RxP)
+    high_RxP = np.where(censored_RxP > 0, np.inf, log_updates_RxP)
+    updates = []
+    for p in range(len(of)):
+        ends = of_draws(high_RxP[:, p], low_RxP[:, p])
+        low = ends.low if censored_RxP[0, p] >= 0 else -math.inf
+        updates.append(_exp(Estimate(float(log_updates_RxP[0, p]), low, ends.high)))
+    return Reached(np.array([curve.batch_size for curve in of]), log_updates_RxP, censored_RxP, updates)
+
+
+def learning_rates(of: Sequence[Curve], updates: Mapping[int, int] | None = None) -> tuple[pd.DataFrame, Laws | None]:
+    """ε* of each batch size after `updates[batch_size]`, or after its longest trials, and how it grows.
+
+    Returns:
+      A row for each batch size with trials of that length: `batch_size`, `updates`, `value`, `low`, `high`, `edge`.
+      `Laws` by those that are not at an edge; None with fewer than three of them.
+    """
+    rows, log_rates = [], []
+    for curve in of:
+        length = updates.get(curve.batch_size) if updates else curve.best['updates'].iloc[-1]
+        for i in np.flatnonzero(curve.best['updates'] == length):
+            log_rate_R, edge = curve.log_rate_RxL[:, i], bool(curve.best['edge'][i])
+            rows.append((curve.batch_size, int(curve.best['updates'][i]), *_exp(of_draws(log_rate_R)), edge))
+            log_rates += [] if edge else [log_rate_R]
+    found = pd.DataFrame(rows, columns=['batch_size', 'updates', 'value', 'low', 'high', 'edge'])
+    inner_P = found['batch_size'][~found['edge'].astype(bool)].to_numpy()
+    return found, laws(inner_P, np.stack(log_rates, 1)) if len(inner_P) > 2 else None
+
+
+def laws(batch_size_P: Any, log_rate_RxP: np.ndarray) -> Laws:
+    """Both laws by least squares of log ε, through at least three batch sizes.
+
+    ε_max/(1 + B_0/B) is McCandlish et al. 2018 (1812.06162, equation 2.7). Its 1/ε is the hyperbola of `scaling`, with
+    1/ε_max for S_min and B_0 for B_crit, whose conventions for what is not bounded it shares.
+    """
+    log_b_P, smallest, largest = scaling.log_of(batch_size_P), int(min(batch_size_P)), int(max(batch_size_P))
+
+    def power(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> tuple[np.ndarray, Any]:
+        at_one_R, p_R = np.polynomial.polynomial.polyfit(log_b_P, log_rate_RxP.T, 1)
+        return p_R, lambda log_b: at_one_R + p_R * log_b
+
+    def saturating(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> tuple[np.ndarray, Any]:
+        level_R, log_b_0_R = scaling.fit(log_b_P, -log_rate_RxP, np.zeros((1, 1)))
+        return log_b_0_R, lambda log_b: -level_R - np.logaddexp(0, log_b_0_R - log_b)
+
+    fits = {'power': power, 'saturating': saturating}
+    left_out = {}
+    for name, fitted in fits.items():
+        rest = [(np.delete(log_b_P, p), np.delete(log_rate_RxP[:1], p, 1)) for p in range(len(log_b_P))]
+        guess_P = [fitted(*each)[1](log_b)[0] for each, log_b in zip(rest, log_b_P, strict=True)]
+        left_out[name] = math.sqrt(np.mean((guess_P - log_rate_RxP[0]) ** 2))
+    hyperbola = scaling.hyperbola(batch_size_P, -log_rate_RxP, np.zeros_like(log_rate_RxP))
+    assert hyperbola
+    with np.errstate(divide='ignore'):
+        value, high, low = (1 / np.array(hyperbola.s_min)).tolist()
+    return Laws(
+        min(left_out, key=lambda name: left_out[name]),
+        left_out,
+        of_draws(power(log_b_P, log_rate_RxP)[0]),
+        Estimate(value, low, high),
+        hyperbola.b_crit,
+        (smallest, largest),
+        {name: fitted(log_b_P, log_rate_RxP)[1] for name, fitted in fits.items()},
+    )
+
+
+def _exp(estimate: Estimate) -> Estimate:
+    return Estimate(*np.exp(estimate).tolist())

@@ -1,0 +1,50 @@
+"""The trials of a search as a table, and which examples they answer correctly."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bsgap.training.rows import NOISE, Record, read_answers
+from bsgap.training.workdir import run_folder
+
+SETTING = ('batch_size', 'learning_rate', 'momentum', 'weight_decay', 'beta2')
+
+
+def table(records: Iterable[Record], search: Mapping[str, Any]) -> pd.DataFrame:
+    """A row a run that is over, those with fresh seeds apart.
+
+    Returns:
+      A table with the columns `run`, `recipe` (text); `batch_size`, `updates` (its length), `examples`, `seed` (int64);
+      `learning_rate`, `momentum`, `weight_decay`, `beta2` (float64); `seconds` (float64: its updates alone on the
+      device, at the median of the times that were measured); `diverged`, `fresh` (bool); `validation_error` (float64, a
+      fraction, NaN if it diverged); `train_accuracy`, `test_accuracy`, `gap`, `gradient_square`, `gradient_variance`
+      (float64, NaN where not measured).
+    """
+    rows = []
+    per_update = {int(size): statistics.median(times) for size, times in search['seconds_per_update'].items()}
+    for record in records:
+        about, last = record.about, record.rows[-1] if record.rows else {}
+        if record.status not in ('done', 'diverged') or 'batch_size' not in about['fields']:
+            continue
+        row: dict[str, Any] = {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed']}
+        row |= {field: about['fields'][field] for field in SETTING}
+        row |= {'updates': about['updates'], 'examples': about['examples']}
+        row['seconds'] = about['updates'] * per_update.get(row['batch_size'], math.nan)
+        row['diverged'] = record.status == 'diverged'
+        row['fresh'] = about['seed'] >= search['seeds']
+        row['validation_error'] = math.nan if row['diverged'] else 1 - last['validation_accuracy']
+        row |= {name: last.get(name, math.nan) for name in ('train_accuracy', 'test_accuracy', 'gap', *NOISE)}
+        rows.append(row)
+    columns = ['run', 'recipe', 'seed', *SETTING, 'updates', 'examples', 'seconds', 'diverged', 'fresh']
+    columns += ['validation_error', 'train_accuracy', 'test_accuracy', 'gap', *NOISE]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def answers(workdir: Path, runs: Iterable[str], split: str) -> np.ndarray:
+    """Which examples of a split each of these runs answers correctly, `correct_SxN` bool. UserError if not kept."""
+    return np.stack([read_answers(run_folder(workdir, run), split) for run in runs])
