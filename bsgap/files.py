@@ -14,6 +14,13 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 (`Path.expanduser` fails where there is no such user)
 
 
+def of_study(workdir: str | Path) -> Path:
+    """A workdir that a user gave, which must hold a study."""
+    if not (expanded(workdir) / 'study.json').exists():
+        raise UserError(f'workdir: {expanded(workdir)} holds no study; give a folder that launch.py has trained in')
+    return expanded(workdir)
+
+
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """Reads a JSON object.
 

@@ -1,7 +1,7 @@
 """Answers of a search, made by hand: what `bsgap.analysis.answer.find` gives, for tests of words and figures."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 Json = dict[str, Any]
@@ -22,8 +22,7 @@ def row(size: int, below: float = 0.0, verdict: str = 'best', **changes: Any) ->
     accuracy = estimate(0.97 - below / 100, half_width)
     made: Json = {'batch_size': size, 'learning_rate': 0.1, 'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999}
     made |= {'updates': 20_000 // size, 'examples': 20_000, 'seconds': 2 / size**0.5}
-    made |= {'validation_accuracy': accuracy, 'test_accuracy': accuracy, 'train_accuracy': estimate(0.99, half_width)}
-    made |= {'gap': estimate(0.02 + below / 100, half_width), 'verdict': verdict, 'seeds': 6}
+    made |= {'test_accuracy': accuracy, 'gap': estimate(0.02 + below / 100, half_width), 'verdict': verdict, 'seeds': 6}
     made |= {'difference': estimate(-below / 100, apart)}
     return {**made, 'seeds_needed': None, 'examples_needed': None, **changes}
 
@@ -31,8 +30,7 @@ def row(size: int, below: float = 0.0, verdict: str = 'best', **changes: Any) ->
 def fresh(role: str, size: int, below: float = 0.0, verdict: str | None = 'best', **changes: Any) -> Json:
     """What six fresh seeds reach in a role; a verdict of None: none did."""
     like = row(size, below, verdict or 'best')
-    kept = ('batch_size', 'learning_rate', 'updates', 'examples', 'seconds', 'test_accuracy', 'difference')
-    made = {'role': role, **{key: like[key] for key in kept}, 'seeds': 6, 'diverged': 0, 'verdict': verdict}
+    made = {**like, 'role': role, 'diverged': 0, 'verdict': verdict}
     if verdict is None:
         made |= {'test_accuracy': None, 'difference': None, 'seeds': 0, 'diverged': 6}
     return {**made, **changes}
@@ -51,48 +49,33 @@ def budget(*rows: Json, unit: str = 'epochs', amount: float = 2, **changes: Any)
 
 
 def answer(*budgets: Json, **changes: Any) -> Json:
-    """An answer in which everything that is common to the budgets is known of four batch sizes."""
-    lengths = ((100, 0.1), (200, 0.07), (400, 0.05), (800, 0.04))
-    win = {'amount': 800.0, 'winner': 8, 'error': 0.05, 'low': 0.04, 'high': 0.06, 'best': [8, 32], 'among': [*GRID]}
-    scale = {'updates': 800, 'examples': 6400, 'learning_rate': 0.1, 'noise_scale': estimate(70.0, 9.0)}
+    """An answer in which everything that is common to the budgets, and is put into words, is known of four sizes."""
     made: Json = {
         'dataset': 'mnist', 'model': 'MLP 256-256', 'optimizer': 'sgd', 'device': 'cpu', 'margin': 0.001, 'n': 10_000,
         'schedule': {'name': 'linear', 'warm_up': 0.05}, 'budgets': list(budgets), 'numbers': {},
         'examples': {'train': 10_000, 'validation': 2000, 'test': 10_000},
-        'trials': [
-            {'batch_size': size, 'learning_rate': rate, 'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999,
-             'updates': 20_000 // size, 'examples': 20_000, 'seconds': 1.0, 'seeds': 6, 'diverged': 0,
-             'validation_error': estimate(0.03, 0.001)} for size in GRID for rate in (0.05, 0.1, 0.2)],
-        'curves': [{'batch_size': size, 'points': [
-            {'updates': n, 'examples': n * size, 'seconds': n / 1000, 'learning_rate': 0.1, 'error': estimate(e, 0.001)}
-            for n, e in lengths]} for size in GRID],
-        'winners': {unit: [win] for unit in ('examples', 'updates', 'seconds')},
+        'trials': [{'batch_size': size, 'updates': 20_000 // size, 'learning_rate': rate}
+                   for size in GRID for rate in (0.05, 0.1, 0.2)],
+        'curves': [{'batch_size': size} for size in GRID],
         'targets': [target(0.09, estimate(55.0, 9.0)), target(0.06, estimate(60.0, 12.0))],
-        'learning_rates': {'law': law('power'), 'rows': [
-            {'batch_size': size, 'updates': 20_000 // size, **estimate(0.1, 0.02), 'tried': 3, 'edge': False}
-            for size in GRID]},
-        'noise_scale': [{'batch_size': 32, 'points': [scale]}],
+        'learning_rates': {
+            'law': {'advice': [{'batch_size': size, **estimate(0.11, 0.03)} for size in GRID[:3]]},
+            'rows': [{'batch_size': size, 'updates': 20_000 // size, **estimate(0.1, 0.02), 'edge': False}
+                     for size in GRID]},
+        'noise_scale': [{'batch_size': size, 'points': [{'noise_scale': estimate(70.0 + size, 9.0)}]} for size in GRID],
         'machine': [machine(size, 1e-5 * size, 0.05) for size in GRID],
-        'rests_on': {'runs': 225, 'diverged': 29, 'seeds': 6, 'fresh_seeds': 6, 'examples': 2_789_256, 'seconds': 240.},
+        'rests_on': {'runs': 225, 'diverged': 29, 'seeds': 6},
     }  # fmt: skip
     return {**made, **changes}
 
 
 def target(error: float, b_crit: Mapping[str, Any]) -> Json:
-    points = [{'batch_size': size, 'updates': estimate(50 + 3000 / size, 5.0), 'censored': 0} for size in GRID]
-    curve = {'s_min': estimate(50.0, 5.0), 'e_min': estimate(3000.0, 200.0), 'b_crit': dict(b_crit)}
-    return {'error': error, 'found': True, 'points': points, 'curve': curve}
-
-
-def law(better: str, sizes: Sequence[int] = GRID) -> Json:
-    advice = [{'batch_size': size, **estimate(0.11, 0.03)} for size in sizes]
-    made = {'maximum': estimate(0.48, 0.1), 'b_0': estimate(30.0, 9.0), 'exponent': estimate(0.35, 0.1)}
-    return {**made, 'better': better, 'left_out': {}, 'between': [sizes[0], sizes[-1]], 'advice': advice}
+    return {'error': error, 'curve': {'b_crit': dict(b_crit)}}
 
 
 def machine(size: int, seconds: float, spread: float) -> Json:
-    time = estimate(seconds, seconds * spread / 2)
-    return {'batch_size': size, 'seconds': time, 'examples_per_second': size / seconds, 'bytes': 39_393_276}
+    made: Json = {'batch_size': size, 'seconds': estimate(seconds, seconds * spread / 2), 'measurements': 5}
+    return {**made, 'examples_per_second': size / seconds, 'bytes': 39_393_276}
 
 
 def drawn(seed: int) -> Json:
@@ -103,25 +86,25 @@ def drawn(seed: int) -> Json:
         return value if rng.random() < 0.7 else otherwise
 
     def made_budget(unit: str) -> Json:
-        below = {'best': (0.0,), 'as good': (0.0, 0.05), 'worse': (0.7, 20.0, 90.0), 'undecided': (0.0004, 0.7)}
-        sizes, seeds = sorted(rng.sample(GRID, rng.randint(0, 4))), rng.choice((1, 2, 6))
-        winner, rows = rng.choice(sizes or [0]), []
+        sizes, seeds, rows = sorted(rng.sample(GRID, rng.randint(0, 4))), rng.choice((1, 2, 6)), []
+        winner = rng.choice(sizes or [0])
         for size in sizes:
             verdict = 'best' if size == winner else rng.choice(('as good', 'worse', 'undecided'))
             needed = {rng.choice(('seeds_needed', 'examples_needed')): maybe(rng.randint(7, 9000))}
-            rows.append(row(size, rng.choice(below[verdict]), verdict, seeds=seeds, **needed))
+            rows.append(
+                row(size, 0.0 if size == winner else rng.choice((0.0004, 0.7, 90)), verdict, seeds=seeds, **needed)
+            )
         found = budget(*rows, unit=unit, missing=[size for size in GRID if size not in sizes])
-        for role, rate in {'recommended': 0.1, 'half the rate': 0.05, 'growing': 0.1}.items() if rows else ():
-            verdict = maybe(rng.choice(('best', 'as good', 'undecided')))
-            more = {'seconds': maybe(0.2), 'learning_rate': rate}
-            found['fresh'].append(fresh(role, found['recommended']['batch_size'], rng.random(), verdict, **more))
-        return found
+        first = rng.choice(('best', 'as good', 'undecided', None))
+        others = ('half the rate', maybe(None if first == 'best' else 'best')), ('growing', maybe('worse'))
+        for role, verdict in (('recommended', first if first in ('best', None) else others[0][1] and first), *others):
+            lost = {'test_accuracy': maybe(estimate(0.9)), 'seeds': 1, 'diverged': maybe(2, 0)} if not verdict else {}
+            found['fresh'].append(fresh(role, 8, rng.random(), verdict, seconds=maybe(0.2), **lost))
+        return found if rows else {**found, 'fresh': []}
 
-    ends = {'low': maybe(rng.uniform(0.1, 50.0)), 'high': maybe(rng.uniform(60.0, 1e5))}
-    found = answer(*(made_budget(unit) for unit in rng.sample(('epochs', 'updates', 'seconds'), rng.randint(1, 3))))
-    found['targets'] = maybe([target(0.09, {'value': maybe(55.5), **ends}), target(0.05, estimate(70.0, 9.0))], [])
-    found['learning_rates']['law'] = maybe(law(rng.choice(('power', 'saturating'))))
-    found['learning_rates']['rows'][0]['edge'] = maybe(True, False)
-    found['machine'] = maybe([machine(size, 1e-5 * size, rng.uniform(0.0, 0.5)) for size in GRID], [])
+    found = answer(*map(made_budget, ('epochs', 'updates', 'seconds')[: rng.randint(1, 3)]))
+    b_crit = {'value': rng.choice((1.5, 55.5, None)), 'low': maybe(1.2), 'high': maybe(1e5)}
+    found['targets'] = maybe([target(0.09, b_crit), target(0.05, estimate(70.0, 9.0))], [])
+    found['learning_rates']['law'] = maybe(found['learning_rates']['law'])
     found['examples']['validation'] = rng.choice((50, 199, 900, 10_000))
     return {**found, 'noise_scale': maybe(found['noise_scale'], [])}

@@ -16,9 +16,11 @@ import pandas as pd
 
 from bsgap import data
 from bsgap.analysis import comparison, ladder, noise_scale, scaling, trials
-from bsgap.analysis.statistics import Estimate, interval, standard_errors
+from bsgap.analysis.statistics import Estimate, interval
 from bsgap.analysis.trials import SETTING
 from bsgap.config import Architecture, schedule
+from bsgap.errors import UserError
+from bsgap.files import read_json
 from bsgap.training.rows import NOISE, Record, read_records
 
 Json = dict[str, Any]
@@ -26,15 +28,24 @@ VERSION = 2  # of search.json
 FEW_EXAMPLES = 200  # of validation data: below them the answer says so first
 
 
+def decided(workdir: Path) -> Json:
+    """search.json; only its version if there is none yet. UserError if it is of an earlier version."""
+    path = workdir / 'search.json'
+    found = read_json(path) if path.exists() else {'version': VERSION}
+    if found.get('version') != VERSION:
+        raise UserError(f'workdir: {path} is of an earlier version of the search; use another workdir')
+    return found
+
+
 def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> Json:
     """recommendation.json but for its words, of study.json, search.json and runs; what is unknown is None or empty."""
     settings, records = about['config'], read_records(workdir)
     table = trials.table(records, search)
-    climbed, fresh = table[~table['fresh']], table[table['fresh']]
-    sound = learned(climbed, about)
+    climbed = table[~table['fresh']]
+    sound = climbed[learned(climbed, about)]
     budgets = [_budget(unit, amount, search, sound, workdir) for unit, amount in search['budgets'].items()]
     for budget in budgets:
-        budget['fresh'] = _fresh(budget, search, fresh, records, workdir)
+        budget['fresh'] = _fresh(budget, search, records, workdir)
         _decide(budget)
     fields: Json = next((record.about['fields'] for record in records if 'batch_size' in record.about['fields']), {})
     sizes = (about.get('training_sets') or [{}])[0].get('sizes', {})
@@ -49,13 +60,13 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
         'margin': search['margin'],
         'budgets': budgets,
         'trials': _cells(climbed, search),
-        **_of_ladder(sound, search),
+        **_of_ladder(climbed.assign(learned=learned(climbed, about)), search, sizes.get('validation', 0)),
         'machine': machine(search),
         'rests_on': {
             'runs': len(records),
             'diverged': int(table['diverged'].sum()),
             'seeds': search['seeds'],
-            'fresh_seeds': int(fresh['seed'].nunique()),
+            'fresh_seeds': max((len(entry['seeds']) for entry in search['fresh']), default=0),
             'examples': int(sum(record.rows[-1]['examples'] for record in records if record.rows)),
             # Of training and evaluation, shared by runs that ran side by side.
             'seconds': sum(
@@ -66,16 +77,15 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
     return {**found, 'numbers': _numbers(found)}
 
 
-def learned(climbed: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
-    """The trials that ended above always answering with the most frequent class, with all of the seeds' interval and
-    two standard errors of that answer; the others are no comparison's winner or loser."""
+def learned(climbed: pd.DataFrame, about: Mapping[str, Any]) -> pd.Series:
+    """Whether trials ended above always answering with the most frequent class, by two standard errors over seeds and
+    two of that answer; the others are no comparison's winner or loser."""
     known = (about.get('training_sets') or [{}])[0]
     chance, n = (known.get(field, {}).get('validation', 0) for field in ('most_frequent', 'sizes'))
     needed = chance + (2 * math.sqrt(chance * (1 - chance) / n) if n else 0)
     cell = climbed.groupby([*SETTING, 'updates'])['validation_error']
-    n = cell.transform('count')
-    half_width = (standard_errors(n) * cell.transform('std') / np.sqrt(n)).fillna(0)  # of one seed there is none
-    return climbed[~(cell.transform('mean') + half_width > 1 - needed)]
+    error = (cell.transform('std') / np.sqrt(cell.transform('count'))).fillna(0)  # of one seed there is none
+    return cell.transform('mean') + 2 * error < 1 - needed
 
 
 def _whole(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
@@ -138,14 +148,14 @@ def beside(budget: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
         yield 'growing', chosen
 
 
-def _fresh(
-    budget: Json, search: Mapping[str, Any], fresh: pd.DataFrame, records: Sequence[Record], workdir: Path
-) -> list[Json]:
+def _fresh(budget: Json, search: Mapping[str, Any], records: Sequence[Record], workdir: Path) -> list[Json]:
     """What fresh seeds reach, a row a role: compared on the validation split that was drawn anew, except what grows."""
     wanted = {entry['role']: entry for entry in search['fresh'] if entry['unit'] == budget['unit']}
     by_recipe: dict[str, list[Record]] = {}
+    seeds = {entry['recipe']: entry['seeds'] for entry in wanted.values()}
     for record in records:
-        by_recipe.setdefault(record.about['recipe'], []).append(record)
+        if record.about['seed'] in seeds.get(record.about['recipe'], ()):
+            by_recipe.setdefault(record.about['recipe'], []).append(record)
     done = {
         role: [r for r in by_recipe.get(entry['recipe'], []) if r.status == 'done'] for role, entry in wanted.items()
     }
@@ -209,9 +219,9 @@ def _decide(budget: Json) -> None:
     budget['recommended'] = {key: best[key] for key in (*SETTING, 'updates', 'examples', 'seconds', 'test_accuracy')}
 
 
-def _of_ladder(sound: pd.DataFrame, search: Mapping[str, Any]) -> Json:
+def _of_ladder(climbed: pd.DataFrame, search: Mapping[str, Any], examples: int) -> Json:
     """What follows from the error against the length of the trials, for any budget, target and batch size."""
-    cells = ladder.cells(sound, search['seeds'])
+    cells, sound = ladder.cells(climbed, search['seeds'], examples), climbed[climbed['learned']]
     of = ladder.curves(cells) if cells['complete'].any() else []
     found: Json = {'curves': [], 'winners': {}, 'targets': [], 'learning_rates': {'rows': [], 'law': None}}
     for curve in of:
@@ -224,6 +234,7 @@ def _of_ladder(sound: pd.DataFrame, search: Mapping[str, Any]) -> Json:
             rows = ladder.winners(of, unit).to_dict('records')
             found['winners'][unit] = [{**row, 'best': list(row['best']), 'among': list(row['among'])} for row in rows]
         given = np.array([search['targets']]) if search['targets'] else ladder.targets(of)
+        given = given[:, given[0] * examples > 1] if examples else given  # what the validation split can show
         found['targets'] = [_target(of, error_R, not search['targets']) for error_R in given.T]
         ends = {int(size): updates for size, updates in search['updates']['epochs'].items()}
         rates, law = ladder.learning_rates(of, ends)

@@ -59,11 +59,12 @@ class Laws(NamedTuple):
         return _exp(of_draws(self.log_rate_at[self.better](math.log(batch_size))))
 
 
-def cells(trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
+def cells(trials: pd.DataFrame, seeds: int, examples: int = 0) -> pd.DataFrame:
     """A row for each batch size, length and setting of `trials`, ascending, with the columns
 
     batch_size, updates, `SETTING`; n (runs), diverged (of them); mean, sd (of the validation error, over runs that did
-    not diverge; NaN where too few); examples, seconds (mean); complete (all `seeds` are there, none diverged).
+    not diverge; NaN where too few); examples, seconds (mean); complete (all `seeds` are there, none diverged, and all
+    `learned`, if there is such a column). No mean or sd is below half of one of the validation `examples`.
     """
     by = trials.groupby(['batch_size', 'updates', *SETTING], dropna=False)
     error = by['validation_error']
@@ -71,6 +72,10 @@ def cells(trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
     found['diverged'] = found['n'] - error.count()
     found[['examples', 'seconds']] = by[['examples', 'seconds']].mean()
     found['complete'] = (found['n'] >= seeds) & (found['diverged'] == 0)
+    if 'learned' in trials:
+        found['complete'] &= by['learned'].all()
+    if examples:
+        found[['mean', 'sd']] = found[['mean', 'sd']].clip(lower=0.5 / examples)
     return found.reset_index()
 
 
@@ -211,7 +216,7 @@ def learning_rates(of: Sequence[Curve], updates: Mapping[int, int] | None = None
 
     Returns:
       A row for each batch size with trials of that length: `batch_size`, `updates`, `value`, `low`, `high`, `edge`.
-      `Laws` by those that are not at an edge; None with fewer than three of them.
+      `Laws` by those that are not at an edge; None with fewer than three, or where they differ in other fields.
     """
     rows, log_rates = [], []
     for curve in of:
@@ -222,7 +227,8 @@ def learning_rates(of: Sequence[Curve], updates: Mapping[int, int] | None = None
             log_rates += [] if edge else [log_rate_R]
     found = pd.DataFrame(rows, columns=['batch_size', 'updates', 'value', 'low', 'high', 'edge'])
     inner_P = found['batch_size'][~found['edge'].astype(bool)].to_numpy()
-    return found, laws(inner_P, np.stack(log_rates, 1)) if len(inner_P) > 2 else None
+    alike = len({tuple(curve.best[SETTING[1:]].fillna(-1).iloc[-1]) for curve in of}) == 1
+    return found, laws(inner_P, np.stack(log_rates, 1)) if len(inner_P) > 2 and alike else None
 
 
 def laws(batch_size_P: Any, log_rate_RxP: np.ndarray) -> Laws:

@@ -8,28 +8,27 @@ import math
 
 import numpy as np
 
-from bsgap.analysis.statistics import Estimate
+from bsgap.analysis.statistics import Estimate, standard_errors
 
 
-def ratio(
-    gradient_square_P: np.ndarray, gradient_variance_P: np.ndarray, resamples: int = 1000, seed: int = 0
-) -> Estimate:
-    """B_simple from P independent measurements of ‖G‖² and tr Σ, with a bootstrap's 95 % percentile interval.
+def ratio(gradient_square_P: np.ndarray, gradient_variance_P: np.ndarray) -> Estimate:
+    """B_simple from P independent measurements of ‖G‖² and tr Σ, with its 95 % interval.
 
-    Each is averaged before dividing, else the quotient is biased (McCandlish et al. 2018, appendix A.1); see `over` for
-    means that are not positive. One measurement sets no bounds (0, inf); none gives NaN.
+    Each is averaged before dividing, else the quotient is biased (McCandlish et al. 2018, appendix A.1). The interval
+    is that of its logarithm, by the delta method with Student's t; without an upper bound where ‖G‖² may be 0.
+    One measurement sets no bounds (0, inf); none gives NaN.
     """
     square_P, variance_P = np.asarray(gradient_square_P, float), np.asarray(gradient_variance_P, float)
     if not (number := len(square_P)):
         return Estimate(math.nan, math.nan, math.nan)
-    value = float(over(variance_P.mean(), square_P.mean()))
-    if number == 1:
+    square, variance = square_P.mean(), variance_P.mean()
+    value = float(over(variance, square))
+    if number == 1 or not 0 < value < math.inf:
         return Estimate(value, 0, math.inf)
-    index_RxP = np.random.default_rng(seed).integers(number, size=(resamples, number))
-    value_R = over(variance_P[index_RxP].mean(1), square_P[index_RxP].mean(1))
-    # A quantile between a finite and an infinite value would be NaN.
-    low, high = np.quantile(value_R, (0.025, 0.975), method='inverted_cdf')
-    return Estimate(value, float(low), float(high))
+    t = standard_errors(number) / math.sqrt(number)
+    half_width = t * float((variance_P / variance - square_P / square).std(ddof=1))
+    bounded = square > t * square_P.std(ddof=1)
+    return Estimate(value, value * math.exp(-half_width), value * math.exp(half_width) if bounded else math.inf)
 
 
 def over(variance: np.ndarray, square: np.ndarray) -> np.ndarray:

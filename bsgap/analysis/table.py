@@ -1,16 +1,16 @@
 """The table of runs, a row an evaluation, and results.csv, a row a run."""
 
+import collections
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bsgap.errors import UserError
-from bsgap.files import expanded, replace
+from bsgap.files import of_study, replace
 from bsgap.training.rows import COUNTS, Record, columns, read_records
 
 if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
@@ -43,10 +43,7 @@ def runs(workdir: str | Path) -> 'pd.DataFrame':
     Raises:
       UserError: `workdir` holds no study, or a file is damaged.
     """
-    workdir = expanded(workdir)
-    if not (workdir / 'study.json').exists():
-        raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
-    return table(read_records(workdir))
+    return table(read_records(of_study(workdir)))
 
 
 def table(records: Iterable[Record]) -> 'pd.DataFrame':
@@ -83,20 +80,26 @@ def _as_numbers(column: 'pd.Series') -> 'pd.Series':
     return column.astype(np.float64) if all(numbers) else column
 
 
-def write_results(workdir: Path, records: Iterable[Record]) -> None:
-    """Writes results.csv: each run's last row, or blanks where there is none yet."""
-    text = io.StringIO()
+def write_results(workdir: Path, records: Sequence[Record]) -> None:
+    """Writes results.csv: each run's last row, or blanks where there is none yet. Its batch size and learning rate are
+    the recipe's own; other fields in which the recipes differ have a column each, as JSON."""
+    text, known = io.StringIO(), {*RESULT_COLUMNS, 'evaluate_at', 'evaluate_on'}
+    given = [{name: json.dumps(value) for name, value in record.about['fields'].items()} for record in records]
+    values = [(name, value) for fields in given for name, value in fields.items() if name not in known]
+    varied = [
+        name for name, count in collections.Counter(name for name, _ in dict.fromkeys(values)).items() if count > 1
+    ]
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(RESULT_COLUMNS)
-    for record in records:
-        about, stages = record.about, record.about['stages']
-        row: dict[str, Any] = {'batch_size': stages[0]['batch_size'], 'learning_rate': stages[0]['learning_rate']}
+    writer.writerow([*RESULT_COLUMNS, *varied])
+    for record, fields in zip(records, given, strict=True):
+        about, row = record.about, dict[str, Any]()
         if record.rows:
             row |= record.rows[-1]
             row |= {'epochs': row['epoch'], 'updates': row['update']}
             row['seconds'] = row['train_seconds'] + row['eval_seconds']
+        row |= {name: about['fields'].get(name, about['stages'][0][name]) for name in ('batch_size', 'learning_rate')}
         row |= {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed'], 'status': record.status}
-        row['momentum'] = stages[-1]['momentum']
-        cells = [row.get(column, '') for column in RESULT_COLUMNS]
+        row |= {'momentum': about['stages'][-1]['momentum']} | {name: fields.get(name, '') for name in varied}
+        cells = [row.get(column, '') for column in (*RESULT_COLUMNS, *varied)]
         writer.writerow([f'{cell:.9g}' if isinstance(cell, float) else cell for cell in cells])
     replace(workdir / 'results.csv', text.getvalue())

@@ -29,20 +29,26 @@ def table(records: Iterable[Record], search: Mapping[str, Any]) -> pd.DataFrame:
     per_update = {int(size): statistics.median(times) for size, times in search['seconds_per_update'].items()}
     for record in records:
         about, last = record.about, record.rows[-1] if record.rows else {}
-        if record.status not in ('done', 'diverged') or 'batch_size' not in about['fields']:
+        fields = about['fields']
+        fresh = fields['data_seed'] != search['data_seed']
+        # What grows has no one batch size; others may be of an earlier launch with more seeds, sizes or settings.
+        asked = str(fields.get('batch_size')) in search['updates']['epochs'] and (
+            fresh or about['seed'] < search['seeds']
+        )
+        if record.status == 'running' or not asked or any(fields[f] not in v for f, v in search['settings'].items()):
             continue
         row: dict[str, Any] = {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed']}
-        row |= {field: about['fields'][field] for field in SETTING}
+        row |= {field: fields[field] for field in SETTING}
         row |= {'updates': about['updates'], 'examples': about['examples']}
-        row['seconds'] = about['updates'] * per_update.get(row['batch_size'], math.nan)
+        row['seconds'] = about['updates'] * per_update[row['batch_size']]
         row['diverged'] = record.status == 'diverged'
-        row['fresh'] = about['seed'] >= search['seeds']
+        row['fresh'] = fresh
         row['validation_error'] = math.nan if row['diverged'] else 1 - last['validation_accuracy']
         row |= {name: last.get(name, math.nan) for name in ('train_accuracy', 'test_accuracy', 'gap', *NOISE)}
         rows.append(row)
     columns = ['run', 'recipe', 'seed', *SETTING, 'updates', 'examples', 'seconds', 'diverged', 'fresh']
     columns += ['validation_error', 'train_accuracy', 'test_accuracy', 'gap', *NOISE]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).astype({'fresh': bool, 'diverged': bool})  # also of no rows
 
 
 def answers(workdir: Path, runs: Iterable[str], split: str) -> np.ndarray:

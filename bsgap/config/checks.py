@@ -68,10 +68,6 @@ def tuple_of(check: Check) -> Check:
     return checked
 
 
-def optional(check: Check) -> Check:
-    return lambda field, value: None if value is None else check(field, value)
-
-
 def boolean(field: str, value: Any) -> bool:
     return bool(one_of((True, False))(field, value))  # type: ignore[arg-type]
 

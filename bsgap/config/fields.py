@@ -115,7 +115,9 @@ STUDY_FIELDS: Mapping[str, Field] = {
 }
 # A search for the answer: which batch size? See bsgap/search/rounds.py.
 SEARCH_FIELDS: Mapping[str, Field] = {
-    'rungs': Field(0, count_or_0),  # so often the shortest budget is halved, down to the first trials; 0: no search
+    'rungs': Field(
+        0, number('a whole number from 0 to 30', lambda v: 0 <= v <= 30, whole=True)
+    ),  # so often the shortest budget is halved, down to the first trials; 0: no search
     'warm_up': Field(0.05, share),  # of each trial's length
     'budget_epochs': Field(3.0, above_0),  # what training may cost: so many epochs,
     'budget_updates': Field(0, count_or_0),  # or updates; 0: those of the sweep's middle batch size in these epochs,

@@ -79,8 +79,10 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
             rounds = Rounds(study, runs[0].n, measure, workdir, write=False)
             wanted = rounds.expected()
             found = Plan(wanted, missing(wanted), {}, _of_search(programs, rounds, wanted))
+            # Of each batch size, with all seeds and with those that screen: updates, two evaluations.
+            compilation = 6 * len(study.search.batch_sizes) * statistics.fmean(programs.compile_seconds)
             if not processes.index():
-                _show_search(study, workdir, found)
+                _show_search(study, workdir, found, compilation)
             return found
         found = Plan(runs, missing(runs), {}, {})
         for place, share in enumerate(deal_out(runs, processes.all_devices(), run_axis(study) == 'vmap')):
@@ -127,7 +129,7 @@ def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dic
     return {run.name: run.updates * per_update[run.span(0).stage.batch_size] + evaluation[run.full] for run in runs}
 
 
-def _show_search(study: config.Study, workdir: Path, found: Plan) -> None:
+def _show_search(study: config.Study, workdir: Path, found: Plan, compilation: float) -> None:
     console = output.console()
     console.width = max(console.width, 110)
     console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
@@ -146,7 +148,9 @@ def _show_search(study: config.Study, workdir: Path, found: Plan) -> None:
     console.print(table)
     seconds = sum(found.seconds[run.name] for run in found.left)
     beyond = 'where a best learning rate is at an edge, those beyond it come besides, as do the fresh seeds'
-    console.print(f'\nin all about {seconds:,.0f} s and compilation; {beyond}; nothing was written')
+    console.print(
+        f'\nin all about {seconds:,.0f} s, and {compilation:,.0f} s of compilation; {beyond}; nothing was written'
+    )
 
 
 def _saved(run: Run, workdir: Path) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bsgap import output
 from bsgap.errors import UserError
-from bsgap.files import expanded
+from bsgap.files import of_study
 from bsgap.launch.lock import locked
 from bsgap.training.cohort import Member
 from bsgap.training.rows import NOISE, Row, read_records
@@ -104,9 +104,7 @@ def write(workdir: str | Path) -> Path:
     Raises:
       UserError: tensorboardX is not installed, or `workdir` holds no study, is in use, or can't be written.
     """
-    workdir = expanded(workdir)
-    if not (workdir / 'study.json').exists():
-        raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
+    workdir = of_study(workdir)
     board = Board(workdir)
     try:
         with locked(workdir):

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 NAMED = [f'tab:{colour}' for colour in ('blue', 'orange', 'green', 'red', 'purple', 'brown', 'pink', 'olive', 'cyan')]
 LINES: Any = ('-', '--', ':', '-.', (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
-MARKERS = 'os^Dv*PX'
+MARKERS = 'osDP^v*X'
 STYLE: Any = {'axes.grid': True, 'grid.alpha': 0.3, 'axes.spines.top': False, 'axes.spines.right': False}
 STYLE |= {'text.parse_math': False}  # a user's "$" is drawn as it is
 Look = dict[str, Any]  # what Matplotlib draws a line with
@@ -47,6 +47,11 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, Path]
 def shades(count: int) -> list[str]:
     """From dark blue to yellow."""
     return [mpl.colors.to_hex(shade) for shade in mpl.colormaps['viridis'](np.linspace(0, 0.9, count))]
+
+
+def ordered(count: int) -> list[Look]:
+    """How so many things that have an order look."""
+    return [{'color': shade, 'marker': marker} for shade, marker in zip(shades(count), itertools.cycle(MARKERS))]
 
 
 def looks(panel: Axes, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
@@ -130,31 +135,23 @@ def ends(estimates: Any) -> np.ndarray:
     """
     value_P, low_P, high_P = pd.DataFrame(estimates, columns=['value', 'low', 'high'], dtype=float).to_numpy().T
     below_P, above_P = np.isnan(low_P) & ~np.isnan(high_P), np.isnan(high_P) & ~np.isnan(low_P)
-    return np.array([value_P, np.where(below_P, value_P / 1e6, low_P), np.where(above_P, value_P * 1e6, high_P)])
+    return np.array([value_P, np.where(below_P, high_P / 1e6, low_P), np.where(above_P, low_P * 1e6, high_P)])
 
 
-def bars(panel: Axes, x: Any, estimates: Any, scale: float = 1, **look: Any) -> None:
-    """Points with their intervals, without where there is none."""
+def bars(panel: Axes, x: Any, estimates: Any, scale: float = 1, is_flat: bool = False, **look: Any) -> None:
+    """Points with their intervals, without where there is none; `is_flat`: from left to right, with `x` upwards."""
     value_P, low_P, high_P = scale * ends(estimates)
-    below_P, above_P = np.maximum(np.nan_to_num([value_P - low_P, high_P - value_P]), 0)
-    panel.errorbar(x, value_P, (below_P, above_P), capsize=3, **{'markersize': 5, **look})
+    spread_2xP = np.maximum(np.nan_to_num([value_P - low_P, high_P - value_P]), 0)
+    at = {'x': value_P, 'y': x, 'xerr': spread_2xP} if is_flat else {'x': x, 'y': value_P, 'yerr': spread_2xP}
+    panel.errorbar(**at, capsize=3, **{'markersize': 5, **look})
 
 
-def line(panel: Axes, x: Any, estimates: Any, **look: Any) -> None:
-    """A line with its intervals as a band; a marker is at its end alone."""
-    value_P, low_P, high_P = ends(estimates)
-    panel.plot(x, value_P, markevery=[-1], markersize=4, **look)
+def line(panel: Axes, x: Any, estimates: Any, scale: float = 1, **look: Any) -> None:
+    """A line with its intervals as a band; unless `markevery` says more, a marker is at its end alone."""
+    value_P, low_P, high_P = scale * ends(estimates)
+    panel.plot(x, value_P, **{'markevery': [-1], 'markersize': 4, **look})
     low_P = np.maximum(low_P, value_P / 10)  # a logarithmic axis has no bottom
     panel.fill_between(x, low_P, high_P, color=look['color'], alpha=0.15, linewidth=0)
-
-
-def across(panel: Axes, which: str, estimate: Any, label: str) -> None:
-    """An estimate of the axis `which` as a line across the panel, with its interval behind it."""
-    draw, span = (panel.axvline, panel.axvspan) if which == 'x' else (panel.axhline, panel.axhspan)
-    ((value,), (low,), (high,)) = ends([estimate])
-    draw(value, label=label, color='tab:purple', linewidth=1.2, zorder=1)
-    if math.isfinite(low):
-        span(low, high, color='tab:purple', alpha=0.15, linewidth=0, zorder=0)
 
 
 def rules(panel: Axes, sizes: Sequence[float], size: float, rate: float) -> None:
@@ -162,49 +159,3 @@ def rules(panel: Axes, sizes: Sequence[float], size: float, rate: float) -> None
     for power, style, name in ((1, '--', 'linear rule'), (0.5, ':', 'square-root rule')):
         guide = [rate * (each / size) ** power for each in sizes]
         panel.plot(sizes, guide, style, color='tab:red', label=name, zorder=1)
-
-
-def by_error(panel: Axes, shown: Sequence[float]) -> None:
-    """Accuracies (%) with their errors on a logarithmic scale, so that 98 and 98.5 can be told beside 50."""
-    low, high = limits([max(100 - value, 0.02) for value in shown], 1.4)
-    high = min(high, 100)
-    panel.set_yscale('function', functions=(lambda y: -np.log(np.maximum(100 - y, 1e-3)), lambda t: 100 - np.exp(-t)))
-    panel.set(ylim=(100 - high, 100 - low), ylabel='test accuracy (%), error on a log scale')
-    errors = [tick for tick in LogLocator(subs=(1, 2, 3, 5)).tick_values(low, high) if low <= tick <= high]
-    if len(errors) < 3:
-        errors = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
-    panel.set_yticks([100 - tick for tick in errors], [f'{100 - tick:.6g}' for tick in errors])
-    panel.yaxis.set_minor_locator(NullLocator())
-    panel.yaxis.set_minor_formatter(NullFormatter())
-
-
-def known(estimate: Mapping[str, Any]) -> float | None:
-    """Its value, or else the bound that is known."""
-    return estimate['value'] or estimate['low'] or estimate['high']
-
-
-def arrows(panel: Axes, x: Sequence[float], estimates: Sequence[Mapping[str, Any]], several: bool, **look: Any) -> None:
-    """Positive estimates with their intervals, and an arrow where one leaves the axis, whose limits are set.
-
-    An end that is null, or 0, has no bound, unless there are no intervals: those are of `several` seeds.
-    """
-    bottom, top = panel.get_ylim()
-    shown = [{**estimate, 'value': known(estimate)} for estimate in estimates]
-    for at, each in zip(x, shown, strict=True):
-        if several:
-            each |= {'low': each['low'] or each['value'] / 1e6, 'high': each['high'] or 1e6 * each['value']}
-            for is_off, y, head in ((each['low'] < bottom, 0, 'v'), (each['high'] > top, 1, '^')):
-                if is_off:
-                    end: Any = {'marker': head, 'transform': panel.get_xaxis_transform(), 'clip_on': False}
-                    panel.plot([at], [y], color=look['color'], linestyle='none', label='interval goes on', **end)
-    bars(panel, x, shown, linestyle='none', **look)
-
-
-def text(estimate: Mapping[str, Any]) -> str:
-    """Such as `190 (150 to 250)`; a low end of 0 is no bound, and with one bound that is what is known."""
-    value, low, high = (end and f'{float(f"{end:.2g}"):,.10g}' for end in map(estimate.get, ('value', 'low', 'high')))
-    if low and high:
-        return f'{value} ({low} to {high})'
-    if low or high:
-        return f'{f"above {low}" if low else f"below {high}"} (best fit {value})'
-    return f'{value} (not bounded)' if estimate['low'] == 0 else str(value)

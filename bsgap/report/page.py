@@ -14,7 +14,7 @@ from bsgap import data, output
 from bsgap.analysis import answer, claims, table
 from bsgap.analysis.statistics import interval, percent, points
 from bsgap.errors import UserError
-from bsgap.files import expanded, read_json, replace, write_json
+from bsgap.files import expanded, of_study, read_json, replace, write_json
 from bsgap.report import answer_figures, answer_words, figures, words
 from bsgap.training.rows import Record, read_records
 
@@ -72,11 +72,9 @@ def read(workdir: Path, experiment: Path | None = None) -> Contents:
     Raises:
       UserError: `workdir` holds no study, or a file is damaged.
     """
-    if not (workdir / 'study.json').exists():
-        raise UserError(f'workdir: {workdir} holds no study; give a folder that launch.py has trained in')
-    about = read_json(workdir / 'study.json', 'config', 'time', 'devices', 'machine')
-    records, search = read_records(workdir), workdir / 'search.json'
-    found = answer_words.add_words(answer.find(about, read_json(search), workdir)) if search.exists() else None
+    about = read_json(of_study(workdir) / 'study.json', 'config', 'time', 'devices', 'machine')
+    records, search = read_records(workdir), answer.decided(workdir)
+    found = answer_words.add_words(answer.find(about, search, workdir)) if 'budgets' in search else None
     runs = table.table(records)
     runs.attrs['answer'] = found['numbers'] if found else {}
     return Contents(about, records, runs, found, *claims.verdicts(workdir, about['config'], runs, experiment))

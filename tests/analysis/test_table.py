@@ -86,14 +86,29 @@ def test_a_table_of_no_rows_has_the_same_columns() -> None:
 
 def test_results_hold_the_last_row_or_blanks(tmp_path: Path) -> None:
     stage = {'batch_size': 7, 'learning_rate': 0.1, 'momentum': 0.9}
-    about = {'name': 'a-seed1', 'recipe': 'a', 'seed': 1, 'updates': 9, 'stages': [stage]}
+    about = {'name': 'a-seed1', 'recipe': 'a', 'seed': 1, 'updates': 9, 'stages': [stage], 'fields': {}}
     done = Record(about, [row(0), row(9, train_seconds=2.0, eval_seconds=0.25)], {})
     new = Record({**about, 'name': 'b-seed1', 'recipe': 'b'}, [], {})
     write_results(tmp_path, [done, new])
     lines = (tmp_path / 'results.csv').read_text(encoding='utf-8').splitlines()
     assert lines[0].startswith('run,recipe,batch_size,learning_rate,momentum,seed,epochs,updates,examples,train_loss,')
-    assert lines[1] == 'a-seed1,a,10,0.5,0.9,1,0.5,9,90,0.5,0.5,,0.5,0.5,0.5,done,2.25'
+    assert lines[1] == 'a-seed1,a,7,0.1,0.9,1,0.5,9,90,0.5,0.5,,0.5,0.5,0.5,done,2.25'
     assert lines[2] == 'b-seed1,b,7,0.1,0.9,1,,,,,,,,,,running,'
+
+
+def test_results_say_what_the_recipes_are_and_in_what_they_differ(tmp_path: Path) -> None:
+    """Not what a warm-up begins with, nor what a decay left of the learning rate."""
+    stages, records = [{'batch_size': 7, 'learning_rate': 0.0, 'momentum': 0.0}] * 2, list[Record]()
+    for i, fields in enumerate(
+        ({'optimizer': 'sgd', 'hidden': [8]}, {'optimizer': 'lars', 'hidden': [8], 'clip': 2.5})
+    ):
+        fields |= {'batch_size': 7, 'learning_rate': 0.3, 'epochs': float(i), 'evaluate_at': [i]}
+        about = {'name': f'{i}', 'recipe': 'a', 'seed': i, 'updates': 9, 'stages': stages, 'fields': fields}
+        records.append(Record(about, [row(9, learning_rate=1e-9)], {}))
+    write_results(tmp_path, records)
+    first, second = csv.DictReader((tmp_path / 'results.csv').read_text(encoding='utf-8').splitlines())
+    assert list(first)[-2:] == ['seconds', 'optimizer']
+    assert (first['learning_rate'], first['optimizer'], second['optimizer']) == ('0.3', '"sgd"', '"lars"')
 
 
 def test_a_workdir_has_a_table(trained: Path) -> None:

@@ -102,8 +102,9 @@ def made_up(study: config.Study) -> pd.DataFrame:
         measured = {key: 1.0 + run.seed for name in study.measurements for key in MEASURED[name]}
         records.append(Record(describe(run), rows, measured))
     made = table(records)
-    names = ('first_slope', 'last_slope', 'b_crit', 'learning_rate_exponent', 'loss_in_epochs', 'noise_growth')
-    made.attrs['answer'] = dict.fromkeys((*names, 'noise_over_b_crit'), {'value': 1.0, 'low': 0.5, 'high': 2.0})
+    names = ['first_slope', 'last_slope', 'b_crit', 'learning_rate_exponent', 'loss_in_epochs', 'noise_growth']
+    estimate = {'value': 1.0, 'low': 0.5, 'high': 2.0}
+    made.attrs['answer'] = dict.fromkeys((*names, 'noise_over_b_crit'), estimate)
     return made
 
 

@@ -76,16 +76,16 @@ def test_a_search_shows_its_answer(
 ) -> None:
     """Its words and tables in the page, the terminal and recommendation.json."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    (tmp_path / 'search.json').write_text('{}')
+    (tmp_path / 'search.json').write_text('{"version": 2, "budgets": {}}')
     made = answers.answer(answers.budget(answers.row(8), answers.row(32, 1.0, 'worse')))
     made['examples']['validation'] = 100
     monkeypatch.setattr(page.answer, 'find', lambda *_: made)
     monkeypatch.setattr(page.answer_figures, 'draw', lambda *_: {})
     text = html.unescape(page.report(tmp_path).read_text())
     found = read_json(tmp_path / 'recommendation.json')
-    parts = [*found['cards'], *found['sections']]
-    cells = [cell for name in ('table', 'learning_rate_table', 'machine_table') for row in found[name] for cell in row]
-    sentences = [sentence for part in parts for sentence in (part['title'], *part['sentences'])]
+    tables = [found['table'], *(part['table'] for part in found['sections'])]
+    cells = [cell for table in tables for line in table for cell in line]
+    sentences = [sentence for part in found['sections'] for sentence in (part['title'], *part['sentences'])]
     for words in (*found['warnings'], found['headline'], found['reading'], *found['limits'], *sentences, *cells):
         assert words in text, words
     shown = ' '.join(capsys.readouterr().out.split())
@@ -185,3 +185,10 @@ def test_claims_are_those_of_the_given_file_or_else_as_they_were(
     for shown in (text, printed):
         assert 'an earlier claim' in shown
         assert 'claims as claims.csv has them' in shown
+
+
+def test_a_search_of_an_earlier_version_is_one_line(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'search.json').write_text('{"seconds_per_update": {"8": 0.1}, "stopped": []}')
+    with pytest.raises(UserError, match=r'search.json is of an earlier version of the search; use another workdir$'):
+        page.report(tmp_path)

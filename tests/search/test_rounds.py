@@ -14,6 +14,7 @@ from searches import known_times, settings
 
 import bsgap
 from bsgap import config
+from bsgap.analysis import answer
 from bsgap.errors import UserError
 from bsgap.files import write_json
 from bsgap.search import rounds as search
@@ -47,7 +48,7 @@ def nothing(_: Sequence[Run]) -> tuple[list[list[float]], list[int]]:
     raise AssertionError('measured again')
 
 
-def climbed(tmp_path: Path, surface: Surface, **changes: Any) -> tuple[Rounds, list[list[Run]]]:
+def climbed(tmp_path: Path, surface: Surface, perfect: bool = False, **changes: Any) -> tuple[Rounds, list[list[Run]]]:
     """A search's rounds where the runs of each end as a surface has it; an infinite error is a run that diverged."""
     study = config.resolve(settings(confirm_seeds=0, **changes))
     made = Rounds(study, 400, nothing, known_times(tmp_path), write=True)
@@ -59,7 +60,8 @@ def climbed(tmp_path: Path, surface: Surface, **changes: Any) -> tuple[Rounds, l
             folder.mkdir(parents=True, exist_ok=True)
             stage = run.recipe.stages[-1]
             error = surface(stage.batch_size, stage.learning_rate, run.updates)
-            row = {'update': run.updates, 'validation_accuracy': 1 - error, 'validation_loss': error, 'distance': 1.0}
+            accuracy = 1.0 if perfect else 1 - error
+            row = {'update': run.updates, 'validation_accuracy': accuracy, 'validation_loss': error, 'distance': 1.0}
             rows.write(folder / 'metrics.csv', [row], list(row))
     return made, trained
 
@@ -100,6 +102,13 @@ def test_what_diverged_is_never_the_best(tmp_path: Path) -> None:
     made, _ = climbed(tmp_path / 'all', lambda size, rate, length: math.inf)
     best = [rung['best'] for rung in made.decisions.rungs if rung['batch_size'] == 8]
     assert best == [0.05 / 2**i for i in (1 + search.MOST_WIDENED, 2 * (1 + search.MOST_WIDENED))]  # lower and lower
+
+
+def test_of_equal_errors_the_lower_loss_counts(tmp_path: Path) -> None:
+    """A validation split that is answered perfectly can't tell learning rates apart: what is best is inside, then."""
+    surface = valley(lambda size, length: 0.1)
+    made, _ = climbed(tmp_path, surface, perfect=True)
+    assert {rung['best'] for rung in made.decisions.rungs} == {0.1}
 
 
 def test_on_a_plateau_the_lowest_learning_rate_counts_and_widening_ends(tmp_path: Path) -> None:
@@ -237,6 +246,8 @@ def test_a_growing_batch_sees_as_many_examples_as_the_trial_it_stands_beside(fin
     assert [span.stage.learning_rate for span in run.spans] == [0.0, 0.2, 0.2, 0.2, 0.2]
     assert run.recipe.training_set.data_seed == 1
     assert not made._growing({'batch_size': 64}, 0.2, 1000, range(2), 1)  # beyond a tenth of the examples
+    long = Rounds(config.resolve(settings(warm_up=0.6)), 4000, nothing, finished, write=False)
+    assert not long._growing({'batch_size': 8}, 0.2, 1000, range(2), 1)  # the warm-up would outlast the first stage
 
 
 def test_a_search_goes_on_as_it_was_bit_for_bit(finished: Path, tmp_path: Path, launch: Launch) -> None:
@@ -290,3 +301,11 @@ def test_what_may_change_between_launches(finished: Path, tmp_path: Path) -> Non
     assert decided['margin'] == 0.5
     assert decided['budgets'] == read_json(finished / 'search.json')['budgets']
     assert {rung['batch_size'] for rung in decided['rungs']} == {8, 16, 32}
+    assert decided['fresh'] == []
+    fewer = settings(confirm_seeds=0)
+    fewer.sweep.batch_size = (8, 16)
+    bsgap.train(fewer, workdir)
+    decided = read_json(workdir / 'search.json')
+    assert {rung['batch_size'] for rung in decided['rungs']} == {8, 16}
+    found = answer.find(read_json(workdir / 'study.json'), decided, workdir)
+    assert {row['batch_size'] for row in found['trials']} == {8, 16}

@@ -205,6 +205,8 @@ def test_a_run_is_done_with_all_rows_and_a_checkpoint_or_by_diverging(tmp_path: 
     assert not done([0, 30], [30])
     assert not done([0, 15], [30])
     assert done([0], [], loss=float('nan'))
+    assert not done([0, 15, 30], [], keep=False)
+    rows.write_answers(tmp_path / 'runs' / run.name, {})
     assert done([0, 15, 30], [], keep=False)
     assert not done([0, 15], [15], keep=False)
     assert not is_done(run, tmp_path, {})
