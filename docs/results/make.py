@@ -22,11 +22,11 @@ Each study is a file in [experiments/](../../experiments); `:quick` variants use
 minutes on two CPU cores, which the text beside each says. A claim is *reproduced* if the whole 95 % interval
 (Student's t over seeds) of what was measured lies within its bound, *not reproduced* if all of it lies outside, and
 *inconclusive* otherwise. What is compared is paired by seed; what is selected is selected on validation data, by each
-seed alone. Bounds were written down before the runs, with exceptions: the claims of `mnist` came after its runs, with the figures
-of the source and the bounds of the first plan (0.3 points); in `mnist-learning-rate-quick` the three recipes that are
-compared at equal ε × updates were exchanged after the run, because those first named are not evaluated often enough to
-be compared on a tenth of the data; and the claims of searches (`which-batch`) were written while an earlier one ran.
-With 3 seeds t is 4.3, so that a bound of 0.3 points is often inconclusive. Published
+seed alone. Bounds were written down before the runs, with exceptions: the claims of `mnist` came after its runs, with
+the figures of the source and the bounds of the first plan (0.3 points); in `mnist-learning-rate-quick` the three
+recipes that are compared at equal ε × updates were exchanged after the run, because those first named are not
+evaluated often enough to be compared on a tenth of the data; and the claims of searches (`which-batch`) were written
+while an earlier one ran. With 3 seeds t is 4.3, so that a bound of 0.3 points is often inconclusive. Published
 figures are those of the source's own network and data.
 
 This page is the output of `python docs/results/make.py` on the workdirs of the commands below.
