@@ -55,7 +55,7 @@ NAN = float('nan')
         ('measurements', ('flatness',), "'flatness' is not known; it must be one of sharpness"),
         ('lines', ('a', 'b'), "'a' is not allowed; it must be a pair of recipes"),
         ('claims', 5, '5 is not allowed; it must be a text'),
-        ('search.rungs', -1, '-1 is not allowed; it must be a whole number of at least 0'),
+        ('search.rungs', -1, '-1 is not allowed; it must be a whole number from 0 to 30'),
         ('search.margin', 1.0, '1.0 is not allowed; it must be a share above 0 and below 1'),
         ('precision', 'float16', "'float16' is not known"),
         ('run_axis', 'pmap', "'pmap' is not known"),
