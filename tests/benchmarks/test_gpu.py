@@ -1,5 +1,6 @@
 """`benchmarks/gpu.py` rehearsed: all parts report, and what one of them does is no harm to the others."""
 
+import importlib.util
 import json
 import os
 import re
@@ -59,8 +60,9 @@ def test_every_part_reports_its_numbers(tmp_path: Path) -> None:
     assert found['kills']['measured']['rows lost'] == found['kills']['measured']['values that differ'] == '0'
     case = found['throughput']['measured']['measured'][-1]
     assert case['bsgap'][0] > 0
-    assert case['PyTorch'][0] > 0
-    assert 'CUDA graph' in case['failed']  # there is no GPU
+    if importlib.util.find_spec('torch'):
+        assert case['PyTorch'][0] > 0
+        assert 'CUDA graph' in case['failed']  # there is no GPU
     (row,) = found['axes']['measured']
     assert len(row['vmap']) == len(row['map']) == 3
     assert found['memory']['measured'][0][5] > 0
