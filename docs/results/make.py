@@ -35,8 +35,8 @@ critical batch size of 250 (200 to 360) for 3.2 % validation error. `which-batch
 epochs and updates, now apart from most others, and a critical batch size of 95 for 3 %. They differ because learning
 rates were constant then, which costs small batches most (98.26 % in place of 97.65 % at batch size 4) and hides
 differences in the noise of the last update; because runs were stopped early for errors at a fraction of their length;
-and because intervals of three seeds that overlapped counted as a tie. Fashion-MNIST and a convolutional network are
-still to be searched anew.
+and because intervals of three seeds that overlapped counted as a tie. Fashion-MNIST is still to be
+searched anew.
 
 This page is the output of `python docs/results/make.py` on the workdirs of the commands below.
 """
@@ -85,14 +85,15 @@ def provenance(contents: page.Contents) -> str:
     """How the numbers came about."""
     about, records, settings = contents.about, contents.records, contents.about['config']
     seconds = sum(record.rows[-1]['train_seconds'] + record.rows[-1]['eval_seconds'] for record in records)
-    trained = (about['earlier_launches'] or [about])[0]  # later launches of these studies trained nothing
+    launches = [*about['earlier_launches'], about]
+    trained, revisions = launches[0], ', '.join(dict.fromkeys(launch['git'] for launch in launches))
     # Where it went is nobody's business and changes nothing.
     words = ['python', *(word for word in trained['command'].split() if not word.startswith('--workdir'))]
     command = re.sub(r'idx:\S*/', 'idx:', ' '.join(words))
     n = ', '.join(f'{n:,}' for n in sorted({record.about['n'] for record in records}))
     versions = ', '.join(f'{name} {version}' for name, version in trained['versions'].items() if name != 'bsgap')
     return (
-        f'`{command}` at revision {trained["git"]}: {len(records)} runs,'
+        f'`{command}` at revision {revisions}: {len(records)} runs,'
         f' {settings["seeds"]} seeds, {n} training examples; {seconds / 60:.1f} min of training and evaluation'
         f' (compilation apart) on {trained["machine"]}, {", ".join(set(trained["devices"]))};'
         f' Python {trained["python"]}, {versions}.'
