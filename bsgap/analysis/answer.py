@@ -2,12 +2,13 @@
 
 All choices are made on the validation split, and accuracies are reported on the test split, at last those of fresh
 seeds. Accuracies, errors and gaps are fractions, times seconds on the device, batch sizes and noise scales examples.
-An estimate is {'value', 'low', 'high'}: a 95 % interval, whose ends are None where not known or not bounded.
+An estimate is {'value', 'low', 'high'}: a 95 % interval, or of a `difference` two one-sided bounds that hold at 5 % for
+all settings together; an end is None where not known or not bounded.
 """
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import numpy as np
 import pandas as pd
 
 from bsgap import data
-from bsgap.analysis import comparison, ladder, noise_scale, scaling, trials
-from bsgap.analysis.statistics import Estimate, interval
+from bsgap.analysis import comparison, fresh, ladder, noise_scale, scaling, trials
+from bsgap.analysis.statistics import Estimate, bounded, interval, plain, standard_errors
 from bsgap.analysis.trials import SETTING
-from bsgap.config import Architecture, schedule
+from bsgap.config import Architecture
 from bsgap.errors import UserError
 from bsgap.files import read_json
-from bsgap.training.rows import NOISE, Record, read_records
+from bsgap.training.rows import NOISE, read_records
 
 Json = dict[str, Any]
+CELL = [*SETTING, 'updates']  # what a trial is
 VERSION = 2  # of search.json
 FEW_EXAMPLES = 200  # of validation data: below them the answer says so first
 
@@ -42,13 +44,13 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
     settings, records = about['config'], read_records(workdir)
     table = trials.table(records, search)
     climbed = table[~table['fresh']]
-    sound = climbed[learned(climbed, about)]
-    budgets = [_budget(unit, amount, search, sound, workdir) for unit, amount in search['budgets'].items()]
-    for budget in budgets:
-        budget['fresh'] = _fresh(budget, search, records, workdir)
-        _decide(budget)
-    fields: Json = next((record.about['fields'] for record in records if 'batch_size' in record.about['fields']), {})
+    climbed = climbed.assign(learned=_learned(climbed, about))
     sizes = (about.get('training_sets') or [{}])[0].get('sizes', {})
+    cells = ladder.cells(climbed, search['seeds'], sizes.get('validation', 0))
+    budgets = [_budget(unit, amount, search, climbed, cells, workdir) for unit, amount in search['budgets'].items()]
+    for budget in budgets:
+        fresh.confirm(budget, search, records, workdir)
+    fields: Json = next((record.about['fields'] for record in records if 'batch_size' in record.about['fields']), {})
     found: Json = {
         'dataset': data.title(settings['dataset']),
         'model': Architecture.of(fields).text if fields else '',
@@ -59,9 +61,9 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
         'device': search['device'],
         'margin': search['margin'],
         'budgets': budgets,
-        'trials': _cells(climbed, search),
-        **_of_ladder(climbed.assign(learned=learned(climbed, about)), search, sizes.get('validation', 0)),
-        'machine': machine(search),
+        'trials': _trials(cells),
+        **_of_ladder(climbed, cells, search, sizes.get('validation', 0)),
+        'machine': _machine(search),
         'rests_on': {
             'runs': len(records),
             'diverged': int(table['diverged'].sum()),
@@ -77,36 +79,31 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
     return {**found, 'numbers': _numbers(found)}
 
 
-def learned(climbed: pd.DataFrame, about: Mapping[str, Any]) -> pd.Series:
+def _learned(climbed: pd.DataFrame, about: Mapping[str, Any]) -> pd.Series:
     """Whether trials ended above always answering with the most frequent class, by two standard errors over seeds and
     two of that answer; the others are no comparison's winner or loser."""
     known = (about.get('training_sets') or [{}])[0]
     chance, n = (known.get(field, {}).get('validation', 0) for field in ('most_frequent', 'sizes'))
     needed = chance + (2 * math.sqrt(chance * (1 - chance) / n) if n else 0)
-    cell = climbed.groupby([*SETTING, 'updates'])['validation_error']
+    cell = climbed.groupby(CELL)['validation_error']
     error = (cell.transform('std') / np.sqrt(cell.transform('count'))).fillna(0)  # of one seed there is none
     return cell.transform('mean') + 2 * error < 1 - needed
 
 
-def _whole(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
-    """The trials of which all seeds are there and none diverged."""
-    cell = table.groupby([*SETTING, 'updates'])
-    return table[(cell['seed'].transform('size') == seeds) & ~cell['diverged'].transform('any')]
+def _runs(climbed: pd.DataFrame, cell: Any) -> pd.DataFrame:
+    """The runs of a row of `ladder.cells`."""
+    return climbed[(climbed[CELL] == cell[CELL]).all(axis=1)]
 
 
-def _best(table: pd.DataFrame) -> pd.DataFrame | None:
-    """Of trials, the runs of the one with the lowest mean validation error."""
-    groups = [group for _, group in table.groupby([*SETTING, 'updates'])]
-    return min(groups, key=lambda group: group['validation_error'].mean(), default=None)
-
-
-def _budget(unit: str, amount: float, search: Mapping[str, Any], sound: pd.DataFrame, workdir: Path) -> Json:
+def _budget(
+    unit: str, amount: float, search: Mapping[str, Any], climbed: pd.DataFrame, cells: pd.DataFrame, workdir: Path
+) -> Json:
     """What each batch size reaches within a budget at its best setting, beside the best of them."""
-    ends, whole, chosen = search['updates'][unit], _whole(sound, search['seeds']), dict[int, pd.DataFrame]()
+    ends, whole, chosen = search['updates'][unit], cells[cells['complete']], dict[int, pd.DataFrame]()
     for size in map(int, ends):
         at = whole[(whole['batch_size'] == size) & (whole['updates'] == ends[str(size)])]
-        if (best := _best(at)) is not None:
-            chosen[size] = best
+        if len(at):
+            chosen[size] = _runs(climbed, at.loc[at['mean'].idxmin()])
     correct = {size: trials.answers(workdir, runs['run'], 'validation') for size, runs in chosen.items()}
     compared = comparison.compare(correct, search['margin']) if correct else {}
     rows = []
@@ -130,98 +127,8 @@ def _budget(unit: str, amount: float, search: Mapping[str, Any], sound: pd.DataF
     return found
 
 
-def beside(budget: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
-    """What fresh seeds are trained with, by role: the recommended row of a budget, and what stands beside it."""
-    if not (chosen := budget['recommended']):
-        return
-    yield 'recommended', chosen
-    size, rows = chosen['batch_size'], budget['rows']
-    for role, factor, side in (
-        ('smaller', 0.25, [row for row in rows if row['batch_size'] < size]),
-        ('larger', 4, [row for row in rows if row['batch_size'] > size]),
-    ):
-        if side:
-            yield role, min(side, key=lambda row: abs(math.log(row['batch_size'] / (factor * size))))
-    for role, factor in (('half the rate', 0.5), ('twice the rate', 2)):
-        yield role, {**chosen, 'learning_rate': factor * chosen['learning_rate']}
-    if budget['unit'] != 'updates':
-        yield 'growing', chosen
-
-
-def _fresh(budget: Json, search: Mapping[str, Any], records: Sequence[Record], workdir: Path) -> list[Json]:
-    """What fresh seeds reach, a row a role: compared on the validation split that was drawn anew, except what grows."""
-    wanted = {entry['role']: entry for entry in search['fresh'] if entry['unit'] == budget['unit']}
-    by_recipe: dict[str, list[Record]] = {}
-    seeds = {entry['recipe']: entry['seeds'] for entry in wanted.values()}
-    for record in records:
-        if record.about['seed'] in seeds.get(record.about['recipe'], ()):
-            by_recipe.setdefault(record.about['recipe'], []).append(record)
-    done = {
-        role: [r for r in by_recipe.get(entry['recipe'], []) if r.status == 'done'] for role, entry in wanted.items()
-    }
-    right = {
-        (role, split): trials.answers(workdir, (record.name for record in runs), split)
-        for role, runs in done.items()
-        for split in ('validation', 'test')
-        if runs
-    }
-    # A setting with which a run diverges is no candidate.
-    lost = {role: len(by_recipe.get(entry['recipe'], [])) - len(done[role]) for role, entry in wanted.items()}
-    settled = {role: right[role, 'validation'] for role in done if done[role] and not lost[role]}
-    grown = settled.pop('growing', None)
-    compared = comparison.compare(settled, search['margin']) if settled else {}
-    if grown is not None and 'recommended' in settled:
-        pair = comparison.compare({'growing': grown, 'recommended': settled['recommended']}, search['margin'])
-        value, low, high = pair['recommended'].difference
-        turned = comparison.Comparison(Estimate(-value, -high, -low), 'best')
-        compared['growing'] = turned if pair['growing'].verdict == 'best' else pair['growing']
-    rows = []
-    for role, entry in wanted.items():
-        runs = by_recipe.get(entry['recipe'], [])
-        row: Json = {key: entry[key] for key in ('role', *SETTING)}
-        row |= {'seeds': len(done[role]), 'diverged': sum(record.status == 'diverged' for record in runs)}
-        row |= {'test_accuracy': None, 'verdict': None, 'difference': None}
-        if done[role]:
-            row['updates'], row['examples'] = (done[role][0].about[key] for key in ('updates', 'examples'))
-            row['seconds'] = _seconds(done[role][0], search)
-            row['test_accuracy'] = plain(comparison.share(right[role, 'test']))
-        if told := compared.get(role):
-            row |= {**told._asdict(), 'difference': plain(told.difference)}
-        rows.append(row)
-    return rows
-
-
-def _seconds(run: Record, search: Mapping[str, Any]) -> float | None:
-    """A run's updates alone on the device; a batch size that was not timed lies between those that were."""
-    times = {int(size): statistics.median(of_size) for size, of_size in search['seconds_per_update'].items()}
-    sizes = sorted(times)
-    logs = np.log(sizes), np.log([times[size] for size in sizes])
-    spans = schedule.place(tuple(schedule.Stage(**stage) for stage in run.about['stages']), run.about['n'])
-    if max(span.stage.batch_size for span in spans) > sizes[-1]:
-        return None
-    return float(
-        sum(
-            (span.last_update - span.first_update) * math.exp(np.interp(math.log(span.stage.batch_size), *logs))
-            for span in spans
-        )
-    )
-
-
-def _decide(budget: Json) -> None:
-    """Takes another setting for recommended where fresh seeds show it to be better than the one that was; what was
-    thought at first stays."""
-    budget['first_thought'] = None
-    rows = {row['role']: row for row in budget['fresh'] if row['verdict'] and row['role'] != 'growing'}
-    if 'recommended' not in rows or rows['recommended']['verdict'] != 'worse':
-        return
-    best = next(row for row in rows.values() if row['verdict'] == 'best')
-    budget['first_thought'] = budget['recommended']
-    budget['recommended'] = {key: best[key] for key in (*SETTING, 'updates', 'examples', 'seconds', 'test_accuracy')}
-
-
-def _of_ladder(climbed: pd.DataFrame, search: Mapping[str, Any], examples: int) -> Json:
+def _of_ladder(climbed: pd.DataFrame, cells: pd.DataFrame, search: Mapping[str, Any], examples: int) -> Json:
     """What follows from the error against the length of the trials, for any budget, target and batch size."""
-    cells, sound = ladder.cells(climbed, search['seeds'], examples), climbed[climbed['learned']]
     of = ladder.curves(cells) if cells['complete'].any() else []
     found: Json = {'curves': [], 'winners': {}, 'targets': [], 'learning_rates': {'rows': [], 'law': None}}
     for curve in of:
@@ -240,7 +147,7 @@ def _of_ladder(climbed: pd.DataFrame, search: Mapping[str, Any], examples: int) 
         rates, law = ladder.learning_rates(of, ends)
         rows = [{**row, **plain(Estimate(row['value'], row['low'], row['high']))} for row in rates.to_dict('records')]
         found['learning_rates'] = {'rows': rows, 'law': law and _law(law, sorted(ends))}
-    found['noise_scale'] = _noise_scale(of, sound)
+    found['noise_scale'] = _noise_scale(of, climbed)
     return found
 
 
@@ -262,18 +169,17 @@ def _law(law: ladder.Laws, sizes: Sequence[int]) -> Json:
     return {**found, 'advice': [{'batch_size': size, **plain(rate)} for size, rate in advice if rate]}
 
 
-def _noise_scale(of: Sequence[ladder.Curve], sound: pd.DataFrame) -> list[Json]:
+def _noise_scale(of: Sequence[ladder.Curve], climbed: pd.DataFrame) -> list[Json]:
     """tr Σ/‖G‖², means over all updates of each batch size's best trials, by their length."""
-    lines, cell = [], ['batch_size', 'updates', *ladder.SETTING]
+    lines = []
     for curve in of:
         points = []
-        for row in curve.best.to_dict('records'):
-            alike = (sound[cell] == pd.Series(row)[cell]).all(axis=1)
-            measured = sound[alike].dropna(subset=list(NOISE))
+        for _, row in curve.best.iterrows():
+            measured = _runs(climbed, row).dropna(subset=list(NOISE))
             scale = noise_scale.ratio(*(measured[name].to_numpy() for name in NOISE))
             if 0 < scale.value < math.inf:
-                point = {name: row[name] for name in ('updates', 'examples', 'learning_rate')}
-                points.append({**point, 'noise_scale': bounded(scale)})
+                at = {name: float(row[name]) for name in ('updates', 'examples', 'learning_rate')}
+                points.append({**at, 'noise_scale': bounded(scale)})
         lines += [{'batch_size': curve.batch_size, 'points': points}] * bool(points)
     return lines
 
@@ -283,7 +189,7 @@ def _numbers(found: Mapping[str, Any]) -> Json:
 
     b_crit, s_min, e_min: at the target in the middle. learning_rate_exponent: p of ε* ∝ B^p after the budget in epochs.
     first_slope, last_slope: of log updates to that target against log batch size, between the two smallest and the two
-      largest batch sizes that reached it (their intervals are the ends' in the worst case).
+      largest batch sizes that reached it.
     loss_in_epochs: what the winner of the budget in updates loses in the budget in epochs, validation accuracy.
     noise_growth: at the batch size nearest to B_crit, the noise scale of the longest trial over the shortest's.
     noise_over_b_crit: there, that of the longest trial over B_crit, which is taken for exact.
@@ -332,19 +238,18 @@ def _over(above: Mapping[str, Any], below: Mapping[str, Any]) -> Json:
     return found
 
 
-def _cells(climbed: pd.DataFrame, search: Mapping[str, Any]) -> list[Json]:
+def _trials(cells: pd.DataFrame) -> list[Json]:
     """Everything that was tried: a row a trial."""
     found = []
-    for setting, group in climbed.groupby([*SETTING, 'updates']):
-        row = dict(zip((*SETTING, 'updates'), (value.item() for value in map(np.asarray, setting)), strict=True))
-        lost = int(group['diverged'].sum())
-        row |= {'examples': int(group['examples'].iloc[0]), 'seconds': float(group['seconds'].iloc[0])}
-        error = plain(interval(group['validation_error'])) if not lost else None
-        found.append({**row, 'seeds': len(group), 'diverged': lost, 'validation_error': error})
+    for row in cells.to_dict('records'):
+        half_width = standard_errors(row['n']) * row['sd'] / math.sqrt(row['n'])
+        error = Estimate(row['mean'], row['mean'] - half_width, row['mean'] + half_width)
+        about = {name: row[name] for name in (*CELL, 'examples', 'seconds', 'diverged')} | {'seeds': row['n']}
+        found.append({**about, 'validation_error': None if row['diverged'] else plain(error)})
     return found
 
 
-def machine(search: Mapping[str, Any]) -> list[Json]:
+def _machine(search: Mapping[str, Any]) -> list[Json]:
     """How fast updates are on the device, one run alone, and what memory one needs by XLA's count, by batch size."""
     found = []
     for size, times in search['seconds_per_update'].items():
@@ -353,13 +258,3 @@ def machine(search: Mapping[str, Any]) -> list[Json]:
         about['examples_per_second'] = int(size) / estimate['value']
         found.append({'batch_size': int(size), 'seconds': estimate, **about})
     return found
-
-
-def plain(estimate: Estimate) -> Json:
-    """An estimate as plain data: what is NaN or infinite is None."""
-    return {key: float(value) if math.isfinite(value) else None for key, value in estimate._asdict().items()}
-
-
-def bounded(estimate: Estimate) -> Json:
-    """Likewise of something positive: a low end of 0 is None too."""
-    return {key: value or None for key, value in plain(estimate).items()}

@@ -84,6 +84,16 @@ def at_common_x(curves: Sequence[tuple[Any, Any]]) -> tuple[float, np.ndarray] |
     return float(common), np.asarray([np.interp(common, x, y) for x, y in curves])
 
 
+def plain(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as plain data: what is NaN or infinite is None."""
+    return {key: float(value) if math.isfinite(value) else None for key, value in estimate._asdict().items()}
+
+
+def bounded(estimate: Estimate) -> dict[str, Any]:
+    """Likewise of something positive: a low end of 0 is None too."""
+    return {key: value or None for key, value in plain(estimate).items()}
+
+
 def percent(estimate: Estimate | Mapping[str, Any]) -> str:
     """A fraction as per cent, with its interval if there is one: '97.50 ± 0.60 %'. Of plain data as well."""
     return _plus_minus(estimate, '.2f') + ' %'

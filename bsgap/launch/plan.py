@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
+from rich.console import Console
 from rich.table import Table
 
 from bsgap import config, data, output
@@ -129,13 +130,18 @@ def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dic
     return {run.name: run.updates * per_update[run.span(0).stage.batch_size] + evaluation[run.full] for run in runs}
 
 
-def _show_search(study: config.Study, workdir: Path, found: Plan, compilation: float) -> None:
+def _begun(study: config.Study, workdir: Path, planned: str) -> Console:
+    """The first lines of what is shown, and where the others go."""
     console = output.console()
     console.width = max(console.width, 110)
     console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
-    console.print(f'device   {processes.describe()}')
+    console.print(f'device   {processes.describe()}\nplanned  {planned}\n')
+    return console
+
+
+def _show_search(study: config.Study, workdir: Path, found: Plan, compilation: float) -> None:
     done = len(found.runs) - len(found.left)
-    console.print(f'planned  {len(found.runs)} runs of trials at least, {done} of them done\n')
+    console = _begun(study, workdir, f'{len(found.runs)} runs of trials at least, {done} of them done')
     table = Table(box=None, pad_edge=False, header_style='bold')
     for heading in ('batch size', 'lengths (updates)', 'runs', 'updates left', 'seconds left'):
         table.add_column(heading, justify='left' if heading.startswith('lengths') else 'right')
@@ -158,11 +164,8 @@ def _saved(run: Run, workdir: Path) -> int:
 
 
 def _show(study: config.Study, workdir: Path, found: Plan) -> None:
-    console = output.console()
-    console.width = max(console.width, 110)
-    console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
-    console.print(f'device   {processes.describe()}')
-    console.print(f'planned  {len(found.runs)} runs, {len(found.runs) - len(found.left)} of them done\n')
+    done = len(found.runs) - len(found.left)
+    console = _begun(study, workdir, f'{len(found.runs)} runs, {done} of them done')
     table = Table(box=None, pad_edge=False, header_style='bold')
     for heading in HEADINGS:
         table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)

@@ -99,8 +99,8 @@ def _reading(answer: Known) -> str:
     runs, lost = answer['rests_on']['runs'], answer['rests_on']['diverged']
     return (
         f'From {plural(runs, "run")} ({lost} diverged) on {answer["n"]:,} examples of {answer["dataset"]}. Brackets:'
-        ' 95 % intervals; differences: validation accuracy; as good: shown to be less than'
-        f' {number(100 * answer["margin"])} points below.'
+        ' 95 % intervals. Differences are of validation accuracy; either of their two bounds fails in at most 5 %, for'
+        f' all settings together. As good: shown to be less than {number(100 * answer["margin"])} points below.'
     )
 
 
@@ -135,7 +135,7 @@ def _confirmed(answer: Known, budget: Known) -> str:
     if not first['verdict']:
         return f'{_lost(first)} fresh seeds diverged: a smaller learning rate is safer.'
     if first['verdict'] == 'best':
-        return 'Fresh seeds agree: no setting beside it did better.'
+        return 'Fresh seeds agree: no setting beside it that trained all its seeds did better.'
     overturned = f'Fresh seeds overturned {_setting(answer, first)}'
     said = {'as good': 'Fresh seeds agree: as good', 'undecided': 'Fresh seeds leave it undecided', 'worse': overturned}
     against = f'{points(first["difference"])} against {_setting(answer, _best(_fresh(budget)))}{_needed(first)}'

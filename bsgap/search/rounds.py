@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from bsgap.analysis import answer
+from bsgap.analysis import answer, fresh
 from bsgap.analysis.trials import SETTING
 from bsgap.config import Recipe, Study, recipe, schedule
 from bsgap.config.checks import require
@@ -88,9 +88,9 @@ class Rounds:
         climbing = [self._climb(setting) for setting in self.settings]
         while any(wanted := [next(ladder, []) for ladder in climbing]):
             yield list(itertools.chain.from_iterable(wanted))
-        fresh = self._fresh() if self.search.confirm_seeds else []
+        confirming = self._confirming() if self.search.confirm_seeds else []
         self._write()
-        yield fresh
+        yield confirming
 
     def _write(self, **kept: Any) -> None:
         if self.writes:
@@ -154,7 +154,7 @@ class Rounds:
     def _screening(self) -> range:
         return range(min(SCREENING_SEEDS, self.study.seeds))
 
-    def trials(self, setting: Setting, learning_rate: float, updates: int, seeds: range, **fresh: int) -> list[Run]:
+    def trials(self, setting: Setting, learning_rate: float, updates: int, seeds: range, **drawn: int) -> list[Run]:
         """The runs of a trial; those at a budget's end are evaluated on all splits."""
         ends = {ends[str(setting['batch_size'])] for ends in self.decisions.updates.values()}
         changes = {
@@ -167,14 +167,13 @@ class Rounds:
             'evaluate_on': 'all' if updates in ends else 'validation',
             'noise_scale': not self.search.base['batch_norm'],
         }
-        return [self._run(setting, {**changes, **fresh}, seed, keep=bool(fresh)) for seed in seeds]
+        return [self._run(setting, {**changes, **drawn}, seed, keep=bool(drawn)) for seed in seeds]
 
     def _run(self, setting: Setting, changes: Mapping[str, Any], seed: int = 0, keep: bool = False) -> Run:
         shown = ('learning_rate', 'updates', 'data_seed')
         named = {**setting, **{field: changes[field] for field in shown if field in changes}}
-        return Run(
-            self._made(recipe.swept_name(dict(self.search.base), named), {**setting, **changes}), seed, self.n, keep
-        )
+        name = recipe.swept_name(dict(self.search.base), named)
+        return Run(self._made(name, {**setting, **changes}), seed, self.n, keep)
 
     def _made(self, name: str, changes: Mapping[str, Any], stages: Any = None) -> Recipe:
         return recipe.make(name, f'recipes.{name}.', dict(self.search.base), dict(changes), stages)
@@ -215,7 +214,7 @@ class Rounds:
         accuracy, loss = (statistics.fmean(last[f'validation_{of}'] for last in lasts) for of in ('accuracy', 'loss'))
         return 1 - accuracy, loss
 
-    def _fresh(self) -> list[Run]:
+    def _confirming(self) -> list[Run]:
         """Fresh seeds on a validation split drawn anew: at each budget's recommendation, at a quarter and four times
         its batch size, at half and twice its learning rate, and with a batch that grows in place of the decay."""
         seeds = range(self.study.seeds, self.study.seeds + self.search.confirm_seeds)
@@ -223,7 +222,7 @@ class Rounds:
         found = answer.find(read_json(self.workdir / 'study.json'), dataclasses.asdict(self.decisions), self.workdir)
         wanted: dict[Run, None] = {}
         for budget in found['budgets']:
-            for role, row in answer.beside(budget):
+            for role, row in fresh.beside(budget):
                 setting = {field: row[field] for field in ('batch_size', *self.search.settings)}
                 if role == 'growing':
                     runs = self._growing(setting, row['learning_rate'], row['updates'], seeds, data_seed)
@@ -257,9 +256,8 @@ class Rounds:
             return []
         rest = {field: value for field, value in setting.items() if field != 'batch_size'}
         changes = {**rest, 'data_seed': data_seed, 'evaluate_at': (MOST_UPDATES,)}
-        name = (
-            f'grow-{recipe.swept_name(dict(self.search.base), {**setting, "learning_rate": rate, "updates": updates})}'
-        )
+        named = {**setting, 'learning_rate': rate, 'updates': updates}
+        name = f'grow-{recipe.swept_name(dict(self.search.base), named)}'
         return [Run(self._made(name, changes, tuple(stages)), seed, self.n) for seed in seeds]
 
 

@@ -77,7 +77,7 @@ def test_a_limit_on_parallel_runs_is_planned_with(tmp_path: Path) -> None:
 
 
 def test_the_trials_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Counted by hand: of each batch size the grid with one seed, and three learning rates on each rung."""
+    """By hand: of each batch size the grid and its middle's neighbours on the first rung, three rates on the others."""
     found = plan(searches.settings(), tmp_path / 'none')
     by_size: dict[int, dict[int, set[float]]] = {}
     for run in found.left:
@@ -88,7 +88,6 @@ def test_the_trials_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[st
         first, *others = (rates for _, rates in sorted(lengths.items()))
         assert first == {0.05, 0.1, 0.2, 0.4}
         assert all(rates == {0.1, 0.2, 0.4} for rates in others)
-    assert sum(map(len, by_size.values())) == len({(run.recipe.name) for run in found.left}) / 3 - 2 / 3
     output = capsys.readouterr().out
     assert f'planned  {len(found.left)} runs of trials at least, 0 of them done' in output
     assert not list(tmp_path.iterdir())
