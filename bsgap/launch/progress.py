@@ -85,7 +85,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         for training_set, dataset in self._datasets.items():
             splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
             noise = f', {training_set.label_noise:.0%} of the labels changed' if training_set.label_noise else ''
-            self.noted(f'data     {study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}')
+            fewer = f'; there are no {training_set.subset:,} to train on' * (dataset.n < training_set.subset)
+            self.noted(f'data     {study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}{fewer}')
         for architecture in dict.fromkeys(recipe.architecture for recipe in study.recipes):
             self.noted(f'model    {architecture.text}, {study.precision}')
         self.noted(f'device   {processes.describe()}')

@@ -57,6 +57,13 @@ def drawn(text: io.StringIO) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
+def test_a_subset_of_more_than_there_is_is_told(shown: Shown) -> None:
+    view, _, runs, text = shown(batch_size=(100,), seeds=1, subset=60001)
+    with view:
+        view.start(runs)
+    assert 'mnist: 60,000 train, 10,000 test examples, 10 classes; there are no 60,001 to train on\n' in text.getvalue()
+
+
 def test_plain_lines(shown: Shown, clock: SimpleNamespace, tmp_path: Path) -> None:
     """Where there is no terminal, a line for whatever is new; what a library says is not taken for markup."""
     view, members, runs, text = shown(batch_size=(100,), seeds=2, label_noise=0.3)
