@@ -139,7 +139,7 @@ def _of_ladder(climbed: pd.DataFrame, cells: pd.DataFrame, search: Mapping[str, 
         units: tuple[ladder.Unit, ...] = ('examples', 'updates', 'seconds')
         for unit in units:
             rows = ladder.winners(of, unit).to_dict('records')
-            found['winners'][unit] = [{**row, 'best': list(row['best']), 'among': list(row['among'])} for row in rows]
+            found['winners'][unit] = [{**row, 'best': list(row['best'])} for row in rows]
         given = np.array([search['targets']]) if search['targets'] else ladder.targets(of)
         given = given[:, given[0] * examples > 1] if examples else given  # what the validation split can show
         found['targets'] = [_target(of, error_R, not search['targets']) for error_R in given.T]

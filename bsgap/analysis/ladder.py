@@ -91,6 +91,8 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
     ε*, and the error there, are the lowest point of the parabola of log error in log ε through the best cell and its
     two neighbours of the same other fields, anew in each draw: so the grid of ε puts no batch size at a disadvantage.
     It is kept within their range; without three cells, or where the parabola has no lowest point, it is the best cell.
+    Where that leaves ε* at the last cell before those that diverged, the grid does not tell it by half a step either
+    way: a draw of log ε* is then uniform within these.
 
     `best` has the columns of `cells`, and `edge`: ε* is at an end of all that was tried, so that the best may lie
     beyond (cells with diverged runs or too few seeds count as tried).
@@ -102,7 +104,7 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
     sd_C = np.where(is_whole_C, np.sqrt(t_C / standard_errors(math.inf)) * error_C / mean_C, 0)
     normal_RxC = np.random.default_rng(seed).normal(size=(0 if np.isnan(sd_C).any() else draws, len(table)))
     log_error_RxC = np.log(mean_C) + np.vstack([np.zeros(len(table)), normal_RxC * sd_C])
-    found = []
+    rng, found = np.random.default_rng(seed + 1), []
     for size in np.unique(size_C[is_whole_C]):
         rows, edges, errors, points = [], [], [], []
         for updates in np.unique(updates_C[is_whole_C & (size_C == size)]):
@@ -112,9 +114,13 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
             same = tried[is_whole_C[tried]]
             middle = int(np.clip(np.flatnonzero(same == best)[0], 1, max(1, len(same) - 2)))
             near = same[middle - 1 : middle + 2]
-            points.append(_lowest(np.log(rate_C[near]), log_error_RxC[:, near]))
+            log_rate_R, log_error_R = _lowest(log_near := np.log(rate_C[near]), log_error_RxC[:, near])
             rows.append(best)
-            edges.append(bool(np.isclose(points[-1][0][0], np.log(rate_C[tried[[0, -1]]])).any()))
+            edges.append(bool(np.isclose(log_rate_R[0], np.log(rate_C[tried[[0, -1]]])).any()))
+            if len(near) > 1 and np.isclose(log_rate_R[0], log_near[[0, -1]]).any():
+                half_step = (log_near[1] - log_near[0]) / 2
+                log_rate_R[1:] += rng.uniform(-half_step, half_step, len(log_rate_R) - 1)
+            points.append((log_rate_R, log_error_R))
             mean, half_width = float(table['mean'].iloc[best]), float(t_C[best] * error_C[best])
             errors.append(Estimate(mean, float(np.maximum(0, mean - half_width)), mean + half_width))
         log_rate_RxL, log_error_RxL = (np.stack(each, 1) for each in zip(*points, strict=True))
@@ -136,32 +142,31 @@ def _lowest(log_rate_C: np.ndarray, log_error_RxC: np.ndarray) -> tuple[np.ndarr
 
 
 def winners(of: Sequence[Curve], unit: Unit, amounts: int = 60) -> pd.DataFrame:
-    """The best batch size for each of a log grid of budgets, from the shortest to the longest that two of them share.
+    """The best batch size for each of a log grid of budgets, from the shortest to the longest that all of them have
+    trials of: where one has none, another would win by default.
 
     log error is linear in log length between a batch size's trials, and not known beyond them.
 
     Returns:
       A row a budget: `amount` (float, of the unit); `winner` (int); `error`, `low`, `high` (fractions: the winner's);
-      `best` (tuple of int: the winner, and those that win in at least `SHARE` of the draws); `among` (tuple of int: of
-      those that have trials that short and that long; two at least).
+      `best` (tuple of int: the winner, and those that win in at least `SHARE` of the draws).
     """
-    of = [curve for curve in of if curve.best[unit].notna().all()]
-    rows, ends = [], np.log([curve.best[unit].iloc[[0, -1]].to_numpy(float) for curve in of]).reshape(-1, 2)
-    start, end = (np.sort(ends[:, 0])[1], np.sort(ends[:, 1])[-2]) if len(of) > 1 else (0, -1)
-    log_amount_G = np.linspace(start, end, amounts) if start < end else np.array([end] if start == end else [])
-    is_own_PxG = (log_amount_G > ends[:, :1] - math.log(NEAR)) & (log_amount_G < ends[:, 1:] + math.log(NEAR))
-    log_error_PxRxG = [_between(curve, unit, log_amount_G) for curve in of]
-    size_P = np.array([curve.batch_size for curve in of])
-    for g, is_own_P in enumerate(is_own_PxG.T):
-        if is_own_P.sum() > 1:
-            log_error_PxR = np.stack([log_error_RxG[:, g] for log_error_RxG in log_error_PxRxG])
-            best_R = np.where(is_own_P[:, None], log_error_PxR, np.inf).argmin(0)
-            share_P = np.bincount(best_R[1:], minlength=len(of)) / max(1, len(best_R) - 1)
-            is_best_P = (share_P >= SHARE) | (np.arange(len(of)) == best_R[0])
-            sets = (tuple(size_P[is_P].tolist()) for is_P in (is_best_P, is_own_P))
-            error = _exp(of_draws(log_error_PxR[best_R[0]]))
-            rows.append((math.exp(log_amount_G[g]), int(size_P[best_R[0]]), *error, *sets))
-    return pd.DataFrame(rows, columns=['amount', 'winner', 'error', 'low', 'high', 'best', 'among'])
+    columns = ['amount', 'winner', 'error', 'low', 'high', 'best']
+    ends = np.log([curve.best[unit].iloc[[0, -1]].to_numpy(float) for curve in of]).reshape(-1, 2)
+    if len(of) < 2 or (start := ends[:, 0].max()) > (end := ends[:, 1].min()) + math.log(NEAR):
+        return pd.DataFrame(columns=columns)
+    log_amount_G = np.linspace(start, end, amounts) if start < end else np.array([end])
+    log_error_PxRxG, size_P = (
+        np.stack([_between(curve, unit, log_amount_G) for curve in of]),
+        [c.batch_size for c in of],
+    )
+    rows = []
+    for amount, log_error_PxR in zip(np.exp(log_amount_G), np.moveaxis(log_error_PxRxG, 2, 0), strict=True):
+        best_R = log_error_PxR.argmin(0)
+        share_P = np.bincount(best_R[1:], minlength=len(of)) / max(1, len(best_R) - 1)
+        may_be = tuple(size for p, size in enumerate(size_P) if share_P[p] >= SHARE or p == best_R[0])
+        rows.append((float(amount), size_P[best_R[0]], *_exp(of_draws(log_error_PxR[best_R[0]])), may_be))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray) -> np.ndarray:

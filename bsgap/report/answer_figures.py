@@ -60,14 +60,13 @@ def _length(panel: Axes, unit: str, answer: Json) -> None:
 
 
 def _winners(answer: Json) -> Figure | None:
-    """A lane for each batch size: thin where it has trials of that length, wide where it may be the best."""
+    """A lane for each batch size, over the budgets of which all have trials: wide where it may be the best."""
     units = [unit for unit in UNITS if answer['winners'].get(unit)]
     if not units:
         return None
     figure, every = axes.panels(len(units), size=(max(6.5, 4.2 * len(units)), 4.4), sharey=True)
     several, sizes = answer['rests_on']['seeds'] > 1, [curve['batch_size'] for curve in answer['curves']]
     lanes = (
-        ('among', 'has trials of this length', '0.7', 3),
         *[('best', 'best in at least 5 % of draws of seeds', '#9ecae1', 10)] * several,
         ('winner', 'best', 'black', 5),
     )
@@ -223,7 +222,7 @@ def _noise_scale(answer: Json) -> Figure | None:
 
 FIGURES: axes.Figures = {
     'lengths': ('The lowest line at a budget is the batch size to use', _lengths),
-    'winners': ('The best batch size for any budget', _winners),
+    'winners': ('The best batch size for any budget of which all have trials', _winners),
     'targets': ('Beyond the critical batch size B_crit larger batches save few updates', _targets),
     'learning_rates': ('How the best learning rate ε grows with the batch size B', _learning_rates),
     'budgets': ('Test accuracy and gap within each budget; verdicts are of validation data', _budgets),
