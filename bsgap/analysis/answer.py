@@ -47,7 +47,10 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
     climbed = climbed.assign(learned=_learned(climbed, about))
     sizes = (about.get('training_sets') or [{}])[0].get('sizes', {})
     cells = ladder.cells(climbed, search['seeds'], sizes.get('validation', 0))
-    budgets = [_budget(unit, amount, search, climbed, cells, workdir) for unit, amount in search['budgets'].items()]
+    curves = ladder.curves(cells) if cells['complete'].any() else []
+    budgets = [
+        _budget(unit, amount, search, climbed, cells, curves, workdir) for unit, amount in search['budgets'].items()
+    ]
     for budget in budgets:
         fresh.confirm(budget, search, records, workdir)
     fields: Json = next((record.about['fields'] for record in records if 'batch_size' in record.about['fields']), {})
@@ -62,7 +65,7 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
         'margin': search['margin'],
         'budgets': budgets,
         'trials': _trials(cells),
-        **_of_ladder(climbed, cells, search, sizes.get('validation', 0)),
+        **_of_ladder(climbed, curves, search, sizes.get('validation', 0)),
         'machine': _machine(search),
         'rests_on': {
             'runs': len(records),
@@ -96,16 +99,24 @@ def _runs(climbed: pd.DataFrame, cell: Any) -> pd.DataFrame:
 
 
 def _budget(
-    unit: str, amount: float, search: Mapping[str, Any], climbed: pd.DataFrame, cells: pd.DataFrame, workdir: Path
+    unit: str,
+    amount: float,
+    search: Mapping[str, Any],
+    climbed: pd.DataFrame,
+    cells: pd.DataFrame,
+    curves: Sequence[ladder.Curve],
+    workdir: Path,
 ) -> Json:
     """What each batch size reaches within a budget at its best setting, beside the best of them."""
     ends, whole, chosen = search['updates'][unit], cells[cells['complete']], dict[int, pd.DataFrame]()
+    off = _off(search) if unit == 'seconds' else {}
+    slack = {of.batch_size: ladder.slack(of, ends[str(of.batch_size)], off[of.batch_size]) for of in curves if off}
     for size in map(int, ends):
         at = whole[(whole['batch_size'] == size) & (whole['updates'] == ends[str(size)])]
         if len(at):
             chosen[size] = _runs(climbed, at.loc[at['mean'].idxmin()])
     correct = {size: trials.answers(workdir, runs['run'], 'validation') for size, runs in chosen.items()}
-    compared = comparison.compare(correct, search['margin']) if correct else {}
+    compared = comparison.compare(correct, search['margin'], slack) if correct else {}
     rows = []
     for size, runs in chosen.items():
         first, told = runs.iloc[0], compared[size]
@@ -114,6 +125,7 @@ def _budget(
         row |= {'test_accuracy': plain(comparison.share(trials.answers(workdir, runs['run'], 'test')))}
         row |= {name: plain(interval(runs[name])) for name in ('train_accuracy', 'gap')}
         row |= {**told._asdict(), 'difference': plain(told.difference), 'seeds': len(runs)}
+        row['slack'] = slack.get(size, 0.0)
         rows.append(row)
     missing = [size for size in map(int, ends) if size not in chosen]
     found: Json = {'unit': unit, 'amount': amount, 'rows': rows, 'missing': missing, 'recommended': None}
@@ -127,9 +139,14 @@ def _budget(
     return found
 
 
-def _of_ladder(climbed: pd.DataFrame, cells: pd.DataFrame, search: Mapping[str, Any], examples: int) -> Json:
+def _off(search: Mapping[str, Any]) -> dict[int, list[float]]:
+    """log of each measurement of an update's time, over their median, by batch size; those at a place were in turn."""
+    measured = search['seconds_per_update'].items()
+    return {int(size): [math.log(time / statistics.median(times)) for time in times] for size, times in measured}
+
+
+def _of_ladder(climbed: pd.DataFrame, of: Sequence[ladder.Curve], search: Mapping[str, Any], examples: int) -> Json:
     """What follows from the error against the length of the trials, for any budget, target and batch size."""
-    of = ladder.curves(cells) if cells['complete'].any() else []
     found: Json = {'curves': [], 'winners': {}, 'targets': [], 'learning_rates': {'rows': [], 'law': None}}
     for curve in of:
         best = curve.best.assign(error=[plain(error) for error in curve.error])
@@ -138,7 +155,7 @@ def _of_ladder(climbed: pd.DataFrame, cells: pd.DataFrame, search: Mapping[str, 
     if len(of) > 1:
         units: tuple[ladder.Unit, ...] = ('examples', 'updates', 'seconds')
         for unit in units:
-            rows = ladder.winners(of, unit).to_dict('records')
+            rows = ladder.winners(of, unit, _off(search) if unit == 'seconds' else None).to_dict('records')
             found['winners'][unit] = [{**row, 'best': list(row['best'])} for row in rows]
         given = np.array([search['targets']]) if search['targets'] else ladder.targets(of)
         given = given[:, given[0] * examples > 1] if examples else given  # what the validation split can show

@@ -70,7 +70,9 @@ def share(correct_SxN: Any) -> Estimate:
     return Estimate(p, min(low, p), max(min(high, 1.0), p))
 
 
-def compare(correct: Mapping[Key, Any], margin: float) -> dict[Key, Comparison]:
+def compare(
+    correct: Mapping[Key, Any], margin: float, slack: Mapping[Key, float] | None = None
+) -> dict[Key, Comparison]:
     """Each setting (its answers SxN, with its own S) against the best: at 5 % for all verdicts together.
 
     Hsu's multiple comparisons with the best (1981, Ann. Stat. 9:1026; for unequal errors Edwards, Hsu 1983): all
@@ -87,6 +89,8 @@ def compare(correct: Mapping[Key, Any], margin: float) -> dict[Key, Comparison]:
 
     Settings that are exactly level: each is called worse in at most 5 % of the cases, some one of them in more.
 
+    `slack`: what else an accuracy may be off by, either way, by setting (a fraction); it comes on top of every bound.
+
     Raises:
       ValueError: no setting, or their numbers of examples differ.
     """
@@ -95,11 +99,13 @@ def compare(correct: Mapping[Key, Any], margin: float) -> dict[Key, Comparison]:
     parts = [_parts(answers) for answers in correct.values()]
     mean_K, k = np.array([each.mean for each in parts]), len(parts)
     winner, level, n = int(mean_K.argmax()), _level(k), len(parts[0].right_N)
+    slack_K = [(slack or {}).get(key, 0.0) for key in correct]
     difference_KxK, half_width_KxK = mean_K[:, None] - mean_K, np.full((k, k), math.inf)
     errors = {(i, j): _error(parts[i], parts[j]) for i in range(k) for j in range(i)}
     for (i, j), error in errors.items():
         if not math.isnan(error.variance):  # one seed bounds nothing
             half_width = max(_critical(error.freedom, level) * math.sqrt(error.variance), -math.log(level) / n)
+            half_width += slack_K[i] + slack_K[j]
             half_width_KxK[i, j] = half_width_KxK[j, i] = half_width
     high_K = (difference_KxK + half_width_KxK).min(1)
     is_rival_KxK = ~(high_K < 0) & ~np.eye(k, dtype=bool)
@@ -119,7 +125,9 @@ def compare(correct: Mapping[Key, Any], margin: float) -> dict[Key, Comparison]:
             found[key] = Comparison(difference, 'worse')
         else:
             error = errors[max(i, winner), min(i, winner)]
-            found[key] = Comparison(difference, 'undecided', *_needed(parts[i], parts[winner], error, level, margin))
+            below, off = -value, slack_K[i] + slack_K[winner]
+            reach = max(below, margin - below) - off
+            found[key] = Comparison(difference, 'undecided', *_needed(parts[i], parts[winner], error, level, reach))
     return found
 
 
@@ -166,11 +174,10 @@ def _error(ours: _Parts, other: _Parts | None = None) -> _Error:
     return _Error(variance, variance**2 / spread if spread > 0 else math.inf, examples, examples_freedom)
 
 
-def _needed(ours: _Parts, best: _Parts, error: _Error, level: float, margin: float) -> tuple[int | None, int | None]:
-    """Seeds for a verdict, or else examples: so many that their part is half of the variance which allows one."""
-    below = best.mean - ours.mean
-    reach, n = max(below, margin - below), len(ours.right_N)
-    if math.isnan(error.variance):
+def _needed(ours: _Parts, best: _Parts, error: _Error, level: float, reach: float) -> tuple[int | None, int | None]:
+    """Seeds for a half width of `reach`, or else examples: so many that their part is half of the variance for it."""
+    n = len(ours.right_N)
+    if math.isnan(error.variance) or reach <= 0:
         return None, None
     seeds_C = np.arange(min(ours.seeds, best.seeds) + 1, MOST_SEEDS + 1)
     of_seeds_2xC = np.array([[ours.variance], [best.variance]]) / seeds_C

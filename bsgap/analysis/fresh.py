@@ -41,7 +41,7 @@ def confirm(budget: Json, search: Mapping[str, Any], records: Sequence[Record], 
     Where they show another setting to be better than the recommended one, that is recommended in its place, and
     `first_thought` is what was; else it is None.
     """
-    budget['fresh'], budget['first_thought'] = _reached(budget['unit'], search, records, workdir), None
+    budget['fresh'], budget['first_thought'] = _reached(budget, search, records, workdir), None
     rows = {row['role']: row for row in budget['fresh'] if row['verdict'] and row['role'] != 'growing'}
     if 'recommended' in rows and rows['recommended']['verdict'] == 'worse':
         best = next(row for row in rows.values() if row['verdict'] == 'best')
@@ -49,10 +49,10 @@ def confirm(budget: Json, search: Mapping[str, Any], records: Sequence[Record], 
         budget['first_thought'], budget['recommended'] = budget['recommended'], {key: best[key] for key in kept}
 
 
-def _reached(unit: str, search: Mapping[str, Any], records: Sequence[Record], workdir: Path) -> list[Json]:
+def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record], workdir: Path) -> list[Json]:
     """What fresh seeds reach, a row a role, compared with each other on the validation split that was drawn anew; what
     grows is compared with what is recommended alone."""
-    wanted = {entry['role']: entry for entry in search['fresh'] if entry['unit'] == unit}
+    wanted = {entry['role']: entry for entry in search['fresh'] if entry['unit'] == budget['unit']}
     by_recipe: dict[str, list[Record]] = {}
     seeds = {entry['recipe']: entry['seeds'] for entry in wanted.values()}
     for record in records:
@@ -71,7 +71,14 @@ def _reached(unit: str, search: Mapping[str, Any], records: Sequence[Record], wo
     lost = {role: len(by_recipe.get(entry['recipe'], [])) - len(done[role]) for role, entry in wanted.items()}
     settled = {role: right[role, 'validation'] for role in done if done[role] and not lost[role]}
     grown = settled.pop('growing', None)
-    compared = comparison.compare(settled, search['margin']) if settled else {}
+    slack = {row['batch_size']: row['slack'] for row in budget['rows']}
+    sizes = {role: entry['batch_size'] for role, entry in wanted.items()}
+    own = sizes.get('recommended')
+    # Settings of one batch size have the same time, whatever it is.
+    between = {
+        role: slack[size] + slack[own] for role, size in sizes.items() if own != size and {own, size} <= {*slack}
+    }
+    compared = comparison.compare(settled, search['margin'], between) if settled else {}
     if grown is not None and 'recommended' in settled:
         pair = comparison.compare({'growing': grown, 'recommended': settled['recommended']}, search['margin'])
         value, low, high = pair['recommended'].difference

@@ -141,11 +141,14 @@ def _lowest(log_rate_C: np.ndarray, log_error_RxC: np.ndarray) -> tuple[np.ndarr
     return np.where(bend_R > 0, x_R + log_rate_C[1], log_rate_R), np.where(bend_R > 0, lowest_R, log_error_R)
 
 
-def winners(of: Sequence[Curve], unit: Unit, amounts: int = 60) -> pd.DataFrame:
+def winners(
+    of: Sequence[Curve], unit: Unit, off: Mapping[int, Sequence[float]] | None = None, amounts: int = 60
+) -> pd.DataFrame:
     """The best batch size for each of a log grid of budgets, from the shortest to the longest that all of them have
     trials of: where one has none, another would win by default.
 
-    log error is linear in log length between a batch size's trials, and not known beyond them.
+    log error is linear in log length between a batch size's trials, and not known beyond them. By batch size, `off` is
+    what the log of a length may be off by: the times that were measured. Each draw takes them from one measurement.
 
     Returns:
       A row a budget: `amount` (float, of the unit); `winner` (int); `error`, `low`, `high` (fractions: the winner's);
@@ -156,10 +159,8 @@ def winners(of: Sequence[Curve], unit: Unit, amounts: int = 60) -> pd.DataFrame:
     if len(of) < 2 or (start := ends[:, 0].max()) > (end := ends[:, 1].min()) + math.log(NEAR):
         return pd.DataFrame(columns=columns)
     log_amount_G = np.linspace(start, end, amounts) if start < end else np.array([end])
-    log_error_PxRxG, size_P = (
-        np.stack([_between(curve, unit, log_amount_G) for curve in of]),
-        [c.batch_size for c in of],
-    )
+    size_P = [curve.batch_size for curve in of]
+    log_error_PxRxG = np.stack([_between(curve, unit, log_amount_G, (off or {}).get(curve.batch_size)) for curve in of])
     rows = []
     for amount, log_error_PxR in zip(np.exp(log_amount_G), np.moveaxis(log_error_PxRxG, 2, 0), strict=True):
         best_R = log_error_PxR.argmin(0)
@@ -169,11 +170,26 @@ def winners(of: Sequence[Curve], unit: Unit, amounts: int = 60) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray) -> np.ndarray:
-    """log error after these amounts, shape [R, G]; beyond its ends that of the end."""
+def slack(curve: Curve, updates: int, off: Sequence[float]) -> float:
+    """By how much the error after so many updates may be off as the log of their number is: by how it fell just before,
+    from half as many."""
+    log_error_G = _between(curve, 'updates', np.log([updates / 2, updates]))[0]
+    steepness = (log_error_G[0] - log_error_G[1]) / math.log(2)
+    return float(math.exp(log_error_G[1]) * math.expm1(steepness * max(map(abs, off))))
+
+
+def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence[float] | None = None) -> np.ndarray:
+    """log error after these amounts, shape [R, G]; beyond its ends that of the end. See `winners` of `off`."""
     log_x_L = np.log(curve.best[unit].to_numpy(float))
-    weight_LxG = [np.interp(log_amount_G, log_x_L, one_L) for one_L in np.eye(len(log_x_L))]
-    return curve.log_error_RxL @ np.array(weight_LxG)
+
+    def weights(off: float) -> np.ndarray:
+        return np.array([np.interp(log_amount_G - off, log_x_L, one_L) for one_L in np.eye(len(log_x_L))])
+
+    log_error_RxG = curve.log_error_RxL @ weights(0)
+    for m, off in enumerate(off_M or ()):
+        draws = slice(1 + m, None, len(off_M or ()))
+        log_error_RxG[draws] = curve.log_error_RxL[draws] @ weights(off)
+    return log_error_RxG
 
 
 def targets(of: Sequence[Curve], count: int = 4) -> np.ndarray:

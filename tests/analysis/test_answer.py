@@ -126,6 +126,25 @@ def test_each_budget_has_its_own_winner_at_the_best_learning_rate(plain: Path) -
     assert found['rests_on']['runs'] == len(read_records(plain))
 
 
+def test_the_interval_of_the_times_is_in_the_bounds_of_a_budget_in_seconds(tmp_path: Path) -> None:
+    """Error falls as 1/updates, and an update at batch size 8 took 0.91 to 1.09 times its median."""
+    searched(tmp_path, curve, lengths=(500,))
+    told = fresh(tmp_path, {'recommended': 0.9, 'smaller': 0.89, 'half the rate': 0.89})
+    told += [{**entry, 'unit': 'seconds'} for entry in told]
+    budgets = {'epochs': 1.0, 'seconds': 10.0}
+    found = find(tmp_path, budgets=budgets, updates=dict.fromkeys(budgets, ENDS['epochs']), fresh=told)
+    epochs, seconds = ({row['batch_size']: row for row in budget['rows']} for budget in found['budgets'])
+    assert {row['slack'] for row in epochs.values()} == {0}
+    slack = seconds[8]['slack']
+    assert slack == pytest.approx((1 - seconds[8]['validation_accuracy']['value']) * (0.011 / 0.01 - 1), rel=0.1)
+    assert [seconds[size]['slack'] for size in (32, 128)] == [0, 0]
+    for size in (32, 128):
+        assert epochs[size]['difference']['low'] - seconds[size]['difference']['low'] == pytest.approx(slack)
+    lows = [{row['role']: row['difference']['low'] for row in budget['fresh']} for budget in found['budgets']]
+    assert lows[0]['smaller'] - lows[1]['smaller'] == pytest.approx(slack)
+    assert lows[0]['half the rate'] == lows[1]['half the rate']
+
+
 def test_of_those_that_are_as_good_one_is_chosen_by_what_is_lacked(tmp_path: Path) -> None:
     """All but 8 are equal; 128 needs 63 × 0.04 s for an epoch, and 32 needs 250 × 0.02."""
     searched(tmp_path, lambda size, rate, updates: 0.9 - 0.05 * (rate != 0.2) - 0.1 * (size == 8), lengths=())

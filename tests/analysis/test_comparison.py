@@ -173,6 +173,19 @@ def test_examples_are_needed_where_no_seeds_would_do() -> None:
     assert examples_to_tell(0.002, {'a': few['a']}) is None
 
 
+def test_what_accuracies_may_be_off_by_comes_on_top_of_every_bound() -> None:
+    correct = {
+        'a': answers(20, examples=100_000),
+        'b': answers(40, examples=100_000),
+        'c': answers(70, examples=100_000),
+    }
+    plain, off = compare(correct, 0.001), compare(correct, 0.001, {'a': 0.0001, 'b': 0.0008})
+    assert off['b'].difference.low == pytest.approx(plain['b'].difference.low - 0.0009)
+    assert off['c'].difference.high == pytest.approx(plain['c'].difference.high + 0.0001)
+    assert [plain['b'].verdict, off['b'].verdict] == ['as good', 'undecided']
+    assert compare(correct, 0.001, {'a': 0.002})['b'][2:] == (None, None)  # neither seeds nor examples would do
+
+
 def test_settings_with_other_examples_are_refused() -> None:
     for correct in ({}, {'a': answers(1), 'b': answers(1, examples=10)}):
         with pytest.raises(ValueError, match='same validation examples'):

@@ -162,7 +162,7 @@ def test_winners_by_hand() -> None:
         curve(32, [50, 800], [0.4, 0.1]),
         curve(64, [100, 200], [0.1, 0.09]),
     ]
-    both = ladder.winners(lines[:2], 'updates', 61)
+    both = ladder.winners(lines[:2], 'updates', amounts=61)
     assert both['amount'].iloc[[0, -1]].tolist() == pytest.approx([50, 400])
     assert both['winner'].iloc[0] == 32
     assert both['winner'].iloc[-1] == 8
@@ -170,11 +170,11 @@ def test_winners_by_hand() -> None:
     assert both.loc[both['winner'] == 32, 'error'].tolist() == pytest.approx(
         [0.4 * (amount / 50) ** -0.5 for amount in both['amount'][both['winner'] == 32]]
     )
-    three = ladder.winners(lines, 'updates', 61)
+    three = ladder.winners(lines, 'updates', amounts=61)
     assert three['amount'].iloc[[0, -1]].tolist() == pytest.approx([100, 200])  # beyond, another would win by default
     assert (three['winner'] == 64).all()
     assert ladder.winners(lines, 'examples').empty  # 8 has 3200 at most, 64 has 6400 at least
-    seconds = ladder.winners(lines, 'seconds', 61)
+    seconds = ladder.winners(lines, 'seconds', amounts=61)
     np.testing.assert_allclose(seconds['amount'], 0.5 * three['amount'])
     assert seconds['winner'].tolist() == three['winner'].tolist()
 
@@ -195,10 +195,21 @@ def test_the_best_may_be_any_that_wins_some_draws() -> None:
         level[i] = each._replace(
             log_error_RxL=each.log_error_RxL[:1] + 0.01 * noise_R[:, None] + (0.1 if i == 2 else 0)
         )
-    found = ladder.winners(level, 'updates', 5)
+    found = ladder.winners(level, 'updates', amounts=5)
     assert (found['best'] == (8, 16)).all()
     assert (found['low'] < found['error']).all()
     assert (found['error'] < found['high']).all()
+
+
+def test_times_that_are_not_known_leave_open_who_wins_in_seconds() -> None:
+    """Two lines whose error halves with twice the time, the first 1 % lower: by its slower time it is 1 % higher."""
+    lines = [curve(8, [100, 400], [0.396, 0.099]), curve(32, [100, 400], [0.4, 0.1])]
+    lines = [each._replace(log_error_RxL=np.repeat(each.log_error_RxL, 5, 0)) for each in lines]
+    found = [ladder.winners(lines, 'seconds', off, 5) for off in (None, {8: [0.0, math.log(1.02)], 32: [0.0, 0.0]})]
+    assert [set(each['winner']) for each in found] == [{8}, {8}]
+    assert [each['best'][2] for each in found] == [(8,), (8, 32)]
+    assert found[1]['high'][2] == pytest.approx(1.02 * found[1]['error'][2])
+    assert ladder.slack(lines[0], 400, [0.0, -0.02, 0.01]) == pytest.approx(0.099 * math.expm1(0.02))
 
 
 def test_beside_a_learning_rate_that_diverged_the_grid_leaves_half_a_step_open() -> None:
