@@ -26,7 +26,7 @@ def mnist() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     study = config.resolve(config.default())
     (dataset,) = data.load(study.data, [study.recipes[0].training_set]).values()
     return {
-        name: (split.images_NxHxWxC.reshape(len(split.labels_N), -1), split.labels_N.astype(np.int64))
+        name: (split.examples_N.reshape(len(split.labels_N), -1), split.labels_N.astype(np.int64))
         for name, split in dataset.splits.items()
     }
 

@@ -5,24 +5,27 @@
     runs(workdir)            the table of runs, a row an evaluation
     report(workdir)          figures, tables and a page
     load(workdir, run)       the model that a run trained
+    recommend(train, test)   which batch size to use for arrays of your own
 
 The same from the command line: `python launch.py --config=experiments/mnist.py`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # loaded where they are needed, so that `import bsgap` is quick
     from flax import nnx
     from ml_collections import ConfigDict
     from pandas import DataFrame
 
+    from bsgap.launch.recommendation import Recommendation
     from bsgap.training.watcher import Watcher
 
-__all__ = ['default_config', 'load', 'report', 'runs', 'train']
+__all__ = ['default_config', 'load', 'recommend', 'report', 'runs', 'train']
 __version__ = metadata.version('bsgap')
 
 # Read when NumPy and SciPy are loaded: their small systems of equations are slower on several threads, the fit of the
@@ -102,8 +105,9 @@ def report(workdir: str | Path) -> Path:
 def load(workdir: str | Path, run: str, update: int | None = None) -> 'nnx.Module':
     """The model that a run trained, with its normalisation, in evaluation mode: a Flax NNX module.
 
-    It maps uint8 images [B, H, W, C] to float32 logits [B, classes]. `update` is one at which the run was saved, by
-    default the last. No training data are needed; the checksum is compared. Import a model of your own before.
+    It maps examples as it was trained on, such as uint8 images [B, H, W, C], to float32 logits [B, classes]. `update`
+    is one at which the run was saved, by default the last. No training data are needed; the checksum is compared.
+    Import a model of your own before.
 
     >>> import numpy as np
     >>> model = bsgap.load(workdir, 'bs32-lr0.1-seed0')
@@ -117,3 +121,39 @@ def load(workdir: str | Path, run: str, update: int | None = None) -> 'nnx.Modul
     from bsgap.training import trained
 
     return trained.load(expanded(workdir), run, update)
+
+
+def recommend(
+    train: Sequence[Any],
+    test: Sequence[Any] | None = None,
+    *,
+    workdir: str | Path,
+    model: str | type = 'mlp',
+    budget_epochs: float = 3.0,
+    fields: Mapping[str, Any] = MappingProxyType({}),
+) -> 'Recommendation':
+    """Which batch size to use for arrays of your own: the search of `experiments/which_batch.py`, on them.
+
+    `train` and `test` are pairs (x, y): x uint8 images [N, H, W] or [N, H, W, C], floats or tokens of any shape [N, …];
+    y whole numbers, texts or booleans [N]. Without `test` a fifth of `train` is held out. `model` is 'mlp', 'cnn',
+    'module:Class', or a class of Flax NNX modules that can be imported. `fields` are any of `default_config` by name:
+    `{'seeds': 3, 'hidden': (64,), 'sweep.batch_size': (8, 64), 'search.budget_updates': 500}`.
+
+    The arrays are kept in `workdir`, with everything else; a search that was stopped goes on by the same call.
+
+    >>> from sklearn.datasets import load_breast_cancer  # doctest: +SKIP
+    >>> x, y = load_breast_cancer(return_X_y=True)  # doctest: +SKIP
+    >>> found = bsgap.recommend((x, y), workdir='runs/cancer', fields={'hidden': (64,)})  # doctest: +SKIP
+    >>> found.batch_size, found.learning_rate  # doctest: +SKIP
+
+    Returns:
+      `batch_size` and `learning_rate` for the budget in epochs, `table` (a row a budget and batch size), `text` (all of
+      the answer in words), `report` (the page's path).
+
+    Raises:
+      bsgap.errors.UserError: the arrays or a field can't be used, or `workdir` holds other data.
+      bsgap.errors.Interrupted: SIGINT, SIGTERM or SIGHUP came; all runs are saved, and the same call goes on with them.
+    """
+    from bsgap.launch import recommendation
+
+    return recommendation.recommend(train, test, model, budget_epochs, workdir, fields)

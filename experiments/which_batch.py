@@ -17,9 +17,9 @@ it needs for two epochs, and a critical batch size that grows from about 60 for 
 (docs/results). Time on 2 CPU cores: `:cpu` under an hour, `:fast` two minutes, `:smoke` 20 seconds. On one GPU the full
 search (estimated): some minutes. `--dry_run` tells trials, updates and time before anything is trained.
 
-Of your own: --config.dataset=idx:FOLDER or tfds:NAME, --config.model=cnn or mymodels:Net, and what training may cost:
---config.search.budget_epochs=10 --config.search.budget_updates=2000 --config.search.budget_seconds=60. Give each
-question its own --workdir.
+Of your own: --config.dataset=npz:FILE, idx:FOLDER or tfds:NAME, --config.model=cnn or mymodels:Net, and what training may
+cost: --config.search.budget_epochs=10 --config.search.budget_updates=2000 --config.search.budget_seconds=60. Give each
+question its own --workdir. From Python, for arrays: `bsgap.recommend`.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +27,6 @@ from ml_collections import ConfigDict
 from bsgap import config
 from bsgap.analysis.claims import Claim
 from bsgap.analysis.quantities import found
-from experiments import mnist
 
 SHALLUE = 'Shallue et al. 2019 (1811.03600), §4'
 MCCANDLISH = 'McCandlish et al. 2018 (1812.06162), §3 and appendix A'
@@ -41,16 +40,10 @@ FINDING = (
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    study = mnist.get_config()
-    study.name = 'which-batch'
+    study = config.searching()
     study.claims = 'experiments.which_batch:claims' if variant in ('', 'cpu') else ''
     study.finding = FINDING if study.claims else ''
-    study.mean, study.std = (), ()  # those of the training split, whatever the dataset is
-    study.validation = 1 / 6
     study.sweep.batch_size = (1, 4, 16, 64, 256, 1024, 4096)
-    study.schedule = 'linear'
-    study.seeds = 6
-    study.search.rungs = 2
     study.search.budget_epochs = 5.0
     study.search.budget_updates = 1000
     return config.with_variant(

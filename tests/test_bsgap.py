@@ -18,7 +18,7 @@ import bsgap
 from bsgap import config
 from bsgap.errors import UserError
 
-FUNCTIONS = ['default_config', 'load', 'report', 'runs', 'train']
+FUNCTIONS = ['default_config', 'load', 'recommend', 'report', 'runs', 'train']
 
 
 def in_python(code: str, **environment: str) -> str:

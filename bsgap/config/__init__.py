@@ -1,5 +1,5 @@
 """What is asked: every field with its check, recipes and schedules; `resolve` makes a frozen `Study` of them."""
 
-from bsgap.config.fields import default, with_variant
+from bsgap.config.fields import default, searching, with_variant
 from bsgap.config.recipe import Architecture, Kind, Recipe, TrainingSet
 from bsgap.config.study import Data, Search, Study, resolve, settings

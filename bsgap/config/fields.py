@@ -89,10 +89,11 @@ RECIPE_FIELDS: Mapping[str, Field] = {
 STUDY_FIELDS: Mapping[str, Field] = {
     'name': Field('study', name),  # names the default workdir, runs/<name>
     # The dataset.
-    'dataset': Field('mnist', text),  # mnist (packaged) | idx:FOLDER | tfds:NAME
+    'dataset': Field('mnist', text),  # mnist (packaged) | idx:FOLDER | npz:FILE | tfds:NAME | module:function
+    'test_share': Field(0.2, share),  # held out as the test split where the dataset has none
     'validation': Field(0.0, share),  # of the training split, held out for everything that selects
     'mean': Field((), tuple_of(number('a number', lambda _: True))),  # of pixels from 0 to 1; (): of the training split
-    'std': Field((), tuple_of(above_0)),  # likewise; one value, or one a channel
+    'std': Field((), tuple_of(above_0)),  # likewise; one value, or one a channel or feature
     # The runs.
     # Each recipe is trained with the seeds 0 … seeds − 1.
     'seeds': Field(3, number('a whole number of at least 1, and at most 100000', lambda v: 1 <= v <= 1e5, whole=True)),
@@ -157,6 +158,15 @@ def default() -> ConfigDict:
     config.sweep = ConfigDict(dict.fromkeys(RECIPE_FIELDS, ()))
     config.search = ConfigDict({key: field.default for key, field in SEARCH_FIELDS.items()})
     config.recipes = ConfigDict()
+    return config
+
+
+def searching() -> ConfigDict:
+    """`default`, changed to a search: six seeds, learning rates that fall to zero, a sixth of the training split held
+    out for validation. The batch sizes (`sweep.batch_size`) are still to be given."""
+    config = default()
+    config.name = 'which-batch'
+    config.schedule, config.seeds, config.validation, config.search.rungs = 'linear', 6, 1 / 6, 2
     return config
 
 

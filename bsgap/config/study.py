@@ -24,8 +24,9 @@ class Data:
 
     dataset: str
     validation: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    test_share: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,8 @@ import numpy as np
 
 from bsgap import config
 from bsgap.config.checks import require
-from bsgap.data import idx, tfds
-from bsgap.data.examples import Split
-from bsgap.errors import UserError
+from bsgap.data import arrays, function, idx, npz, tfds
+from bsgap.data.examples import Source, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +20,9 @@ class Dataset:
 
     splits: dict[str, Split]
     classes: int
-    mean_C: np.ndarray  # float32, of the pixels on a scale from 0 to 1
+    mean_C: np.ndarray  # float32, of bytes on a scale from 0 to 1, and of numbers
     std_C: np.ndarray
+    notes: tuple[str, ...] = ()  # what was changed
 
     @property
     def train(self) -> Split:
@@ -50,9 +50,9 @@ class Dataset:
 
 
 def title(dataset: str) -> str:
-    """What a reader knows a dataset by: of `idx:FOLDER` the folder's own name."""
+    """What a reader knows a dataset by: of `idx:FOLDER` the folder's own name, of `npz:FILE` the file's."""
     kind, _, where = dataset.partition(':')
-    return Path(where).resolve().name if kind == 'idx' else where or dataset
+    return Path(where).resolve().name if kind in ('idx', 'npz') else where or dataset
 
 
 def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> dict[config.TrainingSet, Dataset]:
@@ -61,29 +61,28 @@ def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> 
     Raises:
       UserError: the dataset is unknown, its files are missing or damaged, or it has too few examples for `settings`.
     """
-    kind, _, where = settings.dataset.partition(':')
-    if settings.dataset == 'mnist':
-        train, test = idx.read(idx.MNIST, idx.MNIST_MD5)
-    elif kind == 'idx' and where:
-        train, test = idx.read(where)
-    elif kind == 'tfds' and where:
-        train, test = tfds.read(where)
-    else:
-        raise UserError(f'config.dataset: {settings.dataset!r} is not known; it must be mnist, idx:FOLDER or tfds:NAME')
-    shapes = [split.images_NxHxWxC.shape[1:] for split in (train, test)]
-    problem = 'training images are {} and test images {}; they must have one shape'.format(*shapes)
-    require(shapes[0] == shapes[1], 'dataset', f'{settings.dataset!r}: {problem}')
-    ok = train.images_NxHxWxC.size and min(train.labels_N.min(), test.labels_N.min()) >= 0
-    require(ok, 'dataset', f'{settings.dataset!r}: images must have pixels and labels be at least 0')
-    classes = int(max(train.labels_N.max(), test.labels_N.max())) + 1
+    train, test, classes, notes = arrays.splits(_source(settings.dataset), settings.dataset, settings.test_share)
     datasets = {}
     # Once, so that variants share their arrays.
     divide = functools.cache(lambda subset, seed: _divide(train, settings.validation, subset, seed))
     for training_set in dict.fromkeys(training_sets):
         splits = {**divide(training_set.subset, training_set.data_seed), 'test': test}
         splits['train'] = _noisy(splits['train'], classes, training_set.label_noise, training_set.data_seed)
-        datasets[training_set] = Dataset(splits, classes, *_constants(splits['train'].images_NxHxWxC, settings))
+        constants = _constants(splits['train'].examples_N, settings)
+        datasets[training_set] = Dataset(splits, classes, *constants, notes)
     return datasets
+
+
+def _source(dataset: str) -> Source:
+    kind, _, where = dataset.partition(':')
+    if dataset == 'mnist':
+        return idx.read(idx.MNIST, idx.MNIST_MD5)
+    readers = {'idx': idx.read, 'npz': npz.read, 'tfds': tfds.read}
+    if kind in readers and where:
+        return readers[kind](where)
+    needs = 'mnist, idx:FOLDER, npz:FILE, tfds:NAME or module:function'
+    require(kind and where and kind not in readers, 'dataset', f'{dataset!r} is not known; it must be {needs}')
+    return function.read(dataset)
 
 
 def _divide(pool: Split, validation: float, subset: int, seed: int) -> dict[str, Split]:
@@ -98,7 +97,7 @@ def _divide(pool: Split, validation: float, subset: int, seed: int) -> dict[str,
     parts = {'train': order_N[: min(subset or total, total - held_out)]}
     if held_out:
         parts['validation'] = order_N[total - held_out :]
-    return {name: Split(pool.images_NxHxWxC[part], pool.labels_N[part]) for name, part in parts.items()}
+    return {name: Split(pool.examples_N[part], pool.labels_N[part]) for name, part in parts.items()}
 
 
 def _noisy(train: Split, classes: int, share: float, seed: int) -> Split:
@@ -114,18 +113,32 @@ def _noisy(train: Split, classes: int, share: float, seed: int) -> Split:
     return train._replace(labels_N=((train.labels_N + shift_N) % classes).astype(np.int32))
 
 
-def _constants(images_NxHxWxC: np.ndarray, settings: config.Data) -> tuple[np.ndarray, np.ndarray]:
-    """The normalisation constants, one a channel: those given, else those of the training images."""
-    channels = images_NxHxWxC.shape[-1]
-    for field, given in (('mean', settings.mean), ('std', settings.std)):
-        needs = f'the images have {channels} channels, so give 1 or {channels}'
-        require(len(given) in (0, 1, channels), field, f'{given} is not allowed; {needs}')
-    # Counting the 256 values is exact, and needs no floating-point copy of the images.
-    counts_Cx256 = np.stack([np.bincount(images_NxHxWxC[..., c].ravel(), minlength=256) for c in range(channels)])
-    share_Cx256 = counts_Cx256 / (images_NxHxWxC.size / channels)
-    value_256 = np.arange(256) / 255
-    mean_C = share_Cx256 @ value_256
-    std_C = np.sqrt(share_Cx256 @ value_256**2 - mean_C**2)
+def _constants(examples_N: np.ndarray, settings: config.Data) -> tuple[np.ndarray, np.ndarray]:
+    """The normalisation constants: those given, else those of the training examples.
+
+    One for each of the last axis: a channel of [N, H, W, C], a feature of [N, F]; one alone for all of [N, A, B], whose
+    last axis may be either. Tokens have 0 and 1.
+    """
+    given = {'mean': settings.mean, 'std': settings.std}
+    if examples_N.dtype == np.int32:
+        for field, values in given.items():
+            require(
+                not values, field, f'{values} is not allowed; the examples are whole numbers, which stay as they are'
+            )
+        return np.zeros(1, np.float32), np.ones(1, np.float32)
+    channels = 1 if examples_N.ndim == 3 else examples_N.shape[-1]
+    for field, values in given.items():
+        needs = f'the examples have {channels} channels or features, so give 1 or {channels}'
+        require(len(values) in (0, 1, channels), field, f'{values} is not allowed; {needs}')
+    values_PxC = examples_N.reshape(-1, channels)
+    if examples_N.dtype == np.uint8:
+        # Counting the 256 values is exact, and needs no floating-point copy of the images.
+        counts_Cx256 = np.stack([np.bincount(values_PxC[:, c], minlength=256) for c in range(channels)])
+        share_Cx256, value_256 = counts_Cx256 / len(values_PxC), np.arange(256) / 255
+        mean_C = share_Cx256 @ value_256
+        std_C = np.sqrt(share_Cx256 @ value_256**2 - mean_C**2)
+    else:
+        mean_C, std_C = values_PxC.mean(0, dtype=np.float64), values_PxC.std(0, dtype=np.float64)
     std_C = np.where(std_C > 0, std_C, 1.0)  # a constant channel is only centred
     mean, std = (np.asarray(each, np.float32) for each in (settings.mean or mean_C, settings.std or std_C))
     return np.broadcast_to(mean, channels), np.broadcast_to(std, channels)

@@ -2,9 +2,22 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Split(NamedTuple):
-    """Examples: `images_NxHxWxC` uint8 from 0 to 255, `labels_N` int32 from 0 to the number of classes − 1."""
+    """Examples and their labels, which are int32 from 0 to the number of classes − 1: `labels_N`.
 
-    images_NxHxWxC: Any
+    `examples_N` has any shape after its first axis, and one of three dtypes: uint8 (images [N, H, W, C], or other
+    bytes), float32 (numbers), int32 (tokens, which no constants normalise).
+    """
+
+    examples_N: Any
     labels_N: Any
+
+
+class Source(NamedTuple):
+    """What a dataset's files or functions hold: arrays [N, …] and [N] of any kind; a test split may be missing."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray] | None

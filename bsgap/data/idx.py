@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bsgap.config.checks import require
-from bsgap.data.examples import Split
+from bsgap.data.examples import Source
 from bsgap.errors import UserError
 from bsgap.files import expanded
 
@@ -25,7 +25,7 @@ MNIST_MD5 = {
 }
 
 
-def read(where: str | Path, md5: Mapping[str, str] | None = None) -> tuple[Split, Split]:
+def read(where: str | Path, md5: Mapping[str, str] | None = None) -> Source:
     """Reads the training and the test split of a folder; `md5` are the checksums that are known, by a file's stem.
 
     Raises:
@@ -41,10 +41,9 @@ def read(where: str | Path, md5: Mapping[str, str] | None = None) -> tuple[Split
         ok = images.ndim in (3, 4) and labels.ndim == 1
         require(ok, 'dataset', f'{found}; they must be [N, H, W] or [N, H, W, C], and [N]')
         found = f'{paths[0]} has {len(images)} images and {paths[1]} {len(labels)} labels'
-        ok = len(images) == len(labels) > 0
-        require(ok, 'dataset', f'{found}; the counts must agree and be at least 1')
-        splits.append(Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32)))
-    return splits[0], splits[1]
+        require(len(images) == len(labels), 'dataset', f'{found}; the counts must agree')
+        splits.append((images, labels))
+    return Source(*splits)
 
 
 def _find(folder: Path, names: tuple[str, ...], what: str) -> Path:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bsgap.data.examples import Split
+from bsgap.data.examples import Source
 from bsgap.errors import UserError
 
 
-def read(name: str) -> tuple[Split, Split]:
+def read(name: str) -> Source:
     """Reads a TFDS set through its decoded copy, which is made on first use beside the prepared set."""
     import tensorflow_datasets as tfds  # 1.4 s, so only where it is needed
     from tensorflow_datasets.core.download import downloader
@@ -24,7 +24,8 @@ def read(name: str) -> tuple[Split, Split]:
             builder.download_and_prepare()
             _decode(name, builder, copy)
         with np.load(copy, allow_pickle=False) as arrays:
-            train, test = (Split(arrays[f'{split}_images'], arrays[f'{split}_labels']) for split in ('train', 'test'))
+            splits = ((arrays[f'{split}_images'], arrays[f'{split}_labels']) for split in ('train', 'test'))
+            return Source(*splits)
     except UserError:
         raise
     except Exception as error:  # whatever TFDS meets on its way, the user needs the cause and the way out
@@ -37,7 +38,6 @@ def read(name: str) -> tuple[Split, Split]:
         remedy = 'prepare it, in the format array_record, where there is a network and copy the folder here'
         problem = f'tfds:{name} cannot be read or prepared: {reason};{needs} {remedy}, or use idx:FOLDER'
         raise UserError(f'config.dataset: {problem}') from error
-    return train, test
 
 
 def _decode(name: str, builder: Any, copy: Path) -> None:

@@ -87,6 +87,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
             noise = f', {training_set.label_noise:.0%} of the labels changed' if training_set.label_noise else ''
             fewer = f'; there are no {training_set.subset:,} to train on' * (dataset.n < training_set.subset)
             self.noted(f'data     {study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}{fewer}')
+        for note in dict.fromkeys(note for dataset in self._datasets.values() for note in dataset.notes):
+            self.noted(f'data     {note}')
         for architecture in dict.fromkeys(recipe.architecture for recipe in study.recipes):
             self.noted(f'model    {architecture.text}, {study.precision}')
         self.noted(f'device   {processes.describe()}')

@@ -120,12 +120,12 @@ def losses(of_run: Model) -> Losses:
         return step.evaluate(of_run, split, params, model_state).loss
 
     def batch(model_state: Any, split: Split, params: Any, index_B: jax.Array) -> jax.Array:
-        logits_BxK = of_run.predict(params, model_state, split.images_NxHxWxC[index_B])
+        logits_BxK = of_run.predict(params, model_state, split.examples_N[index_B])
         return optax.softmax_cross_entropy_with_integer_labels(logits_BxK, split.labels_N[index_B]).mean()
 
-    def with_own_statistics(params: Any, model_state: Any, images_BxHxWxC: jax.Array) -> jax.Array:
-        mask_B = jnp.ones(len(images_BxHxWxC), bool)
-        return of_run.apply(params, model_state, images_BxHxWxC, mask_B, jax.random.key(0))[0]
+    def with_own_statistics(params: Any, model_state: Any, examples_B: jax.Array) -> jax.Array:
+        mask_B = jnp.ones(len(examples_B), bool)
+        return of_run.apply(params, model_state, examples_B, mask_B, jax.random.key(0))[0]
 
     def line(model_state: Any, splits: dict[str, Split], params: Any) -> dict[str, jax.Array]:
         # Between two solutions batch normalization has no running statistics: it takes those of each part of a split.

@@ -19,7 +19,7 @@ class MLP(nnx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         classes: int,
         *,
         hidden: tuple[int, ...],
@@ -27,16 +27,16 @@ class MLP(nnx.Module):
         ghost_batch: int = 0,
         rngs: nnx.Rngs,
     ) -> None:
-        widths = (math.prod(image_shape), *hidden, classes)
+        widths = (math.prod(shape), *hidden, classes)
         self.layers = nnx.List(
             Dense(i, o, use_bias=not batch_norm or layer == len(hidden), rngs=rngs)
             for layer, (i, o) in enumerate(itertools.pairwise(widths))
         )
         self.norms = nnx.List(BatchNorm(width, ghost_batch) for width in hidden if batch_norm)
 
-    def __call__(self, images_BxHxWxC: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
-        """Maps normalised images (float32) to `logits_BxK`; `mask_B` (bool) as in `BatchNorm`."""
-        x_BxI = images_BxHxWxC.reshape(len(images_BxHxWxC), -1)
+    def __call__(self, x_B: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
+        """Maps normalised examples (float32) to `logits_BxK`; `mask_B` (bool) as in `BatchNorm`."""
+        x_BxI = x_B.reshape(len(x_B), -1)
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
             x_BxI = layer(x_BxI)

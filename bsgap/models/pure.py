@@ -34,13 +34,13 @@ class Model(NamedTuple):
     stay; `{}` if there are none. A random key is there as its data, uint32. Random streams (`nnx.Rngs`) start anew in
     each pass, what a call sows (`nnx.Intermediate`) is dropped, and everything else is a constant of the module.
 
-    Images are uint8, logits float32. The examples that are not in `mask_B` (bool) only fill a batch.
+    Logits are float32; what examples may be, `define` says. Those that are not in `mask_B` (bool) only fill a batch.
 
     init: `init(key) -> (params, model_state)`.
-    apply: for training, `apply(params, model_state, images_BxHxWxC, mask_B, key, probes) -> (logits_BxK, model_state)`;
+    apply: for training, `apply(params, model_state, examples_B, mask_B, key, probes) -> (logits_BxK, model_state)`;
       without `probes` no layer tells anything.
-    predict: for evaluation, `predict(params, model_state, images_BxHxWxC) -> logits_BxK`.
-    module: for use, `module(params, model_state)` is an NNX module that does the same: `module(images_BxHxWxC)`.
+    predict: for evaluation, `predict(params, model_state, examples_B) -> logits_BxK`.
+    module: for use, `module(params, model_state)` is an NNX module that does the same: `module(examples_B)`.
     probes: `probes(B)` is what `apply` takes as such, B = 0 without examples' own; {} for a model of the user's own.
     per_example: whether its layers tell each example's own gradient as a whole.
     name: as the config has it.
@@ -58,30 +58,42 @@ class Model(NamedTuple):
 
 
 class Classifier(nnx.Module):
-    """A module together with its normalisation, from uint8 images to float32 logits."""
+    """A module together with its normalisation, from examples as they were trained on to float32 logits."""
 
-    def __init__(self, module: nnx.Module, mean_C: np.ndarray, std_C: np.ndarray, masked: bool) -> None:
-        self.module, self.masked = module, masked
+    def __init__(self, module: nnx.Module, mean_C: np.ndarray, std_C: np.ndarray, dtype: Any, masked: bool) -> None:
+        self.module, self.dtype, self.masked = module, np.dtype(dtype), masked
         self.mean_C, self.std_C = nnx.Variable(jnp.asarray(mean_C)), nnx.Variable(jnp.asarray(std_C))
 
-    def __call__(self, images_BxHxWxC: jax.Array) -> jax.Array:
+    def __call__(self, examples_B: jax.Array) -> jax.Array:
         """Gives `logits_BxK`."""
-        images = jnp.asarray(images_BxHxWxC)
-        return _call(self.module, images, self.mean_C[...], self.std_C[...], self.masked).astype(jnp.float32)
+        x_B = _normalised(jnp.asarray(examples_B), self.dtype, self.mean_C[...], self.std_C[...])
+        return _call(self.module, x_B, self.masked).astype(jnp.float32)
 
 
-def _call(module: Any, images_BxHxWxC: jax.Array, mean_C: Any, std_C: Any, masked: bool, mask_B: Any = None) -> Any:
-    normalised_BxHxWxC = (images_BxHxWxC.astype(jnp.float32) / 255 - mean_C) / std_C
-    return module(normalised_BxHxWxC, mask_B=mask_B) if masked else module(normalised_BxHxWxC)
+def _normalised(examples_B: jax.Array, dtype: Any, mean_C: Any, std_C: Any) -> jax.Array:
+    if dtype == np.int32:
+        return examples_B.astype(jnp.int32)
+    x_B = examples_B.astype(jnp.float32)
+    return ((x_B / 255 if dtype == np.uint8 else x_B) - mean_C) / std_C
+
+
+def _call(module: Any, x_B: jax.Array, masked: bool, mask_B: Any = None) -> Any:
+    return module(x_B, mask_B=mask_B) if masked else module(x_B)
 
 
 def define(
-    architecture: Architecture, image_shape: tuple[int, int, int], classes: int, mean_C: np.ndarray, std_C: np.ndarray
+    architecture: Architecture,
+    shape: tuple[int, ...],
+    classes: int,
+    mean_C: np.ndarray,
+    std_C: np.ndarray,
+    dtype: Any = np.uint8,
 ) -> Model:
-    """Makes a model for images of `image_shape` (H, W, C), uint8, which it first normalises to (x/255 − mean)/std.
+    """Makes a model for examples of `shape`, such as (H, W, C), which it first normalises: bytes (uint8) to
+    (x/255 − mean)/std, numbers (float32) to (x − mean)/std; tokens (int32) stay as they are.
 
-    A model of the user's own is any `nnx.Module` that is made as `Class(image_shape, classes, **arguments, rngs=rngs)`
-    and called as `module(images_BxHxWxC)`, or `module(images_BxHxWxC, mask_B=mask_B)` if its `__call__` has a parameter
+    A model of the user's own is any `nnx.Module` that is made as `Class(shape, classes, **arguments, rngs=rngs)`
+    and called as `module(x_B)`, or `module(x_B, mask_B=mask_B)` if its `__call__` has a parameter
     of that name: the mask in training, None in evaluation. Its mode is set by NNX's `train()` and `eval()`, which
     dropout and `nnx.BatchNorm` obey (`nnx.BatchNorm` counts the examples that only fill a batch unless the module hands
     it a mask). Its random streams start anew from `key` in each `apply`, and are not part of the state.
@@ -93,12 +105,16 @@ def define(
     """
     what = f'config.model: {architecture.model}'
     module_class, arguments = _find(architecture, what)
+    if module_class in (MLP, CNN) and dtype == np.int32:
+        raise UserError(f'{what} takes numbers, and the examples are whole numbers, which are tokens; give floats')
+    if module_class is CNN and len(shape) != 3:
+        raise UserError(f'{what} takes images [H, W, C], and the examples have shape {list(shape)}')
     masked = 'mask_B' in inspect.signature(module_class.__call__).parameters
     made = dict[str, Any]()  # of tracing: what of the module is no array, and its keys
 
     def build(key: jax.Array) -> list[Any]:
         """Parameters, random streams, and state."""
-        module = module_class(image_shape, classes, **arguments, rngs=nnx.Rngs(key))
+        module = module_class(shape, classes, **arguments, rngs=nnx.Rngs(key))
         for _, node in nnx.iter_graph(module):
             for name, value in [*vars(node).items()] if isinstance(node, nnx.Module) else ():
                 # While JAX traces, NNX takes arrays that are no variables for constants of the class.
@@ -128,28 +144,28 @@ def define(
             params, _, model_state = build(key)
         return params, model_state
 
-    def called(module: nnx.Module, images_BxHxWxC: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
+    def called(module: nnx.Module, examples_B: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
         with users_code(what, always=True):
-            logits = _call(module, images_BxHxWxC, mean_C, std_C, masked, mask_B)
-        expected = len(images_BxHxWxC), classes
+            logits = _call(module, _normalised(examples_B, dtype, mean_C, std_C), masked, mask_B)
+        expected = len(examples_B), classes
         if getattr(logits, 'shape', None) != expected or not jnp.issubdtype(logits.dtype, jnp.floating):
-            problem = f'maps {expected[0]} images to {logits}, not to logits of shape {expected}, which are floats'
+            problem = f'maps {expected[0]} examples to {logits}, not to logits of shape {expected}, which are floats'
             raise UserError(f'{what}: {" ".join(problem.split())}')
         return logits.astype(jnp.float32)
 
     def apply(
-        params: Any, model_state: Any, images_BxHxWxC: jax.Array, mask_B: jax.Array, key: jax.Array, probes: Any = None
+        params: Any, model_state: Any, examples_B: jax.Array, mask_B: jax.Array, key: jax.Array, probes: Any = None
     ) -> tuple[jax.Array, Any]:
         with users_code(what, always=True):
             module = merge(params, model_state, key, probes)
             module.train()
-        logits_BxK = called(module, images_BxHxWxC, mask_B)
+        logits_BxK = called(module, examples_B, mask_B)
         after = _leaves(nnx.split(module, *_KINDS)[-1])
         dropped = _leaves(nnx.state(module, nnx.Intermediate)).keys() - _leaves(model_state).keys()
         return logits_BxK, _carried(what, model_state, {k: v for k, v in after.items() if k not in dropped})
 
-    def predict(params: Any, model_state: Any, images_BxHxWxC: jax.Array) -> jax.Array:
-        return called(evaluating(params, model_state), images_BxHxWxC)
+    def predict(params: Any, model_state: Any, examples_B: jax.Array) -> jax.Array:
+        return called(evaluating(params, model_state), examples_B)
 
     def evaluating(params: Any, model_state: Any) -> nnx.Module:
         with users_code(what, always=True):
@@ -158,7 +174,7 @@ def define(
         return module
 
     def module(params: Any, model_state: Any) -> Classifier:
-        return Classifier(evaluating(params, model_state), mean_C, std_C, masked)
+        return Classifier(evaluating(params, model_state), mean_C, std_C, dtype, masked)
 
     abstract_key = jax.eval_shape(jax.random.key, 0)
     with users_code(what, always=True):
@@ -171,12 +187,12 @@ def define(
     if not _leaves(params):
         raise UserError(f'{what}: it has no nnx.Param, so there is nothing to train')
     # One more example than classes, so that a transposed result is seen.
-    images = jax.ShapeDtypeStruct((classes + 1, *image_shape), jnp.uint8)
+    examples = jax.ShapeDtypeStruct((classes + 1, *shape), dtype)
     mask = jax.ShapeDtypeStruct((classes + 1,), bool)
-    jax.eval_shape(predict, params, model_state, images)
+    jax.eval_shape(predict, params, model_state, examples)
     with users_code(what, always=True):  # what has no gradient is known now, too
         slope = jax.grad(lambda *of: apply(*of)[0].sum())
-        jax.eval_shape(slope, params, model_state, images, mask, abstract_key)
+        jax.eval_shape(slope, params, model_state, examples, mask, abstract_key)
     name, _, users = architecture.model.partition(':')
 
     def probes(batch: int) -> Any:

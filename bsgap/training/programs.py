@@ -73,7 +73,8 @@ class Programs:
         key = recipe.architecture, recipe.training_set
         if key not in self._models:
             dataset = self._datasets[recipe.training_set]
-            of_data = dataset.train.images_NxHxWxC.shape[1:], dataset.classes, dataset.mean_C, dataset.std_C
+            examples_N = dataset.train.examples_N
+            of_data = examples_N.shape[1:], dataset.classes, dataset.mean_C, dataset.std_C, examples_N.dtype
             self._models[key] = models.define(recipe.architecture, *of_data)
         return self._models[key]
 

@@ -123,9 +123,9 @@ def segment(
     def loss(
         params: Any, probes: Any, model_state: Any, index_B: jax.Array, weight_B: jax.Array, key: jax.Array
     ) -> Any:
-        images_BxHxWxC = train.images_NxHxWxC[index_B]
+        examples_B = train.examples_N[index_B]
         told = (probes,) if probes else ()
-        logits_BxK, model_state = model.apply(params, model_state, images_BxHxWxC, weight_B > 0, key, *told)
+        logits_BxK, model_state = model.apply(params, model_state, examples_B, weight_B > 0, key, *told)
         label_B = train.labels_N[index_B]
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, label_B)
         # Szegedy et al. 2016 (1512.00567), §7: the target is (1 − α)·one-hot + α/K.
@@ -214,9 +214,9 @@ def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batc
 
     def part(first: jax.Array) -> tuple[jax.Array, jax.Array]:
         place_B = first + jnp.arange(part_size)
-        images_BxHxWxC, labels_B = jax.tree.map(lambda array: array[jnp.minimum(place_B, n - 1)], split)
+        examples_B, labels_B = jax.tree.map(lambda array: array[jnp.minimum(place_B, n - 1)], split)
         valid_B = place_B < n
-        logits_BxK = model.predict(params, model_state, images_BxHxWxC)
+        logits_BxK = model.predict(params, model_state, examples_B)
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B)
         # NaN compares as false and would count as class 0.
         correct_B = (logits_BxK.argmax(-1) == labels_B) & jnp.isfinite(loss_B)

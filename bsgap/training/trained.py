@@ -43,14 +43,15 @@ def _model(workdir: Path, fields: dict[str, Any]) -> models.Model:
     sets = read_json(workdir / 'study.json').get('training_sets', [])
     made = [known for known in sets if all(fields.get(key) == known.get(key) for key in config.TrainingSet._fields)]
     if not made:
-        lacks = 'was trained by a bsgap that did not save how images are normalised'
+        lacks = 'was trained by a bsgap that did not save how examples are normalised'
         raise UserError(f'workdir: {workdir} {lacks}; start its launch once more, which adds that')
     module = str(fields.get('model')).partition(':')[0]
     if ':' in str(fields.get('model')) and module not in sys.modules:  # nothing is executed because a workdir names it
         raise UserError(f'run: its model is {fields["model"]}; import {module} first')
     try:
         mean_C, std_C = (np.asarray(made[0][constant], np.float32) for constant in ('mean', 'std'))
-        shape, classes = tuple(made[0]['image_shape']), made[0]['classes']
-        return models.define(config.Architecture.of(fields), shape, classes, mean_C, std_C)
+        known = {'shape': made[0].get('image_shape'), 'dtype': 'uint8', **made[0]}  # of a bsgap that had images alone
+        of_data = tuple(known['shape']), known['classes'], mean_C, std_C, np.dtype(known['dtype'])
+        return models.define(config.Architecture.of(fields), *of_data)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f'run: its model cannot be made, as {workdir} says what it is: {error}') from error

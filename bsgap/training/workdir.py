@@ -78,7 +78,7 @@ def check_workdir(workdir: Path, study: config.Study, about: Mapping[str, Any]) 
     path = workdir / 'study.json'
     if path.exists():
         before = read_json(path, 'config', 'earlier_launches')
-        old = before.pop('config')
+        old = {key: field.default for key, field in fields.STUDY_FIELDS.items()} | before.pop('config')
         for field, value in config.settings(study).items():
             if field not in fields.FREE_FIELDS and value != old.get(field):
                 other = f'contradicts {old.get(field)}, with which the runs in {workdir} were trained'
@@ -218,7 +218,8 @@ def describe_data(datasets: Mapping[config.TrainingSet, Dataset]) -> list[dict[s
         {
             **training_set._asdict(),
             'examples': dataset.n,
-            'image_shape': list(dataset.train.images_NxHxWxC.shape[1:]),
+            'shape': list(dataset.train.examples_N.shape[1:]),
+            'dtype': str(dataset.train.examples_N.dtype),
             'classes': dataset.classes,
             'mean': dataset.mean_C.tolist(),
             'std': dataset.std_C.tolist(),

@@ -19,8 +19,8 @@ def load(dataset: str = 'mnist', **changes: Any) -> Dataset:
 
 def test_packaged_mnist() -> None:
     mnist = load()
-    assert mnist.train.images_NxHxWxC.shape == (60000, 28, 28, 1)
-    assert mnist.splits['test'].images_NxHxWxC.shape == (10000, 28, 28, 1)
+    assert mnist.train.examples_N.shape == (60000, 28, 28, 1)
+    assert mnist.splits['test'].examples_N.shape == (10000, 28, 28, 1)
     assert mnist.classes == 10
     # Known facts of the database: its first labels, its constants, and the number of zeros in the test split.
     assert mnist.train.labels_N[:5].tolist() == [5, 0, 4, 1, 9]
@@ -31,7 +31,7 @@ def test_packaged_mnist() -> None:
 def test_given_constants_are_used() -> None:
     mnist = load(mean=(0.25,), std=(0.5,))
     assert (mnist.mean_C.tolist(), mnist.std_C.tolist()) == ([0.25], [0.5])
-    with pytest.raises(UserError, match=r'config.mean: .* the images have 1 channels'):
+    with pytest.raises(UserError, match=r'config.mean: .* so give 1 or 1'):
         load(mean=(0.1, 0.2))
 
 
@@ -47,11 +47,11 @@ def test_subset_and_validation_are_disjoint_parts_of_one_shuffle() -> None:
     other = load(validation=0.1, subset=500, data_seed=1)
     assert [len(split.labels_N) for split in whole.splits.values()] == [54000, 6000, 10000]
     assert list(some.splits) == ['train', 'validation', 'test']
-    np.testing.assert_array_equal(some.train.images_NxHxWxC, whole.train.images_NxHxWxC[:500])
+    np.testing.assert_array_equal(some.train.examples_N, whole.train.examples_N[:500])
     np.testing.assert_array_equal(some.splits['validation'].labels_N, whole.splits['validation'].labels_N)
     assert (some.train.labels_N != other.train.labels_N).any()
-    together = [image.tobytes() for split in ('train', 'validation') for image in whole.splits[split].images_NxHxWxC]
-    assert sorted(together) == sorted(image.tobytes() for image in load().train.images_NxHxWxC)
+    together = [image.tobytes() for split in ('train', 'validation') for image in whole.splits[split].examples_N]
+    assert sorted(together) == sorted(image.tobytes() for image in load().train.examples_N)
     assert load(validation=0.1, subset=54001).n == 54000  # as many as there are
     with pytest.raises(UserError, match=r'config.validation: 1e-06 is 0 of 60000 examples; it must leave some'):
         load(validation=1e-6)
@@ -73,7 +73,7 @@ def test_label_noise_changes_a_share_of_the_training_labels_alone() -> None:
         before = set(found)
         assert noisy.train.labels_N.dtype == np.int32
         assert set(noisy.train.labels_N) == set(range(10))
-        np.testing.assert_array_equal(noisy.train.images_NxHxWxC, clean.train.images_NxHxWxC)
+        np.testing.assert_array_equal(noisy.train.examples_N, clean.train.examples_N)
         for split in ('validation', 'test'):
             np.testing.assert_array_equal(noisy.splits[split].labels_N, clean.splits[split].labels_N)
 
@@ -103,9 +103,9 @@ def test_training_sets_share_what_they_have_in_common() -> None:
     whole, noisy, some, _ = (loaded[training_set] for training_set in training_sets)
     assert (whole.n, noisy.n, some.n) == (60000, 60000, 300)
     for other in (noisy, some):
-        assert other.splits['test'].images_NxHxWxC is whole.splits['test'].images_NxHxWxC
+        assert other.splits['test'].examples_N is whole.splits['test'].examples_N
         assert other.splits['test'].labels_N is whole.splits['test'].labels_N
-    assert noisy.train.images_NxHxWxC is whole.train.images_NxHxWxC
+    assert noisy.train.examples_N is whole.train.examples_N
     assert whole.mean_C != some.mean_C  # each is scaled by its own training images
 
 

@@ -53,9 +53,9 @@ def test_packaged_mnist_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: 
 def test_folders(tmp_path: Path, suffix: str, shape: tuple[int, ...], prefix: str) -> None:
     train = idx_folder(tmp_path, suffix, shape, prefix)
     loaded = load(tmp_path)
-    np.testing.assert_array_equal(loaded.train.images_NxHxWxC, train.images_NxHxWxC.reshape(20, 4, 5, -1))
+    np.testing.assert_array_equal(loaded.train.examples_N, train.examples_N.reshape(20, 4, 5, -1))
     np.testing.assert_array_equal(loaded.train.labels_N, train.labels_N)
-    pixels = train.images_NxHxWxC.reshape(20 * 4 * 5, -1) / 255
+    pixels = train.examples_N.reshape(20 * 4 * 5, -1) / 255
     np.testing.assert_allclose(loaded.mean_C, pixels.mean(0), rtol=1e-6)
     np.testing.assert_allclose(loaded.std_C, pixels.std(0), rtol=1e-5)
 
@@ -100,7 +100,7 @@ def damage(folder: Path, how: str) -> None:
         ('missing', 'must hold exactly one file'),
         ('two', 'must hold exactly one file'),
         ('empty', 'is no IDX file'),
-        ('other size', 'they must have one shape'),
+        ('other size', 'they must be alike'),
         ('swapped', 'it has shape (20,)'),
     ],
 )

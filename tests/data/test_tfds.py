@@ -60,9 +60,9 @@ def test_tfds_set_is_prepared_and_its_decoded_copy_read(tmp_path: Path) -> None:
     code = """
 for _ in range(2):
     d = load('bsgap_colours')
-    assert d.train.images_NxHxWxC.shape == (20, 4, 5, 3), d.train.images_NxHxWxC.shape
-    assert sorted(d.train.images_NxHxWxC[:, 0, 0, 0].tolist()) == list(range(20))
-    assert (d.train.labels_N == d.train.images_NxHxWxC[:, 0, 0, 0] % 3).all()
+    assert d.train.examples_N.shape == (20, 4, 5, 3), d.train.examples_N.shape
+    assert sorted(d.train.examples_N[:, 0, 0, 0].tolist()) == list(range(20))
+    assert (d.train.labels_N == d.train.examples_N[:, 0, 0, 0] % 3).all()
     assert (d.classes, len(d.splits['test'].labels_N)) == (3, 10)
 """
     done = in_python(code, tmp_path)

@@ -169,7 +169,7 @@ def split() -> tuple[jax.Array, jax.Array]:
     """The training examples, normalised, and their labels."""
     study = config.resolve(settings())
     (dataset,) = data.load(study.data, [study.recipes[0].training_set]).values()
-    x_NxI = (dataset.train.images_NxHxWxC / np.float32(255) - dataset.mean_C) / dataset.std_C
+    x_NxI = (dataset.train.examples_N / np.float32(255) - dataset.mean_C) / dataset.std_C
     return jnp.asarray(x_NxI.reshape(dataset.n, -1)), jnp.asarray(dataset.train.labels_N)
 
 

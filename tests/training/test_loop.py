@@ -54,7 +54,7 @@ def test_the_last_row_tells_of_the_last_checkpoint(tmp_path: Path) -> None:
     study = config.resolve(settings)
     (dataset,) = data.load(study.data, [study.recipes[0].training_set]).values()
     for name, split in dataset.splits.items():
-        x = ((split.images_NxHxWxC / 255 - dataset.mean_C) / dataset.std_C).reshape(len(split.labels_N), -1)
+        x = ((split.examples_N / 255 - dataset.mean_C) / dataset.std_C).reshape(len(split.labels_N), -1)
         for i in range(2):
             x = x @ leaves[f'params.layers.{i}.kernel'] + leaves[f'params.layers.{i}.bias']
             x = np.maximum(x, 0) if i == 0 else x

@@ -157,8 +157,8 @@ def test_an_array_is_on_the_device_once() -> None:
     settings = tiny(batch_size=(), recipes=recipes)
     made, runs = fresh(settings), runs_of(config.resolve(settings))
     few, clean, noisy = (made.splits(runs[i]) for i in (2, 0, 4))
-    assert few['test'].images_NxHxWxC is clean['test'].images_NxHxWxC
-    assert noisy['train'].images_NxHxWxC is clean['train'].images_NxHxWxC
+    assert few['test'].examples_N is clean['test'].examples_N
+    assert noisy['train'].examples_N is clean['train'].examples_N
     assert made.data_bytes == (10000 + 100 + 300) * (784 + 4) + 300 * 4
     assert made.sizes(runs[2]) == {'train': 100, 'test': 10000}
 

@@ -24,7 +24,7 @@ def counter() -> tuple[models.Model, Split]:
 
     The logits of example i are (w_i, 0) and its label is 1, so at w_i = 0 its loss has the slope 1/2.
     """
-    images_NxHxWxC = np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1)
+    examples_N = np.arange(N, dtype=np.uint8).reshape(N, 1, 1, 1)
 
     def predict(w_N: jax.Array, _: Any, images_BxHxWxC: jax.Array) -> jax.Array:
         w_B = w_N[images_BxHxWxC[:, 0, 0, 0]]
@@ -36,9 +36,7 @@ def counter() -> tuple[models.Model, Split]:
     def init(_: jax.Array) -> Any:
         return jnp.zeros(N), jnp.zeros(N, jnp.int32)
 
-    return models.Model(init, apply, predict, NotImplemented), jax.device_put(
-        Split(images_NxHxWxC, np.ones(N, np.int32))
-    )
+    return models.Model(init, apply, predict, NotImplemented), jax.device_put(Split(examples_N, np.ones(N, np.int32)))
 
 
 @functools.cache
@@ -132,7 +130,7 @@ def test_an_accumulated_batch_equals_the_whole_to_rounding(batch_size: int, phys
 def losses(params: Any) -> jax.Array:
     """Of each example, in the epoch's order."""
     function, split = mlp()
-    logits_NxK = function.predict(params, {}, split.images_NxHxWxC[order()])
+    logits_NxK = function.predict(params, {}, split.examples_N[order()])
     return -jax.nn.log_softmax(logits_NxK)[jnp.arange(N), split.labels_N[order()]]
 
 
@@ -236,7 +234,7 @@ def test_one_example_has_no_noise_scale_and_a_model_with_a_state_is_left_alone()
 def test_evaluation_covers_the_whole_split(max_batch: int) -> None:
     function, split = mlp()
     params = init(function, SGD, 3).params
-    logits = np.asarray(jax.jit(function.predict)(params, {}, split.images_NxHxWxC), np.float64)
+    logits = np.asarray(jax.jit(function.predict)(params, {}, split.examples_N), np.float64)
     log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     got = evaluate(function, split, params, {}, max_batch)
     np.testing.assert_allclose(got.loss, -log_probability[np.arange(N), split.labels_N].mean(), rtol=1e-5)

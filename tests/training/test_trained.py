@@ -62,7 +62,7 @@ def last_row(workdir: Path, run: str) -> Any:
 
 
 def accuracy(model: Any, split: data.Split) -> float:
-    return float((np.asarray(nnx.jit(model)(split.images_NxHxWxC)).argmax(1) == split.labels_N).mean())
+    return float((np.asarray(nnx.jit(model)(split.examples_N)).argmax(1) == split.labels_N).mean())
 
 
 def test_it_gives_the_accuracies_of_its_last_row(trained: Path) -> None:
@@ -82,7 +82,7 @@ def test_it_gives_the_logits_that_training_predicts(trained: Path) -> None:
     params = {
         'layers': {i: {name: leaves[f'params.layers.{i}.{name}'] for name in ('kernel', 'bias')} for i in range(2)}
     }
-    images = dataset(tiny()).splits['test'].images_NxHxWxC[:50]
+    images = dataset(tiny()).splits['test'].examples_N[:50]
     logits = bsgap.load(trained, RUN)(images)
     assert (logits.shape, logits.dtype) == ((50, 10), np.float32)
     np.testing.assert_array_equal(logits, programs_of(study).model(recipe).predict(params, {}, jnp.asarray(images)))
@@ -133,7 +133,7 @@ def test_a_users_own_model_is_in_evaluation_mode_with_its_state(tmp_path: Path) 
         row = last_row(tmp_path, f'{recipe.name}-seed0')
         for name, split in made.splits.items():
             assert accuracy(model, split) == pytest.approx(row[f'{name}_accuracy'], abs=1e-8)
-        images = made.splits['test'].images_NxHxWxC[:9]
+        images = made.splits['test'].examples_N[:9]
         np.testing.assert_array_equal(model(images), model(images))
         np.testing.assert_allclose(model(images[:1]), model(images)[:1], rtol=1e-4, atol=1e-5)
 
@@ -177,7 +177,7 @@ def test_what_run_json_says_is_compared_with_the_checkpoint(trained: Path, tmp_p
     for fields, says in (
         ({'hidden': [17]}, 'is damaged: it holds another model'),
         ({'model': 'no.such:Net'}, 'run: its model is no.such:Net; import no.such first'),
-        ({'subset': 9}, 'was trained by a bsgap that did not save how images are normalised'),
+        ({'subset': 9}, 'was trained by a bsgap that did not save how examples are normalised'),
     ):
         path.write_text(json.dumps({**about, 'fields': {**about['fields'], **fields}}))
         with pytest.raises(UserError, match=says):

@@ -1,0 +1,83 @@
+"""Arrays from anywhere as splits: what can't be learned from is refused, and what was changed is told."""
+
+import numpy as np
+
+from bsgap.config.checks import require
+from bsgap.data.examples import Source, Split
+
+FEW = 8  # names in a sentence
+
+
+def splits(source: Source, dataset: str, test_share: float) -> tuple[Split, Split, int, tuple[str, ...]]:
+    """The training and the test split, the number of classes, and sentences that say what was changed.
+
+    Examples: unsigned bytes stay as they are, and get an axis for their one channel if they are [N, H, W]; numbers
+    become float32, other integers int32 tokens. Labels: whole numbers, texts or booleans become 0, 1, … in their
+    order. Without a test split a share of the training split is held out, the same one always.
+
+    Raises:
+      UserError: the arrays of `dataset`, which the message names, are not such.
+    """
+    of = {'train': source.train} | ({'test': source.test} if source.test else {})
+    found, notes = {}, []
+    for name, (x, y) in of.items():
+        counts = [(*np.shape(array), 0)[0] for array in (x, y)]
+        problem = f'the {name} split has {counts[0]} examples and {counts[1]} labels'
+        ok = counts[0] == counts[1] > 0
+        require(ok, 'dataset', f'{dataset}: {problem}; the counts must agree and be at least 1')
+        found[name] = _examples(dataset, name, np.asarray(x)), _labels(dataset, name, np.asarray(y))
+    if 'test' not in found:
+        x_N, y_N = found['train']
+        held_out = round(test_share * len(x_N))
+        needs = f'{test_share} is {held_out} of {len(x_N)} examples; there is no test split, so it must leave some'
+        require(0 < held_out < len(x_N), 'test_share', needs)
+        order_N = np.random.default_rng(0).permutation(len(x_N))
+        parts = {'train': order_N[held_out:], 'test': order_N[:held_out]}
+        found = {name: (x_N[part], y_N[part]) for name, part in parts.items()}
+        notes.append(f'there is no test split: {held_out:,} of {len(x_N):,} examples are held out for it')
+    (x_N, y_N), (test_x_N, test_y_N) = found['train'], found['test']
+    looks = [f'{array.dtype} {list(array.shape[1:])}' for array in (x_N, test_x_N)]
+    problem = f'training examples are {looks[0]} and test examples {looks[1]}; they must be alike'
+    require(looks[0] == looks[1], 'dataset', f'{dataset}: {problem}')
+    require(y_N.dtype.kind == test_y_N.dtype.kind, 'dataset', f'{dataset}: labels are {y_N.dtype} and {test_y_N.dtype}')
+    names, index_N = np.unique(np.concatenate([y_N, test_y_N]), return_inverse=True)
+    index_N = index_N.ravel().astype(np.int32)
+    if names.dtype.kind not in 'iu' or (names != np.arange(len(names))).any():
+        notes.append(f'its labels {_listed(names)} are the classes 0 to {len(names) - 1}, in this order')
+    if absent := _listed(np.setdiff1d(test_y_N, y_N)):
+        notes.append(f'no training example has label {absent}, which test examples have')
+    train, test = Split(x_N, index_N[: len(x_N)]), Split(test_x_N, index_N[len(x_N) :])
+    return train, test, len(names), tuple(notes)
+
+
+def _examples(dataset: str, name: str, x_N: np.ndarray) -> np.ndarray:
+    what = f'{dataset}: the {name} examples are {x_N.dtype} {list(x_N.shape)}'
+    require(x_N.dtype.kind in 'biuf', 'dataset', f'{what}; they must be numbers')
+    require(x_N.ndim > 1 and x_N.size, 'dataset', f'{what}; they must be [N, …], none of it empty')
+    if x_N.dtype == np.uint8:
+        return x_N[..., None] if x_N.ndim == 3 else x_N
+    if x_N.dtype.kind in 'iu':
+        needs = 'with values outside 0 to 2³¹ − 1; whole numbers are tokens, so give floats'
+        require(x_N.min() >= 0 and x_N.max() < 2**31, 'dataset', f'{what}, {needs}')
+        return x_N.astype(np.int32)
+    with np.errstate(over='ignore'):
+        x_N = x_N.astype(np.float32)
+    wrong_N = ~np.isfinite(x_N).all(axis=tuple(range(1, x_N.ndim)))
+    first = f'{wrong_N.sum()} of them, first number {wrong_N.argmax()}, have a value that is NaN, infinite or too large'
+    require(not wrong_N.any(), 'dataset', f'{what}; {first} for float32')
+    return x_N
+
+
+def _labels(dataset: str, name: str, y_N: np.ndarray) -> np.ndarray:
+    what = f'{dataset}: the {name} labels are {y_N.dtype} {list(y_N.shape)}'
+    if y_N.dtype == object and all(isinstance(label, str) for label in y_N.flat):
+        y_N = y_N.astype(str)
+    y_N = y_N[:, 0] if y_N.ndim == 2 and y_N.shape[1] == 1 else y_N
+    needs = 'they must be one whole number, text or boolean an example: [N]'
+    require(y_N.ndim == 1 and y_N.dtype.kind in 'biuU', 'dataset', f'{what}; {needs}')
+    return y_N
+
+
+def _listed(labels: np.ndarray) -> str:
+    more = f', … ({len(labels)} in all)' if len(labels) > FEW else ''
+    return ', '.join(map(str, labels[:FEW])) + more

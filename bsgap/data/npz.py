@@ -1,0 +1,43 @@
+"""A file of NumPy arrays: x_train, y_train, x_test, y_test, as `numpy.savez` writes them."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from bsgap.config.checks import require
+from bsgap.data.examples import Source
+from bsgap.errors import UserError
+from bsgap.files import expanded
+
+NAMES = {'x': 'x|data|examples|images|inputs', 'y': 'y|labels|targets'}
+
+
+def read(where: str | Path) -> Source:
+    """Reads the four arrays, or two of a training split alone; also train_x, X_train, train_images and the like.
+
+    Raises:
+      UserError: the file is missing or damaged, an array is missing or there twice, or one holds Python objects.
+    """
+    path = expanded(where)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = {what: _find(path, what, file.files) for what in ('train x', 'train y', 'test x', 'test y')}
+            found = {what: file[name] for what, name in names.items() if name}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        reason = 'it holds Python objects' if 'allow_pickle' in str(error) else str(error).splitlines()[0]
+        raise UserError(f'config.dataset: npz:{path} cannot be read: {reason}') from error
+    test = [found[what] for what in ('test x', 'test y') if what in found]
+    require(len(test) != 1, 'dataset', f'npz:{path} has half a test split: {", ".join(filter(None, names.values()))}')
+    return Source((found['train x'], found['train y']), (test[0], test[1]) if test else None)
+
+
+def _find(path: Path, what: str, names: list[str]) -> str:
+    """The one array of a split's examples or labels; '' if a test split has none."""
+    split, kind = what.split()
+    pattern = rf'({split})_?({NAMES[kind]})|({NAMES[kind]})_?({split})'
+    found = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
+    needs = f'must hold exactly one array {kind}_{split}; it holds {", ".join(names) or "none"}'
+    require(len(found) == 1 or (not found and split == 'test'), 'dataset', f'npz:{path} {needs}')
+    return found[0] if found else ''

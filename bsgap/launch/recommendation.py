@@ -1,0 +1,119 @@
+"""The answer for arrays: a search on them, and what it recommends as an object."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bsgap import config
+from bsgap.data import arrays
+from bsgap.data.examples import Source
+from bsgap.errors import UserError
+from bsgap.files import expanded, of_study, read_json
+from bsgap.launch import job
+from bsgap.report import page
+from bsgap.training.workdir import unusable
+
+BATCH_SIZES = 4, 16, 64, 256, 1024, 4096  # that are tried unless others are given, as far as an epoch has
+LEAST_UPDATES = 16  # so many updates
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+    """What a search recommends for its budget in epochs; None where nothing trained.
+
+    `table` has a row for each budget (`unit`, `amount`) and batch size: its best `learning_rate`, `updates`, `seconds`
+    on this device, the accuracies and the `gap` (fractions, with the ends of their 95 % intervals), `verdict`, whether
+    it is `recommended`. `text` is all of the answer in words, `report` the page with its figures.
+    """
+
+    batch_size: int | None
+    learning_rate: float | None
+    table: pd.DataFrame
+    text: str
+    report: Path
+
+    @classmethod
+    def read(cls, workdir: str | Path) -> 'Recommendation':
+        """That of a workdir which was searched and reported on.
+
+        Raises:
+          UserError: `workdir` holds no study, no answer, or a damaged one.
+        """
+        path = of_study(workdir) / 'recommendation.json'
+        if not path.exists():
+            raise UserError(f'workdir: {path.parent} has no answer; bsgap.report writes it, of a search')
+        found = read_json(path, 'budgets', 'text')
+        rows = []
+        for budget in found['budgets']:
+            chosen = budget['recommended'] or {}
+            for row in budget['rows']:
+                made = {'unit': budget['unit'], 'amount': budget['amount']}
+                made |= {name: row[name] for name in ('batch_size', 'learning_rate', 'updates', 'seconds')}
+                for name in ('validation_accuracy', 'test_accuracy', 'train_accuracy', 'gap'):
+                    value, low, high = (row[name][end] for end in ('value', 'low', 'high'))
+                    made |= {name: value, f'{name}_low': low, f'{name}_high': high}
+                made |= {'verdict': row['verdict'], 'recommended': row['batch_size'] == chosen.get('batch_size')}
+                rows.append(made)
+        chosen = found['budgets'][0]['recommended'] or {}
+        answer = chosen.get('batch_size'), chosen.get('learning_rate')
+        return cls(*answer, pd.DataFrame(rows), found['text'], path.with_name('report.html'))
+
+
+def recommend(
+    train: Sequence[Any],
+    test: Sequence[Any] | None,
+    model: str | type,
+    budget_epochs: float,
+    workdir: str | Path,
+    fields: Mapping[str, Any],
+) -> Recommendation:
+    """See `bsgap.recommend`."""
+    folder = expanded(workdir).absolute()
+    settings = config.searching()
+    settings.model = model if isinstance(model, str) else f'{model.__module__}:{model.__qualname__}'
+    settings.search.budget_epochs = budget_epochs
+    try:
+        settings.update_from_flattened_dict(dict(fields))
+    except TypeError as error:
+        raise UserError(f'fields: {error}') from error
+    source = Source(_pair('train', train), _pair('test', test) if test is not None else None)
+    examples = len(arrays.splits(source, 'train, test', settings.test_share)[0].labels_N)
+    if not settings.sweep.batch_size:
+        most = (1 - settings.validation) * min(examples, settings.subset or examples) / LEAST_UPDATES
+        settings.sweep.batch_size = tuple(size for size in BATCH_SIZES if size <= max(most, BATCH_SIZES[1]))
+    settings.dataset = f'npz:{_kept(source, folder / "data.npz")}'
+    job.train(settings, folder)
+    page.report(folder)
+    return Recommendation.read(folder)
+
+
+def _pair(name: str, given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise UserError(f'{name}: {type(given).__name__} is not allowed; it must be a pair, (x, y)')
+    x, y = map(np.asarray, given)
+    return x, np.array(y.tolist()) if y.dtype == object else y  # texts of pandas, which no file of arrays holds
+
+
+def _kept(source: Source, path: Path) -> Path:
+    """Writes the arrays as a file that the launch reads, then and when it goes on."""
+    splits = {'train': source.train} | ({'test': source.test} if source.test else {})
+    made = {f'{what}_{split}': array for split, pair in splits.items() for what, array in zip('xy', pair, strict=True)}
+    if path.exists():
+        with np.load(path, allow_pickle=False) as before:
+            same = set(before.files) == set(made) and all(np.array_equal(before[name], made[name]) for name in made)
+        if not same:
+            raise UserError(f'workdir: {path.parent} has other data; give each question its own workdir')
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f'.{os.getpid()}.{path.name}')
+        np.savez(part, allow_pickle=False, **made)
+        part.replace(path)
+    except OSError as error:
+        raise unusable(path.parent, error) from error
+    return path

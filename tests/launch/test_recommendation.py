@@ -1,0 +1,144 @@
+"""`bsgap.recommend`: arrays in, an answer out; the same from the workdir's files."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from flax import nnx
+
+import bsgap
+from bsgap.errors import UserError
+from bsgap.launch.recommendation import Recommendation
+
+SMALL: dict[str, Any] = {
+    'seeds': 2, 'sweep.batch_size': (4, 32), 'sweep.learning_rate': (0.05, 0.2), 'search.rungs': 1,
+    'search.confirm_seeds': 2, 'validation': 0.5,
+}  # fmt: skip
+
+
+class Net(nnx.Module):
+    def __init__(self, shape: tuple[int, ...], classes: int, *, rngs: nnx.Rngs) -> None:
+        (width,) = shape
+        self.layer = nnx.Linear(width, classes, rngs=rngs)
+
+    def __call__(self, x_BxF: jax.Array) -> jax.Array:
+        return self.layer(x_BxF)
+
+
+def two_clouds(n: int = 800) -> tuple[Any, Any]:
+    """Points of a plane about two centres, far from 0, as a table with texts for labels."""
+    rng = np.random.default_rng(0)
+    y_N = rng.integers(0, 2, n)
+    x_NxF = 100 + 3 * y_N[:, None] + rng.normal(size=(n, 2))
+    return pd.DataFrame(x_NxF, columns=['a', 'b']), pd.Series(np.array(['left', 'right'])[y_N], dtype=object)
+
+
+@pytest.fixture(scope='module')
+def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recommendation]:
+    workdir = tmp_path_factory.mktemp('answer') / 'my study'
+    found = bsgap.recommend(two_clouds(), workdir=workdir, model=Net, budget_epochs=2, fields=SMALL)
+    return workdir, found
+
+
+def test_arrays_get_an_answer(answered: tuple[Path, Recommendation]) -> None:
+    workdir, found = answered
+    table = found.table
+    assert set(table['unit']) == {'epochs', 'updates'}
+    epochs = table[table['unit'] == 'epochs']
+    assert epochs['amount'].tolist() == [2, 2]
+    assert epochs['batch_size'].tolist() == [4, 32]
+    assert epochs['updates'].tolist() == [160, 20]  # of 320 examples: half of 800 less a fifth
+    (chosen,) = epochs[epochs['recommended']].to_dict('records')
+    assert (found.batch_size, found.learning_rate) == (chosen['batch_size'], chosen['learning_rate'])
+    assert epochs['test_accuracy'].gt(0.95).all()  # Φ(3/√2) is 0.983
+    inside = epochs['test_accuracy'].between(epochs['test_accuracy_low'], epochs['test_accuracy_high'])
+    assert inside.all()
+    assert 'For 2 epochs take batch size' in found.text
+    assert found.report == workdir.absolute() / 'report.html'
+    assert found.report.is_file()
+    model = bsgap.load(workdir, f'{fresh(workdir)[0]}-seed2')
+    x, y = two_clouds()
+    assert ((np.asarray(model(x.to_numpy())).argmax(1) == 1) == (y == 'right')).mean() > 0.95
+
+
+def fresh(workdir: Path) -> list[str]:
+    return [entry['recipe'] for entry in json.loads((workdir / 'search.json').read_text())['fresh']]
+
+
+def test_the_same_call_goes_on_and_the_files_say_the_same(
+    answered: tuple[Path, Recommendation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir, found = answered
+    files = {path: path.read_bytes() for path in [*workdir.glob('runs/*/metrics.csv'), workdir / 'data.npz']}
+    x, y = two_clouds()
+    monkeypatch.chdir(workdir.parent)
+    again = bsgap.recommend((x.to_numpy(), y.tolist()), workdir=workdir.name, model=Net, budget_epochs=2, fields=SMALL)
+    for other in (again, Recommendation.read(workdir)):
+        pd.testing.assert_frame_equal(other.table, found.table)
+        assert (other.batch_size, other.learning_rate, other.text) == (
+            found.batch_size,
+            found.learning_rate,
+            found.text,
+        )
+    assert files == {path: path.read_bytes() for path in files}
+
+
+def test_other_data_are_refused_and_nothing_is_lost(answered: tuple[Path, Recommendation]) -> None:
+    workdir, _ = answered
+    before = (workdir / 'data.npz').read_bytes()
+    x, y = two_clouds()
+    for train, test in (((x + 1, y), None), ((x, y), (x, y))):
+        with pytest.raises(UserError, match='has other data; give each question its own workdir'):
+            bsgap.recommend(train, test, workdir=workdir, model=Net, fields=SMALL)
+    assert (workdir / 'data.npz').read_bytes() == before
+
+
+def test_where_there_is_nothing_to_learn_nothing_is_recommended(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(400, 2)), rng.integers(0, 2, 400)
+    found = bsgap.recommend(noise, noise, workdir=tmp_path, model=Net, fields=SMALL)
+    assert (found.batch_size, found.learning_rate) == (None, None)
+    assert 'Nothing can be recommended' in found.text
+    assert not len(found.table)
+
+
+def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr('bsgap.launch.job.train', lambda settings, _: asked.append(settings) or sys.exit())
+    for n, sizes in ((2000, (4, 16, 64)), (100, (4, 16)), (60_000, (4, 16, 64, 256, 1024))):
+        x = np.zeros((n, 1), np.uint8)
+        with pytest.raises(SystemExit):
+            bsgap.recommend((x, x), (x[:5], x[:5]), workdir=tmp_path / str(n))
+        assert asked[-1].sweep.batch_size == sizes
+
+
+@pytest.mark.parametrize(
+    ('given', 'says'),
+    [
+        ({'train': np.zeros((4, 2))}, r'train: ndarray is not allowed; it must be a pair, \(x, y\)'),
+        ({'test': (1, 2, 3)}, 'test: tuple is not allowed'),
+        ({'train': (np.full((4, 2), np.nan), [0, 1, 0, 1])}, 'NaN'),
+        ({'fields': {'seedz': 3}}, r'config.seedz: unknown field; did you mean config.seeds\?'),
+        ({'fields': {'seeds': 'three'}}, "fields: Could not override field 'seeds'"),
+        ({'model': 'mlpp'}, "config.model: no model 'mlpp'"),
+        ({'budget_epochs': -1}, 'config.search.budget_epochs'),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, given: dict[str, Any], says: str) -> None:
+    x, y = two_clouds(200)
+    with pytest.raises(UserError, match=says) as error:
+        bsgap.recommend(**{'train': (x, y), 'workdir': tmp_path, 'fields': SMALL, **given})
+    assert '\n' not in str(error.value)
+
+
+def test_a_workdir_without_an_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='holds no study'):
+        Recommendation.read(tmp_path)
+    (tmp_path / 'study.json').write_text('{}')
+    with pytest.raises(UserError, match='has no answer'):
+        Recommendation.read(tmp_path)
