@@ -17,9 +17,9 @@ it needs for two epochs, and a critical batch size that grows from about 60 for 
 (docs/results). Time on 2 CPU cores: `:cpu` under an hour, `:fast` two minutes, `:smoke` 20 seconds. On one GPU the full
 search (estimated): some minutes. `--dry_run` tells trials, updates and time before anything is trained.
 
-Of your own: --config.dataset=npz:FILE, idx:FOLDER or tfds:NAME, --config.model=cnn or mymodels:Net, and what training may
-cost: --config.search.budget_epochs=10 --config.search.budget_updates=2000 --config.search.budget_seconds=60. Give each
-question its own --workdir. From Python, for arrays: `bsgap.recommend`.
+Of your own: --config.dataset=npz:FILE, idx:FOLDER or tfds:NAME, --config.model=cnn or mymodels:Net, and what training
+may cost: --config.search.budget_epochs=10 --config.search.budget_updates=2000 --config.search.budget_seconds=60. Give
+each question its own --workdir. From Python, for arrays: `bsgap.recommend`.
 """
 
 from ml_collections import ConfigDict
