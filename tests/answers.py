@@ -75,7 +75,7 @@ def target(error: float, b_crit: Mapping[str, Any]) -> Json:
 
 def machine(size: int, seconds: float, spread: float) -> Json:
     made: Json = {'batch_size': size, 'seconds': estimate(seconds, seconds * spread / 2), 'measurements': 5}
-    return {**made, 'examples_per_second': size / seconds, 'bytes': 39_393_276}
+    return {**made, 'examples_per_second': size / seconds, 'bytes': 39_393_276, 'parts': 1}
 
 
 def drawn(seed: int) -> Json:

@@ -29,6 +29,16 @@ def tiny(**changes: Any) -> ConfigDict:
     return study
 
 
+def assert_close(first: Path, second: Path, rtol: float, atol: float) -> None:
+    """All that is saved of the runs that both have is equal to rounding."""
+    one, other = final_leaves(first), final_leaves(second)
+    assert one.keys() & other.keys()
+    for run in one.keys() & other.keys():
+        assert one[run].keys() == other[run].keys()
+        for name, leaf in one[run].items():
+            np.testing.assert_allclose(leaf, other[run][name], rtol=rtol, atol=atol, err_msg=f'{run} {name}')
+
+
 def assert_same(first: Path, second: Path) -> None:
     """Two workdirs hold the same rows and the same parameters, bit for bit."""
     assert rows(first) == rows(second)

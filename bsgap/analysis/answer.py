@@ -267,11 +267,13 @@ def _trials(cells: pd.DataFrame) -> list[Json]:
 
 
 def _machine(search: Mapping[str, Any]) -> list[Json]:
-    """How fast updates are on the device, one run alone, and what memory one needs by XLA's count, by batch size."""
+    """How fast updates are on the device, one run alone, and what memory one needs by XLA's count and in how
+    many parts a batch is computed, by batch size."""
     found = []
     for size, times in search['seconds_per_update'].items():
         estimate = {'value': statistics.median(times), 'low': min(times), 'high': max(times)}
         about = {'measurements': len(times), 'bytes': search['bytes'][size]}
+        about['parts'] = search.get('parts', {}).get(size, 1)  # of a search before parts were told
         about['examples_per_second'] = int(size) / estimate['value']
         found.append({'batch_size': int(size), 'seconds': estimate, **about})
     return found

@@ -211,7 +211,8 @@ def _machine_table(answer: Known) -> Rows:
         middle, low, high = (number(1000 * row['seconds'][end], 3) for end in ('value', 'low', 'high'))
         time = f'{middle} ({low} to {high}; n = {row["measurements"]})' + ', too noisy' * _noisy(row)
         memory = number(row['bytes'] / 2**20) if row['bytes'] else 'not known'
-        rows.append((str(row['batch_size']), time, number(row['examples_per_second']), memory))
+        size = str(row['batch_size']) + f', in {row["parts"]} parts' * (row['parts'] > 1)
+        rows.append((size, time, number(row['examples_per_second']), memory))
     return _titled(rows, 'Batch size', 'ms an update (lowest to highest of n)', 'Examples a second', 'MiB')
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bsgap.config.checks import require
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
 from bsgap.training import rows
+from bsgap.training.memory import Alone
 from bsgap.training.runs import MOST_UPDATES, Run
 from bsgap.training.workdir import run_folder
 
@@ -35,8 +36,7 @@ GROWN = 3  # how often the batch of the growing recipe doubles
 LEAST_SECONDS = 1.0  # that a budget in seconds may have unless it is asked for
 
 Setting = Mapping[str, float]  # what a ladder is climbed for: a batch size and the values of the search's settings
-# Of runs, each alone on the device: the seconds of an update, measured in turn, several times, and bytes of memory.
-Measure = Callable[[Sequence[Run]], tuple[list[list[float]], list[int]]]
+Measure = Callable[[Sequence[Run]], Iterable[Alone]]
 
 
 @dataclasses.dataclass
@@ -53,6 +53,7 @@ class Decisions:
     updates: dict[str, dict[str, int]]  # by unit and batch size
     seconds_per_update: dict[str, list[float]]  # by batch size: each measurement
     bytes: dict[str, int]
+    parts: dict[str, int]  # in which a batch is computed
     device: str  # that these times are of
     rungs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     fresh: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -64,7 +65,7 @@ class Rounds:
     Args:
       study: one with a search.
       n: the number of training examples.
-      measure: see `Measure`; asked for what search.json does not have.
+      measure: see `memory.measured_alone`; asked for what search.json does not have.
       workdir: where the runs and search.json are.
       write: whether decisions are written; of several processes, one does that, and makes its `Rounds` first.
 
@@ -99,15 +100,14 @@ class Rounds:
     def _budgets(self, before: Mapping[str, Any], measure: Measure) -> Decisions:
         """The budgets and where they end; times are measured once for a workdir."""
         search = self.search
-        times, needed = (dict(before.get(key, {})) for key in ('seconds_per_update', 'bytes'))
+        times, needed, parts = (dict(before.get(key, {})) for key in ('seconds_per_update', 'bytes', 'parts'))
         if missing := [size for size in search.batch_sizes if str(size) not in times]:
             runs = [
                 self._run({'batch_size': size}, {'learning_rate': search.learning_rates[0], 'epochs': 1.0})
                 for size in missing
             ]
-            seconds, bytes_ = measure(runs)
-            times |= zip(map(str, missing), seconds, strict=True)
-            needed |= zip(map(str, missing), bytes_, strict=True)
+            for size, alone in zip(map(str, missing), measure(runs), strict=True):
+                times[size], needed[size], parts[size] = alone
         middle = str(search.batch_sizes[(len(search.batch_sizes) - 1) // 2])
         examples = max(1, round(search.budget_epochs * self.n))
         epochs = {str(size): schedule.updates_between(0, examples, size, self.n) for size in search.batch_sizes}
@@ -131,7 +131,7 @@ class Rounds:
                 require(ends[size] <= MOST_UPDATES, f'search.budget_{unit}', most)
         device = before.get('device') or jax.devices()[0].device_kind
         about = self.study.seeds, search.base['data_seed'], dict(search.settings), search.margin, search.targets
-        return Decisions(answer.VERSION, *about, amounts, updates, times, needed, device)
+        return Decisions(answer.VERSION, *about, amounts, updates, times, needed, parts, device)
 
     def lengths(self, batch_size: int) -> list[int]:
         """The rungs of a batch size's ladder, in updates, ascending."""

@@ -7,7 +7,7 @@ import re
 import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -40,9 +40,20 @@ def needed(programs: Programs, runs: Sequence[Run], limit: int = 0) -> int:
     return programs.data_bytes + most
 
 
-def measured_alone(programs: Programs, runs: Sequence[Run]) -> tuple[list[list[float]], list[int]]:
-    """Of runs, each alone on the device: the seconds of an update, see `Programs.times_in_turn`, and the bytes."""
-    return programs.times_in_turn(runs), [needed(programs, [run]) for run in runs]
+class Alone(NamedTuple):
+    """What a run needs that is alone on the device, with the batch size with which it begins."""
+
+    seconds: list[float]  # of an update, measured several times
+    bytes: int
+    parts: int  # in which a batch is computed
+
+
+def measured_alone(programs: Programs, runs: Sequence[Run]) -> list[Alone]:
+    """Of each of these runs; their times are measured in turn."""
+    for run in runs:
+        parallel_runs(programs, [run])
+    parts = [programs.parts(run.recipe, run.span(0).stage.batch_size)[0] for run in runs]
+    return list(map(Alone, programs.times_in_turn(runs), (needed(programs, [run]) for run in runs), parts))
 
 
 def _resident(programs: Programs, runs: Sequence[Run]) -> int:
@@ -54,6 +65,7 @@ def _resident(programs: Programs, runs: Sequence[Run]) -> int:
 
 def parallel_runs(programs: Programs, runs: Sequence[Run], asked: int = 0) -> int:
     """How many of these runs fit on the device side by side; all on one of unknown size, and as many as were asked for.
+    Where not one does, batches are computed in more parts, half as large again and again.
 
     Raises:
       UserError: one of them alone is larger than the device's memory.
@@ -62,10 +74,12 @@ def parallel_runs(programs: Programs, runs: Sequence[Run], asked: int = 0) -> in
     largest = max(runs, key=lambda run: _resident(programs, [run]), default=None)
     if largest and programs.data_bytes + _resident(programs, [largest]) > whole:
         raise _alone(programs, largest)
-    if asked or len(runs) < 2 or math.isinf(room):
+    if asked or not runs or math.isinf(room):
         return asked or len(runs)
-    limits = (-(-len(runs) // waves) for waves in range(1, len(runs)))
-    return next((limit for limit in limits if needed(programs, runs, limit) <= room), 1)
+    limits = [-(-len(runs) // waves) for waves in range(1, len(runs) + 1)]
+    while not (fitting := [limit for limit in limits if needed(programs, runs, limit) <= room]) and programs.halve():
+        pass
+    return max(fitting, default=1)
 
 
 def is_full(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ IN_TURN_RUNS = 8  # of a cohort on a CPU: more gain nothing there, and a signal 
 IN_TURN_EXAMPLES = 2**18  # likewise, in one update of a cohort
 # For a GPU's compiler: no kernel whose sums have no fixed order, and none picked by timing, which could pick another.
 DETERMINISTIC = {'xla_gpu_deterministic_ops': True}
+LEAST_BATCH = 8  # to which batches are halved where memory is short
 TIMED_CALLS, TIMED_SECONDS = 5, 0.2  # of `Programs.seconds_per_update`
 
 Item = TypeVar('Item')
@@ -37,7 +38,7 @@ class Programs:
         self.device, self._datasets, self._watcher = device, datasets, watcher
         self._on_device: dict[int, jax.Array] = {}
         self._splits = {key: jax.tree.map(self._put, dataset.splits) for key, dataset in datasets.items()}
-        self._max_physical_batch = study.max_physical_batch
+        self.physical_batch, self._evaluated_batch = study.max_physical_batch, step.EVALUATED
         self.run_axis = run_axis(study)
         # A search trains its seeds again and again: one size of cohort is compiled once.
         self._in_turn_runs = min(IN_TURN_RUNS, study.seeds) if study.search else IN_TURN_RUNS
@@ -78,6 +79,20 @@ class Programs:
             self._models[key] = models.define(recipe.architecture, *of_data)
         return self._models[key]
 
+    def halve(self) -> bool:
+        """Lets what is computed at once, in training and evaluation, be half as large; False where that is little."""
+        if max(self.physical_batch, self._evaluated_batch) <= LEAST_BATCH:
+            return False
+        self.physical_batch = max(LEAST_BATCH, self.physical_batch // 2)
+        self._evaluated_batch = max(LEAST_BATCH, self._evaluated_batch // 2)
+        return True
+
+    def parts(self, recipe: config.Recipe, batch_size: int) -> tuple[int, int]:
+        """In how many parts of which size a batch is computed; in one where it is normalised as a whole."""
+        of = recipe.architecture
+        whole = of.batch_norm and not of.ghost_batch
+        return step.parts(batch_size, batch_size if whole else self.physical_batch, of.ghost_batch)
+
     def init(self, run: Run, seeds: Sequence[int]) -> State:
         """The untrained state of a cohort."""
         one = functools.partial(step.init, self.model(run.recipe), run.recipe.kind)
@@ -106,7 +121,7 @@ class Programs:
 
     def segment_program(self, run: Run, batch_size: int, runs: int) -> Any:
         recipe = run.recipe
-        parts = step.parts(batch_size, self._max_physical_batch, recipe.architecture.ghost_batch)
+        parts = self.parts(recipe, batch_size)
         of_run = functools.partial(step.segment, self.model(recipe), recipe.kind, batch_size, parts, recipe.noise_scale)
 
         def segment(train: Split, window: Window, *of_runs: Any) -> State:
@@ -115,7 +130,8 @@ class Programs:
         train = self.splits(run)['train']
         window = self._abstract(Window(np.int32(0), np.int32(0)))
         of_runs = self._abstract((np.empty(run.n, np.int32), inputs(run, 0), self.abstract_state(run)), runs)
-        what = f'batch size {batch_size}{" with noise scale" * recipe.noise_scale}'
+        in_parts = f' in {parts[0]} parts' * (parts[0] > 1)
+        what = f'batch size {batch_size}{in_parts}{" with noise scale" * recipe.noise_scale}'
         return self._program(what, run, runs, jax.jit(segment, donate_argnums=4), train, window, *of_runs)
 
     def evaluate(
@@ -130,18 +146,20 @@ class Programs:
         return splits if full else {'validation': splits['validation']}
 
     def evaluation_program(self, run: Run, runs: int, full: bool) -> Any:
-        model = self.model(run.recipe)
+        model, at_once = self.model(run.recipe), self._evaluated_batch
 
         def evaluate(splits: dict[str, Split], params_R: Any, model_state_R: Any, initial_R: Any) -> Any:
             def one(params: Any, model_state: Any, initial: Any) -> Any:
-                evaluations = {name: step.evaluate(model, split, params, model_state) for name, split in splits.items()}
+                of = functools.partial(step.evaluate, model, params=params, model_state=model_state, max_batch=at_once)
+                evaluations = {name: of(split) for name, split in splits.items()}
                 return evaluations, step.distance(params, initial)
 
             return step.over_runs(one, self.run_axis)(params_R, model_state_R, initial_R)
 
         state_R = self._abstract(self.abstract_state(run), runs)
         arguments = self._evaluated(run, full), state_R.params, state_R.model_state, state_R.params
-        return self._program('evaluation' if full else 'validation', run, runs, jax.jit(evaluate), *arguments)
+        what = ('evaluation' if full else 'validation') + f' in parts of {at_once}' * (at_once < step.EVALUATED)
+        return self._program(what, run, runs, jax.jit(evaluate), *arguments)
 
     def _abstract(self, tree: Any, runs: int | None = None) -> Any:
         """Shapes, dtypes and place of what is on the device, with a leading axis if `runs`."""

@@ -17,6 +17,8 @@ from bsgap.data import Split
 from bsgap.models import Model
 from bsgap.training import noise, optimizer
 
+EVALUATED = 2000  # examples at once, at most
+
 
 class Sums(NamedTuple):
     """Over the updates since the last evaluation; float32."""
@@ -206,7 +208,7 @@ def segment(
     return jax.lax.fori_loop(0, window.updates, update, start)
 
 
-def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batch: int = 2000) -> Evaluation:
+def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batch: int = EVALUATED) -> Evaluation:
     """Evaluates one run on every example of a split, in equal parts of at most `max_batch`."""
     n = len(split.labels_N)
     parts = -(-n // max_batch)

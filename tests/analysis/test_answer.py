@@ -289,6 +289,7 @@ def test_the_machine(plain: Path) -> None:
     first, *_ = find(plain)['machine']
     assert first == {
         'batch_size': 8, 'seconds': {'value': 0.011, 'low': 0.01, 'high': 0.012}, 'measurements': 3, 'bytes': 1,
+        'parts': 1,
         'examples_per_second': pytest.approx(8 / 0.011),
     }  # fmt: skip
 

@@ -162,7 +162,7 @@ def test_a_module_that_was_edited_is_refused(tmp_path: Path) -> None:
         return subprocess.run(command, env=environment(PYTHONPATH=path), capture_output=True, text=True)
 
     helper.write_text('def scaled(x):\n    return x.sum() / (len(x) - 100)\n')
-    assert 'maps 100 images to' in (said := train(1).stderr) or 'maps 11 images to' in said
+    assert 'maps 100 examples to' in (said := train(1).stderr) or 'maps 11 examples to' in said
     helper.write_text('def scaled(x):\n    return x\n')
     assert train(1).returncode == 0
     helper.write_text('def scaled(x):\n    return 2 * x\n')

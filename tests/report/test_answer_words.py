@@ -74,6 +74,12 @@ def test_what_is_as_good_and_what_to_take_of_it() -> None:
     assert found['headline'].endswith('; as good: 32 and 128; if updates are short, take 128.')
 
 
+def test_the_machine_tells_what_is_computed_in_parts() -> None:
+    found = worded(budget(row(8)), machine=[machine(8, 1e-4, 0.05), {**machine(4096, 0.1, 0.05), 'parts': 4}])
+    (table,) = (part['table'] for part in found['sections'] if part['title'] == 'Speed and memory')
+    assert [cells[0] for cells in table] == ['Batch size', '8', '4096, in 4 parts']
+
+
 def test_a_machine_that_is_too_noisy_does_not_tell_the_fastest() -> None:
     times = [machine(8, 1e-4, 0.05), machine(32, 2e-4, 0.4)]
     found = worded(budget(row(8, 0.01, 'as good'), row(32)), machine=times)

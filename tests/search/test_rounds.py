@@ -20,6 +20,7 @@ from bsgap.files import write_json
 from bsgap.search import rounds as search
 from bsgap.search.rounds import Rounds, rungs
 from bsgap.training import rows
+from bsgap.training.memory import Alone
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Run
 from bsgap.training.workdir import run_folder, saved_updates
@@ -44,7 +45,7 @@ def test_rungs_are_a_factor_of_about_two_apart(ends: list[int], below: int, foun
     assert rungs(iter(ends), below) == found
 
 
-def nothing(_: Sequence[Run]) -> tuple[list[list[float]], list[int]]:
+def nothing(_: Sequence[Run]) -> list[Alone]:
     raise AssertionError('measured again')
 
 
@@ -157,18 +158,18 @@ def test_budgets(tmp_path: Path) -> None:
 def test_a_budget_of_one_update_is_refused(tmp_path: Path) -> None:
     study = config.resolve(settings(budget_epochs=0.01, budget_seconds=1.0))
     with pytest.raises(UserError, match=r'^config.search.budget_epochs: 0.01 is not allowed; no budget leaves batch'):
-        Rounds(study, 400, lambda runs: ([[1.0]] * len(runs), [1] * len(runs)), tmp_path, write=True)
+        Rounds(study, 400, lambda runs: [Alone([1.0], 1, 1)] * len(runs), tmp_path, write=True)
     assert not (tmp_path / 'search.json').exists()
 
 
 def test_the_one_that_writes_tells_the_others_the_times(tmp_path: Path) -> None:
     """Of several processes the first one measures and writes, and the others read what it found."""
     study = config.resolve(settings())
-    first = Rounds(study, 400, lambda runs: ([[0.25, 0.5], [0.5, 0.5]], [8, 9]), tmp_path, write=True)
+    first = Rounds(study, 400, lambda _: [Alone([0.25, 0.5], 8, 1), Alone([0.5, 0.5], 9, 3)], tmp_path, write=True)
     others = Rounds(study, 400, nothing, tmp_path, write=False)
     assert others.decisions == first.decisions
     assert others.decisions.seconds_per_update == {'8': [0.25, 0.5], '32': [0.5, 0.5]}
-    assert others.decisions.bytes == {'8': 8, '32': 9}
+    assert (others.decisions.bytes, others.decisions.parts) == ({'8': 8, '32': 9}, {'8': 1, '32': 3})
 
 
 def test_a_search_of_an_earlier_version_is_refused(tmp_path: Path) -> None:

@@ -8,22 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import final_leaves, rows, tiny
+from helpers import assert_close, final_leaves, rows, tiny
 from trainings import runs_of, train
 
 from bsgap import config
 from bsgap.training.cohort import Cohort, Member
 from bsgap.training.step import State, Sums
-
-
-def assert_close(first: Path, second: Path, rtol: float, atol: float) -> None:
-    """All that is saved of the runs that both have is equal to rounding."""
-    one, other = final_leaves(first), final_leaves(second)
-    assert one.keys() & other.keys()
-    for run in one.keys() & other.keys():
-        assert one[run].keys() == other[run].keys()
-        for name, leaf in one[run].items():
-            np.testing.assert_allclose(leaf, other[run][name], rtol=rtol, atol=atol, err_msg=f'{run} {name}')
 
 
 def assert_as_alone(together: Path, alone: Path) -> None:

@@ -4,15 +4,15 @@ import math
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
-from helpers import assert_same, final_leaves, tiny
+from helpers import assert_close, assert_same, tiny
 from launching import Noting
 from trainings import programs_of, runs_of, train
 
-from bsgap import config
+from bsgap import config, data
 from bsgap.errors import UserError
 from bsgap.training import memory
+from bsgap.training.programs import Programs
 
 
 @pytest.mark.parametrize('how', ['map', 'vmap'])
@@ -37,7 +37,7 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
     train(tiny(**settings), tmp_path / 'all')
     watcher = Noting()
     train(tiny(**settings, max_parallel_runs=2), tmp_path / 'two', watcher)
-    for room, limit in ((needed[2], 2), (needed[2] - 1, 1), (0, 1), (math.inf, 4)):
+    for room, limit in ((needed[2], 2), (needed[2] - 1, 1), (math.inf, 4)):
         monkeypatch.setattr(memory, '_memory', lambda _, room=room: (math.inf, room))
         assert memory.parallel_runs(programs, runs) == limit
     assert memory.parallel_runs(programs, runs, asked=3) == 3
@@ -47,10 +47,42 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
     for other in ('two', 'room'):
         if how == 'map':
             assert_same(tmp_path / 'all', tmp_path / other)
-        one, few = final_leaves(tmp_path / 'all'), final_leaves(tmp_path / other)
-        for run in one:
-            for name, leaf in one[run].items():
-                np.testing.assert_allclose(few[run][name], leaf, rtol=1e-4, atol=1e-5, err_msg=f'{run} {name}')
+        assert_close(tmp_path / 'all', tmp_path / other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('how', ['map', 'vmap'])
+def test_where_one_run_does_not_fit_its_batches_are_computed_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Room for one run whose batches of 300 are halved twice, and evaluations as often; the same comes out."""
+    settings = {'batch_size': (300,), 'seeds': 2, 'run_axis': how, 'epochs': 3, 'max_physical_batch': 300}
+    study, watcher = config.resolve(tiny(**settings)), Noting()
+    datasets, runs = data.load(study.data, study.training_sets), list(runs_of(study))
+    programs = Programs(study, datasets, watcher, jax.local_devices()[0])
+    train(tiny(**settings), tmp_path / 'whole')
+    needed = [memory.needed(programs, runs, 1)]
+    while programs.halve():
+        needed.append(memory.needed(programs, runs, 1))
+    assert needed == sorted(needed, reverse=True)
+    assert needed[2] < needed[1]
+    monkeypatch.setattr(memory, '_memory', lambda _: (math.inf, needed[2]))
+    fitted = Programs(study, datasets, watcher, jax.local_devices()[0])
+    train(tiny(**settings), tmp_path / 'parts', watcher, programs=fitted)
+    assert fitted.physical_batch == 75
+    assert [len(event.runs) for event in watcher.events if event.what == 'began'] == [1, 1]
+    assert ('batch size 300 in 4 parts, 1 run',) in [event.said[:1] for event in watcher.events]
+    assert_close(tmp_path / 'whole', tmp_path / 'parts', rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(memory, '_memory', lambda _: (math.inf, 0))
+    assert memory.parallel_runs(fitted, runs) == 1
+    assert fitted.physical_batch == 8
+
+
+def test_a_batch_that_is_normalised_as_a_whole_stays_whole() -> None:
+    for fields, parts in (({'batch_norm': True}, (1, 96)), ({'batch_norm': True, 'ghost_batch': 20}, (2, 60))):
+        study = config.resolve(tiny(batch_size=(96,), max_physical_batch=128, **fields))
+        programs = Programs(study, data.load(study.data, study.training_sets), Noting(), jax.local_devices()[0])
+        assert programs.halve()
+        assert programs.parts(study.recipes[0], 96) == parts
 
 
 def test_the_room_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
