@@ -114,7 +114,7 @@ def _budget(
     for size in map(int, ends):
         at = whole[(whole['batch_size'] == size) & (whole['updates'] == ends[str(size)])]
         if len(at):
-            chosen[size] = _runs(climbed, at.loc[at['mean'].idxmin()])
+            chosen[size] = _runs(climbed, at.sort_values(['mean', 'loss']).iloc[0])  # as the search itself chose
     correct = {size: trials.answers(workdir, runs['run'], 'validation') for size, runs in chosen.items()}
     compared = comparison.compare(correct, search['margin'], slack) if correct else {}
     rows = []

@@ -179,15 +179,16 @@ def _needed(ours: _Parts, best: _Parts, error: _Error, level: float, reach: floa
     n = len(ours.right_N)
     if math.isnan(error.variance) or reach <= 0:
         return None, None
+    least = math.ceil(-math.log(level) / reach)  # the rule of three's; see `compare`
     seeds_C = np.arange(min(ours.seeds, best.seeds) + 1, MOST_SEEDS + 1)
     of_seeds_2xC = np.array([[ours.variance], [best.variance]]) / seeds_C
     variance_C = of_seeds_2xC.sum(0) + error.examples
     spread_C = (of_seeds_2xC**2 / (seeds_C - 1)).sum(0)
     spread_C += error.examples**2 / error.examples_freedom if error.examples else 0
     enough_C = _critical(variance_C**2 / np.maximum(spread_C, 1e-300), level) * np.sqrt(variance_C) < reach
-    if enough_C.any():
+    if enough_C.any() and least <= n:
         return int(seeds_C[enough_C.argmax()]), None
-    return None, max(n + 1, math.ceil(2 * n * error.examples * (_critical(math.inf, level) / reach) ** 2))
+    return None, max(n + 1, least, math.ceil(2 * n * error.examples * (_critical(math.inf, level) / reach) ** 2))
 
 
 def _level(settings: int) -> float:

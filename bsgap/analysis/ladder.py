@@ -63,13 +63,14 @@ def cells(trials: pd.DataFrame, seeds: int, examples: int = 0) -> pd.DataFrame:
     """A row for each batch size, length and setting of `trials`, ascending, with the columns
 
     batch_size, updates, `SETTING`; n (runs), diverged (of them); mean, sd (of the validation error, over runs that did
-    not diverge; NaN where too few); examples, seconds (mean); complete (all `seeds` are there, none diverged, and all
-    `learned`, if there is such a column). No mean or sd is below half of one of the validation `examples`.
+    not diverge; NaN where too few), loss (its mean, likewise); examples, seconds (mean); complete (all `seeds` are
+    there, none diverged, and all `learned`, if there is such a column). No mean or sd is below half of one of the
+    validation `examples`.
     """
     by = trials.groupby(['batch_size', 'updates', *SETTING], dropna=False)
     error = by['validation_error']
     found = pd.DataFrame({'n': by.size(), 'mean': error.mean(), 'sd': error.std(ddof=1)})
-    found['diverged'] = found['n'] - error.count()
+    found['loss'], found['diverged'] = by['validation_loss'].mean(), found['n'] - error.count()
     found[['examples', 'seconds']] = by[['examples', 'seconds']].mean()
     found['complete'] = (found['n'] >= seeds) & (found['diverged'] == 0)
     if 'learned' in trials:
@@ -100,6 +101,7 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
     size_C, updates_C, rate_C, n_C = (table[name].to_numpy() for name in ('batch_size', 'updates', SETTING[0], 'n'))
     is_whole_C, kind_C = table['complete'].to_numpy(), table.groupby(SETTING[1:], dropna=False).ngroup().to_numpy()
     mean_C, t_C = np.maximum(table['mean'].to_numpy(), FLOOR), standard_errors(n_C)
+    loss_C = table['loss'].to_numpy()
     error_C = table['sd'].to_numpy() / np.sqrt(n_C)
     sd_C = np.where(is_whole_C, np.sqrt(t_C / standard_errors(math.inf)) * error_C / mean_C, 0)
     normal_RxC = np.random.default_rng(seed).normal(size=(0 if np.isnan(sd_C).any() else draws, len(table)))
@@ -109,7 +111,7 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
         rows, edges, errors, points = [], [], [], []
         for updates in np.unique(updates_C[is_whole_C & (size_C == size)]):
             rung = np.flatnonzero((size_C == size) & (updates_C == updates))
-            best = min(rung[is_whole_C[rung]], key=lambda cell: mean_C[cell])
+            best = min(rung[is_whole_C[rung]], key=lambda cell: (mean_C[cell], loss_C[cell]))
             tried = rung[kind_C[rung] == kind_C[best]]
             same = tried[is_whole_C[tried]]
             middle = int(np.clip(np.flatnonzero(same == best)[0], 1, max(1, len(same) - 2)))

@@ -22,8 +22,8 @@ def table(records: Iterable[Record], search: Mapping[str, Any]) -> pd.DataFrame:
       A table with the columns `run`, `recipe` (text); `batch_size`, `updates` (its length), `examples`, `seed` (int64);
       `learning_rate`, `momentum`, `weight_decay`, `beta2` (float64); `seconds` (float64: its updates alone on the
       device, at the median of the times that were measured); `diverged`, `fresh` (bool); `validation_error` (float64, a
-      fraction, NaN if it diverged); `train_accuracy`, `test_accuracy`, `gap`, `gradient_square`, `gradient_variance`
-      (float64, NaN where not measured).
+      fraction) and `validation_loss` (float64), NaN if it diverged; `train_accuracy`, `test_accuracy`, `gap`,
+      `gradient_square`, `gradient_variance` (float64, NaN where not measured).
     """
     rows = []
     per_update = {int(size): statistics.median(times) for size, times in search['seconds_per_update'].items()}
@@ -44,10 +44,11 @@ def table(records: Iterable[Record], search: Mapping[str, Any]) -> pd.DataFrame:
         row['diverged'] = record.status == 'diverged'
         row['fresh'] = fresh
         row['validation_error'] = math.nan if row['diverged'] else 1 - last['validation_accuracy']
+        row['validation_loss'] = math.nan if row['diverged'] else last['validation_loss']
         row |= {name: last.get(name, math.nan) for name in ('train_accuracy', 'test_accuracy', 'gap', *NOISE)}
         rows.append(row)
     columns = ['run', 'recipe', 'seed', *SETTING, 'updates', 'examples', 'seconds', 'diverged', 'fresh']
-    columns += ['validation_error', 'train_accuracy', 'test_accuracy', 'gap', *NOISE]
+    columns += ['validation_error', 'validation_loss', 'train_accuracy', 'test_accuracy', 'gap', *NOISE]
     return pd.DataFrame(rows, columns=columns).astype({'fresh': bool, 'diverged': bool})  # also of no rows
 
 

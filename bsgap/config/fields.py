@@ -105,7 +105,7 @@ STUDY_FIELDS: Mapping[str, Field] = {
     'measurements': Field((), tuple_of(one_of(MEASUREMENTS))),  # at the end of each run
     'lines': Field((), tuple_of(pair)),  # recipes between whose solutions the loss is measured: (('small', 'large'),)
     # How it is computed.
-    'max_physical_batch': Field(4096, count),  # a larger batch is accumulated from equal parts of at most this size
+    'max_physical_batch': Field(4096, count),  # larger ones, and those that memory is short for, are made of parts
     'precision': Field('float32', one_of(('float32', 'tensorfloat32', 'bfloat16'))),  # of matrix products
     'deterministic': Field(True, boolean),  # on a GPU: by kernels that give the same bits each time
     'run_axis': Field('auto', one_of(('auto', 'vmap', 'map'))),  # a cohort's runs side by side (vmap) or in turn (map)

@@ -82,13 +82,15 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         saved = f', {resumed} of them from where they were saved' * bool(resumed)
         here = ' here' * (processes.count() > 1)
         self.noted(f'study    {study.name}: {what} to train{here}: {len(runs)}{saved}')
+        said = dict[str, None]()  # a search redraws its validation split
         for training_set, dataset in self._datasets.items():
             splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
             noise = f', {training_set.label_noise:.0%} of the labels changed' if training_set.label_noise else ''
             fewer = f'; there are no {training_set.subset:,} to train on' * (dataset.n < training_set.subset)
-            self.noted(f'data     {study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}{fewer}')
-        for note in dict.fromkeys(note for dataset in self._datasets.values() for note in dataset.notes):
-            self.noted(f'data     {note}')
+            of_data = f'{study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}{fewer}'
+            said |= dict.fromkeys((of_data, *dataset.notes))
+        for text in said:
+            self.noted(f'data     {text}')
         for architecture in dict.fromkeys(recipe.architecture for recipe in study.recipes):
             self.noted(f'model    {architecture.text}, {study.precision}')
         self.noted(f'device   {processes.describe()}')

@@ -62,7 +62,7 @@ def write(
     rows.write_answers(folder, correct)
     found = {f'{split}_accuracy': float(right.mean()) for split, right in correct.items()}
     row = {
-        'update': updates, 'examples': updates * size, 'validation_loss': accuracy, **found, 'train_accuracy': 1.0,
+        'update': updates, 'examples': updates * size, 'validation_loss': 1 - accuracy, **found, 'train_accuracy': 1.0,
         'gap': 1 - found['test_accuracy'], 'distance': 1.0, 'gradient_square': 2.0, 'gradient_variance': 2.0 * size,
         'train_seconds': 3.0, 'eval_seconds': 1.0,
     }  # fmt: skip
@@ -166,6 +166,16 @@ def test_what_diverged_or_learned_nothing_is_no_candidate(tmp_path: Path) -> Non
     nothing = find(tmp_path, most_frequent=0.5)
     assert all(budget['recommended'] is None and not budget['rows'] for budget in nothing['budgets'])
     assert nothing['curves'] == nothing['targets'] == []
+
+
+def test_of_learning_rates_that_are_level_the_one_with_the_lower_loss_is_told(tmp_path: Path) -> None:
+    """As the search itself chose; on one with a higher loss, nothing beside it was tried."""
+    searched(tmp_path, lambda size, rate, updates: 1.5 if rate < 0.3 else 0.5, lengths=())  # all is right twice
+    for run in tmp_path.glob('runs/*lr0.1-*'):
+        (row,) = rows.read(run / 'metrics.csv')
+        rows.write(run / 'metrics.csv', [{**row, 'validation_loss': 9.0}], HEADER)
+    for unit in ('epochs', 'updates'):
+        assert {row['learning_rate'] for row in by_size(find(tmp_path), unit).values()} == {0.2}
 
 
 def test_one_run_that_diverged_rules_its_trial_out(tmp_path: Path) -> None:

@@ -186,6 +186,13 @@ def test_what_accuracies_may_be_off_by_comes_on_top_of_every_bound() -> None:
     assert compare(correct, 0.001, {'a': 0.002})['b'][2:] == (None, None)  # neither seeds nor examples would do
 
 
+def test_where_the_rule_of_three_decides_no_seeds_would_do() -> None:
+    """Two that agree on all of 76 examples: 0.1 points take −log(0.05)/0.001 of them, however many seeds there are."""
+    alike = np.tile(np.arange(76) > 2, (6, 1))
+    told = compare({'a': alike, 'b': alike.copy()}, 0.001)
+    assert told['b'][1:] == ('undecided', None, math.ceil(-math.log(0.05) / 0.001))
+
+
 def test_settings_with_other_examples_are_refused() -> None:
     for correct in ({}, {'a': answers(1), 'b': answers(1, examples=10)}):
         with pytest.raises(ValueError, match='same validation examples'):

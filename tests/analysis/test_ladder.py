@@ -50,7 +50,7 @@ def trials(seed: int | None, grid: float = 0.0, epochs: tuple[float, ...] = (0.2
                     1e-3 * updates,
                 )
                 rows += [(*about, s, mean * (1 + noise * rest)) for s, rest in enumerate(rest_S)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).assign(validation_loss=lambda table: table['validation_error'])
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def table(cells: list[tuple[int, float, int, list[float]]]) -> pd.DataFrame:
             for seed, error in enumerate(errors)
         ],
         columns=COLUMNS,
-    )
+    ).assign(validation_loss=lambda made: made['validation_error'])
 
 
 def curve(size: int, updates: list[int], errors: list[float]) -> ladder.Curve:
@@ -212,6 +212,14 @@ def test_times_that_are_not_known_leave_open_who_wins_in_seconds() -> None:
     assert ladder.slack(lines[0], 400, [0.0, -0.02, 0.01]) == pytest.approx(0.099 * math.expm1(0.02))
 
 
+def test_of_learning_rates_that_are_level_the_one_with_the_lower_loss_is_the_best() -> None:
+    made = table([(8, rate, 10, [error] * 3) for rate, error in ((0.1, 0.2), (0.2, 0.2), (0.4, 0.3))])
+    losses = {0.1: 0.6, 0.2: 0.5, 0.4: 0.4}
+    made['validation_loss'] = made['learning_rate'].map(losses)
+    (found,) = ladder.curves(ladder.cells(made, 3))
+    assert found.best[['learning_rate', 'loss']].values.tolist() == [[0.2, 0.5]]
+
+
 def test_beside_a_learning_rate_that_diverged_the_grid_leaves_half_a_step_open() -> None:
     """Errors fall up to 0.4, and at 0.8 a run diverges: the best is 0.4, and may be 0.28 to 0.57."""
     rng = np.random.default_rng(0)
@@ -224,7 +232,7 @@ def test_beside_a_learning_rate_that_diverged_the_grid_leaves_half_a_step_open()
         for rate, error in ((0.1, 0.3), (0.2, 0.2), (0.4, 0.1), (0.8, 0.2))
         for seed in range(6)
     ]  # fmt: skip
-    (line,) = ladder.curves(ladder.cells(pd.DataFrame(rows), 6))
+    (line,) = ladder.curves(ladder.cells(pd.DataFrame(rows).assign(validation_loss=1.0), 6))
     found, _ = ladder.learning_rates([line])
     assert found[['value', 'edge']].values.tolist() == [[pytest.approx(0.4), False]]
     assert 0.28 < found['low'][0] < 0.3
