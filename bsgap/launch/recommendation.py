@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,8 @@ def recommend(
     folder = expanded(workdir).absolute()
     settings = config.searching()
     settings.model = model if isinstance(model, str) else f'{model.__module__}:{model.__qualname__}'
-    settings.search.budget_epochs = budget_epochs
     try:
-        settings.update_from_flattened_dict(dict(fields))
+        settings.update_from_flattened_dict({'search.budget_epochs': budget_epochs, **fields})
     except TypeError as error:
         raise UserError(f'fields: {error}') from error
     source = Source(_pair('train', train), _pair('test', test) if test is not None else None)
@@ -103,17 +103,19 @@ def _kept(source: Source, path: Path) -> Path:
     """Writes the arrays as a file that the launch reads, then and when it goes on."""
     splits = {'train': source.train} | ({'test': source.test} if source.test else {})
     made = {f'{what}_{split}': array for split, pair in splits.items() for what, array in zip('xy', pair, strict=True)}
-    if path.exists():
-        with np.load(path, allow_pickle=False) as before:
-            same = set(before.files) == set(made) and all(np.array_equal(before[name], made[name]) for name in made)
-        if not same:
-            raise UserError(f'workdir: {path.parent} has other data; give each question its own workdir')
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{os.getpid()}.{path.name}')
-        np.savez(part, allow_pickle=False, **made)
-        part.replace(path)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f'.{os.getpid()}.{path.name}')
+            np.savez(part, allow_pickle=False, **made)
+            part.replace(path)
+            return path
+        with np.load(path, allow_pickle=False) as file:
+            before = dict(file)
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise UserError(f'workdir: {path} is damaged; restore it or use another workdir') from error
     except OSError as error:
         raise unusable(path.parent, error) from error
+    if before.keys() != made.keys() or not all(np.array_equal(before[name], made[name]) for name in made):
+        raise UserError(f'workdir: {path.parent} has other data; give each question its own workdir')
     return path

@@ -98,6 +98,12 @@ def test_other_data_are_refused_and_nothing_is_lost(answered: tuple[Path, Recomm
     assert (workdir / 'data.npz').read_bytes() == before
 
 
+def test_damaged_data_are_named(tmp_path: Path) -> None:
+    (tmp_path / 'data.npz').write_bytes(b'PK')
+    with pytest.raises(UserError, match=r'workdir: .*/data.npz is damaged'):
+        bsgap.recommend(two_clouds(), workdir=tmp_path, model=Net, fields=SMALL)
+
+
 def test_where_there_is_nothing_to_learn_nothing_is_recommended(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(400, 2)), rng.integers(0, 2, 400)
@@ -127,6 +133,7 @@ def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, mon
         ({'fields': {'seeds': 'three'}}, "fields: Could not override field 'seeds'"),
         ({'model': 'mlpp'}, "config.model: no model 'mlpp'"),
         ({'budget_epochs': -1}, 'config.search.budget_epochs'),
+        ({'budget_epochs': 'two'}, "fields: Could not override field 'budget_epochs'"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, given: dict[str, Any], says: str) -> None:
