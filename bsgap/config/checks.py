@@ -105,6 +105,12 @@ def pair(field: str, value: Any) -> tuple[str, str]:
     return text(field, value[0]), text(field, value[1])
 
 
+def image_size(field: str, value: Any) -> tuple[int, ...]:
+    size = tuple_of(count)(field, value)
+    require(len(size) in (0, 2), field, f'{value!r} is not allowed; it must be (height, width), or () for none')
+    return size
+
+
 def same_fields(prefix: str, config: Any, known: Iterable[str]) -> None:
     """Checks that a mapping has the fields that are known and no others; `prefix` ends with a dot, or is empty."""
     if not isinstance(config, Mapping | ConfigDict):

@@ -15,6 +15,7 @@ from bsgap.config.checks import (
     count,
     count_or_0,
     hashable,
+    image_size,
     mapping,
     name,
     number,
@@ -89,7 +90,10 @@ RECIPE_FIELDS: Mapping[str, Field] = {
 STUDY_FIELDS: Mapping[str, Field] = {
     'name': Field('study', name),  # names the default workdir, runs/<name>
     # The dataset.
-    'dataset': Field('mnist', text),  # mnist (packaged) | idx:FOLDER | npz:FILE | tfds:NAME | module:function
+    # mnist (packaged) | csv:, parquet:, npz:FILE | folder:, idx:FOLDER | hf:, sklearn:, tfds:NAME | module:function
+    'dataset': Field('mnist', text),
+    'target': Field('', text),  # csv, parquet, hf: the column that is to be told from the others
+    'image_size': Field((), image_size),  # folder, hf: (height, width) to which pictures are resized; (): as they are
     'test_share': Field(0.2, share),  # held out as the test split where the dataset has none
     'validation': Field(0.0, share),  # of the training split, held out for everything that selects
     'mean': Field((), tuple_of(number('a number', lambda _: True))),  # of pixels from 0 to 1; (): of the training split

@@ -27,6 +27,8 @@ class Data:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     test_share: float = 0.2
+    target: str = ''
+    image_size: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

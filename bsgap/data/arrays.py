@@ -19,7 +19,7 @@ def splits(source: Source, dataset: str, test_share: float) -> tuple[Split, Spli
       UserError: the arrays of `dataset`, which the message names, are not such.
     """
     of = {'train': source.train} | ({'test': source.test} if source.test else {})
-    found, notes = {}, []
+    found, notes = {}, list(source.notes)
     for name, (x, y) in of.items():
         counts = [(*np.shape(array), 0)[0] for array in (x, y)]
         problem = f'the {name} split has {counts[0]} examples and {counts[1]} labels'

@@ -10,7 +10,7 @@ import numpy as np
 
 from bsgap import config
 from bsgap.config.checks import require
-from bsgap.data import arrays, function, idx, npz, tfds
+from bsgap.data import arrays, function, idx, npz, pictures, scikit_learn, tfds
 from bsgap.data.examples import Source, Split
 
 
@@ -49,10 +49,13 @@ class Dataset:
         return {name: float((split.labels_N == answer).mean()) for name, split in self.splits.items()}
 
 
+KINDS = 'csv:FILE', 'folder:FOLDER', 'hf:NAME', 'idx:FOLDER', 'npz:FILE', 'parquet:FILE', 'sklearn:NAME', 'tfds:NAME'
+
+
 def title(dataset: str) -> str:
     """What a reader knows a dataset by: of `idx:FOLDER` the folder's own name, of `npz:FILE` the file's."""
     kind, _, where = dataset.partition(':')
-    return Path(where).resolve().name if kind in ('idx', 'npz') else where or dataset
+    return Path(where).resolve().name if kind in ('csv', 'folder', 'hf', 'idx', 'npz', 'parquet') else where or dataset
 
 
 def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> dict[config.TrainingSet, Dataset]:
@@ -61,7 +64,7 @@ def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> 
     Raises:
       UserError: the dataset is unknown, its files are missing or damaged, or it has too few examples for `settings`.
     """
-    train, test, classes, notes = arrays.splits(_source(settings.dataset), settings.dataset, settings.test_share)
+    train, test, classes, notes = arrays.splits(_source(settings), settings.dataset, settings.test_share)
     datasets = {}
     # Once, so that variants share their arrays.
     divide = functools.cache(lambda subset, seed: _divide(train, settings.validation, subset, seed))
@@ -73,16 +76,21 @@ def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> 
     return datasets
 
 
-def _source(dataset: str) -> Source:
+def _source(settings: config.Data) -> Source:
+    dataset = settings.dataset
     kind, _, where = dataset.partition(':')
     if dataset == 'mnist':
         return idx.read(idx.MNIST, idx.MNIST_MD5)
+    needs = f'mnist, {", ".join(KINDS)}, or module:function'
+    require(kind and where, 'dataset', f'{dataset!r} is not known; it must be {needs}')
+    if kind in ('csv', 'parquet', 'hf'):
+        from bsgap.data import hugging_face, table  # here, for pandas, which others need not wait for
+
+        return {'csv': table.csv, 'parquet': table.parquet, 'hf': hugging_face.read}[kind](where, settings)
+    if kind in ('folder', 'sklearn'):
+        return {'folder': pictures.read, 'sklearn': scikit_learn.read}[kind](where, settings)
     readers = {'idx': idx.read, 'npz': npz.read, 'tfds': tfds.read}
-    if kind in readers and where:
-        return readers[kind](where)
-    needs = 'mnist, idx:FOLDER, npz:FILE, tfds:NAME or module:function'
-    require(kind and where and kind not in readers, 'dataset', f'{dataset!r} is not known; it must be {needs}')
-    return function.read(dataset)
+    return readers[kind](where) if kind in readers else function.read(dataset)
 
 
 def _divide(pool: Split, validation: float, subset: int, seed: int) -> dict[str, Split]:

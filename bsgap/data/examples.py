@@ -21,3 +21,4 @@ class Source(NamedTuple):
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray] | None
+    notes: tuple[str, ...] = ()  # sentences that say what was changed

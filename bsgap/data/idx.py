@@ -23,60 +23,82 @@ MNIST_MD5 = {
     't10k-images-idx3-ubyte': '2646ac647ad5339dbf082846283269ea',
     't10k-labels-idx1-ubyte': '27ae3e4e09519cfbb04c329615203637',
 }
+# Files that only look alike, half downloads and checksums among them, have other names.
+NAME = re.compile(r'(?:([\w-]+)-)?(train|t10k|test)-(images|labels)[-.]idx[1-4]-[a-z]+(?:\.gz)?')
+TYPES = {8: '>u1', 9: '>i1', 11: '>i2', 12: '>i4', 13: '>f4', 14: '>f8'}  # by the third byte of a file
 
 
 def read(where: str | Path, md5: Mapping[str, str] | None = None) -> Source:
-    """Reads the training and the test split of a folder; `md5` are the checksums that are known, by a file's stem.
+    """Reads the training and the test split of a folder: `[NAME-]train-images-idx3-ubyte[.gz]` and the like.
+
+    The files may lie in FOLDER, in FOLDER/raw, or in FOLDER/NAME/raw, where torchvision puts them. Of several sets in
+    a folder, as EMNIST comes, FOLDER/NAME is the one whose files begin with NAME. Of labels [N, K], as QMNIST has them,
+    the first column is the class. `md5` are the checksums that are known, by a file's stem.
 
     Raises:
       UserError: the folder or one of its files is missing, damaged, or not what it should be.
     """
-    folder = expanded(where)
-    require(folder.is_dir(), 'dataset', f'idx:{folder} is not a folder')
-    splits = []
-    for names in (('train',), ('t10k', 'test')):
-        paths = [_find(folder, names, what) for what in ('images-idx[34]', 'labels-idx1')]
-        images, labels = (_read_file(path, (md5 or {}).get(path.stem)) for path in paths)
-        found = f'{paths[0]}: it has shape {images.shape} and its labels {labels.shape}'
-        ok = images.ndim in (3, 4) and labels.ndim == 1
-        require(ok, 'dataset', f'{found}; they must be [N, H, W] or [N, H, W, C], and [N]')
-        found = f'{paths[0]} has {len(images)} images and {paths[1]} {len(labels)} labels'
-        require(len(images) == len(labels), 'dataset', f'{found}; the counts must agree')
-        splits.append((images, labels))
-    return Source(*splits)
-
-
-def _find(folder: Path, names: tuple[str, ...], what: str) -> Path:
-    """The one file of `folder` for a split; EMNIST puts the name of its variant in front. Files that only look alike,
-    half downloads and checksums among them, are left alone."""
-    wanted = rf'([\w-]+-)?({"|".join(names)})-{what}-ubyte(\.gz)?'
+    asked = expanded(where)
+    folder, prefix = (asked, None) if asked.is_dir() else (asked.parent, asked.name)
+    require(folder.is_dir(), 'dataset', f'idx:{asked} is not a folder')
     try:
-        found = sorted(path for path in folder.iterdir() if re.fullmatch(wanted, path.name) and path.is_file())
+        places = [folder, *sorted(folder.glob('raw')), *sorted(folder.glob('*/raw'))]
+        found = [(path, match) for place in places for path in sorted(place.iterdir()) if (match := _match(path))]
     except OSError as error:
         raise UserError(f'config.dataset: idx:{folder} cannot be read: {error.strerror}') from error
+    sets = sorted({(path.parent, match[1] or '') for path, match in found if prefix in (None, match[1])})
+    names = ', '.join(str(place / name) for place, name in sets)
+    require(len(sets) < 2, 'dataset', f'idx:{asked} holds several sets; give one of {names}')
+    require(sets or prefix is None, 'dataset', f'idx:{asked} is not a folder, and no files begin with {prefix}')
+    of = [(path, match) for path, match in found if sets and (path.parent, match[1] or '') == sets[0]]
+    splits = []
+    for split in ('train',), ('t10k', 'test'):
+        paths = [_one(asked, split, what, of) for what in ('images', 'labels')]
+        images, labels = (_read_file(path, (md5 or {}).get(path.stem)) for path in paths)
+        shapes = f'{paths[0]}: it has shape {images.shape} and its labels {labels.shape}'
+        ok = images.ndim in (2, 3, 4) and labels.ndim in (1, 2) and labels.size
+        require(ok, 'dataset', f'{shapes}; they must be [N, H, W], [N, H, W, C] or [N, F], and [N] or [N, K]')
+        counts = f'{paths[0]} has {len(images)} images and {paths[1]} {len(labels)} labels'
+        require(len(images) == len(labels), 'dataset', f'{counts}; the counts must agree')
+        splits.append((images, labels if labels.ndim == 1 else labels[:, 0]))
+    train, test = splits
+    elsewhere = (f'its files are those in {sets[0][0]}',) if sets[0][0] != folder else ()
+    return Source(train, test, elsewhere)
+
+
+def _match(path: Path) -> re.Match[str] | None:
+    return NAME.fullmatch(path.name) if path.is_file() else None
+
+
+def _one(asked: Path, split: tuple[str, ...], what: str, of: list[tuple[Path, re.Match[str]]]) -> Path:
+    """The one file of a split's images or labels."""
+    found = [path for path, match in of if match[2] in split and match[3] == what]
     listed = ', '.join(path.name for path in found) or 'none'
-    pattern = ' or '.join(f'[…-]{name}-{what}-ubyte[.gz]' for name in names)
+    pattern = ' or '.join(f'[NAME-]{name}-{what}-idx{3 if what == "images" else 1}-ubyte[.gz]' for name in split)
     ok = len({path.name.removesuffix('.gz') for path in found}) == 1
-    require(ok, 'dataset', f'idx:{folder} must hold exactly one file {pattern}; found: {listed}')
+    require(ok, 'dataset', f'idx:{asked} must hold exactly one file {pattern}; found: {listed}')
     return found[0]
 
 
 def _read_file(path: Path, md5: str | None) -> np.ndarray:
-    """Reads one IDX file of unsigned bytes, plain or gzipped (yann.lecun.com/exdb/mnist describes the format)."""
+    """Reads one IDX file, plain or gzipped (yann.lecun.com/exdb/mnist describes the format)."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'config.dataset: {path} cannot be read: {error}') from error
-    # Magic number: two zero bytes, the type (8: unsigned byte) and the number of dimensions.
-    ok = len(content) >= 4 and content[:3] == b'\x00\x00\x08' and content[3]
-    require(ok, 'dataset', f'{path} is no IDX file of bytes: it starts with {content[:4].hex()!r}')
-    header = 4 + 4 * content[3]
+    # Magic number: two zero bytes, the type and the number of dimensions.
+    ok = len(content) >= 4 and content[:2] == b'\0\0' and content[2] in TYPES and content[3]
+    require(ok, 'dataset', f'{path} is no IDX file: it starts with {content[:4].hex()!r}')
+    header, dtype = 4 + 4 * content[3], np.dtype(TYPES[content[2]])
     short = f'{len(content)} bytes, its header alone has {header}'
     require(len(content) >= header, 'dataset', f'{path} is truncated: {short}')
     shape = struct.unpack(f'>{content[3]}I', content[4:header])
-    body = np.frombuffer(content, np.uint8, offset=header)
-    other = f'its header says {shape}, it holds {body.size} bytes'
-    require(body.size == np.prod(shape, dtype=object), 'dataset', f'{path} is truncated or too long: {other}')
+    size = len(content) - header
+    other = f'its header says {shape}, it holds {size} bytes'
+    require(
+        size == np.prod(shape, dtype=object) * dtype.itemsize, 'dataset', f'{path} is truncated or too long: {other}'
+    )
     ok = not md5 or hashlib.md5(content, usedforsecurity=False).hexdigest() == md5
     require(ok, 'dataset', f'{path} is damaged: its MD5 is not {md5}; install bsgap again')
-    return body.reshape(shape)
+    return np.frombuffer(content, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder('='), copy=False)
