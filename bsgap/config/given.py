@@ -37,7 +37,7 @@ _EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
     ('evaluate_updates',): _of('evaluate_at', ()),
 }
 
-
+_OF_DATASETS = {'target': ('csv', 'parquet', 'hf'), 'image_size': ('folder', 'hf')}
 # What a search takes in place of a field; a trial is evaluated at its end.
 _IN_A_SEARCH = {
     'batch_size': 'sweep.batch_size',
@@ -56,6 +56,9 @@ def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -
         owner, _, field = path.rpartition('.')
         if owner == 'search':
             require(config.search.rungs, path, 'has no effect: it is for a search, and search.rungs is 0')
+        elif path in _OF_DATASETS:
+            kinds, kind = _OF_DATASETS[path], config.dataset.partition(':')[0]
+            require(kind in kinds, path, f'has no effect: it is for datasets {":, ".join(kinds)}: and not {kind}')
         elif field in RECIPE_FIELDS and owner in ('', 'sweep'):
             if config.search.rungs and not owner and (instead := _IN_A_SEARCH.get(field)):
                 require(False, path, f'has no effect in a search; give {instead}')

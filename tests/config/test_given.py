@@ -38,6 +38,8 @@ STAGES = {'mine': {'stages': ({'epochs': 1, 'batch_size': 8, 'learning_rate': 0.
         ('evaluate_epochs', {'evaluate_epochs': 0.5, 'evaluate_updates': 9}),
         ('evaluate_updates', {'evaluate_updates': 3, 'evaluate_at': (2,)}),
         ('search.margin', {}),
+        ('target', {'target': 'a'}),
+        ('image_size', {'image_size': (8, 8), 'dataset': 'csv:f'}),
     ],
 )
 def test_a_field_without_an_effect_is_named(given: str, changes: dict[str, Any]) -> None:
@@ -64,6 +66,7 @@ def test_a_field_without_an_effect_is_named(given: str, changes: dict[str, Any])
         ('milestones', {'schedule': 'grow_batch', 'milestones': (1,)}),
         ('seeds', {}),
         ('name', {}),
+        ('target', {'target': 'a', 'dataset': 'parquet:f'}),
     ],
 )
 def test_a_field_with_an_effect_is_not(given: str, changes: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def test_modules_as_flax_writes_them_train_are_saved_and_loaded(tmp_path: Path, 
         ('OtherTrain', r"OtherTrain: TypeError: .*missing 1 required positional argument: 'mode'"),
         ('Speechless', r'flax_ways.py:\d+: SpeechlessError: '),
         ('Text', r"Text: TypeError: text is 'hello', which is no array"),
-        ('Squeezing', r'Squeezing: maps 1 images to .*, not to logits of shape \(1, 3\)'),
+        ('Squeezing', r'Squeezing: maps 1 examples to .*, not to logits of shape \(1, 3\)'),
     ],
 )
 def test_what_a_module_does_wrong_is_one_line(tmp_path: Path, pictures: str, name: str, says: str) -> None:
