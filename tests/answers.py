@@ -22,7 +22,7 @@ def row(size: int, below: float = 0.0, verdict: str = 'best', **changes: Any) ->
     accuracy = estimate(0.97 - below / 100, half_width)
     made: Json = {'batch_size': size, 'learning_rate': 0.1, 'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999}
     made |= {'updates': 20_000 // size, 'examples': 20_000, 'seconds': 2 / size**0.5}
-    made |= {'test_accuracy': accuracy, 'gap': estimate(0.02 + below / 100, half_width), 'verdict': verdict, 'seeds': 6}
+    made |= {'test_score': accuracy, 'gap': estimate(0.02 + below / 100, half_width), 'verdict': verdict, 'seeds': 6}
     made |= {'difference': estimate(-below / 100, apart)}
     return {**made, 'seeds_needed': None, 'examples_needed': None, **changes}
 
@@ -32,7 +32,7 @@ def fresh(role: str, size: int, below: float = 0.0, verdict: str | None = 'best'
     like = row(size, below, verdict or 'best')
     made = {**like, 'role': role, 'diverged': 0, 'verdict': verdict}
     if verdict is None:
-        made |= {'test_accuracy': None, 'difference': None, 'seeds': 0, 'diverged': 6}
+        made |= {'test_score': None, 'difference': None, 'seeds': 0, 'diverged': 6}
     return {**made, **changes}
 
 
@@ -51,7 +51,8 @@ def budget(*rows: Json, unit: str = 'epochs', amount: float = 2, **changes: Any)
 def answer(*budgets: Json, **changes: Any) -> Json:
     """An answer in which everything that is common to the budgets, and is put into words, is known of four sizes."""
     made: Json = {
-        'dataset': 'mnist', 'model': 'MLP 256-256', 'optimizer': 'sgd', 'device': 'cpu', 'margin': 0.001, 'n': 10_000,
+        'dataset': 'mnist', 'task': 'classification',
+        'model': 'MLP 256-256', 'optimizer': 'sgd', 'device': 'cpu', 'margin': 0.001, 'n': 10_000,
         'schedule': {'name': 'linear', 'warm_up': 0.05}, 'budgets': list(budgets), 'numbers': {},
         'examples': {'train': 10_000, 'validation': 2000, 'test': 10_000},
         'trials': [{'batch_size': size, 'updates': 20_000 // size, 'learning_rate': rate}
@@ -98,7 +99,7 @@ def drawn(seed: int) -> Json:
         first = rng.choice(('best', 'as good', 'undecided', None))
         others = ('half the rate', maybe(None if first == 'best' else 'best')), ('growing', maybe('worse'))
         for role, verdict in (('recommended', first if first in ('best', None) else others[0][1] and first), *others):
-            lost = {'test_accuracy': maybe(estimate(0.9)), 'seeds': 1, 'diverged': maybe(2, 0)} if not verdict else {}
+            lost = {'test_score': maybe(estimate(0.9)), 'seeds': 1, 'diverged': maybe(2, 0)} if not verdict else {}
             found['fresh'].append(fresh(role, 8, rng.random(), verdict, seconds=maybe(0.2), **lost))
         return found if rows else {**found, 'fresh': []}
 

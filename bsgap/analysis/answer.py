@@ -1,7 +1,8 @@
 """The answer of a search, from its trials: which batch size and learning rate for each budget, as plain data.
 
-All choices are made on the validation split, and accuracies are reported on the test split, at last those of fresh
-seeds. Accuracies, errors and gaps are fractions, times seconds on the device, batch sizes and noise scales examples.
+All choices are made on the validation split, and scores are reported on the test split, at last those of fresh
+seeds. A score is the task's (an accuracy is a fraction), an error 1 − score, a gap a difference of scores, times are
+seconds on the device, batch sizes and noise scales examples.
 An estimate is {'value', 'low', 'high'}: a 95 % interval, or of a `difference` two one-sided bounds that hold at 5 % for
 all settings together; an end is None where not known or not bounded.
 """
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bsgap import data
+from bsgap import config, data
 from bsgap.analysis import comparison, fresh, ladder, noise_scale, scaling, trials
 from bsgap.analysis.statistics import Estimate, bounded, interval, plain, standard_errors
 from bsgap.analysis.trials import SETTING
@@ -42,9 +43,10 @@ def decided(workdir: Path) -> Json:
 def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> Json:
     """recommendation.json but for its words, of study.json, search.json and runs; what is unknown is None or empty."""
     settings, records = about['config'], read_records(workdir)
-    table = trials.table(records, search)
+    task = config.task(settings.get('task', 'classification'))
+    table = trials.table(records, search, task.score)
     climbed = table[~table['fresh']]
-    climbed = climbed.assign(learned=_learned(climbed, about))
+    climbed = climbed.assign(learned=_learned(climbed, about, task))
     sizes = (about.get('training_sets') or [{}])[0].get('sizes', {})
     cells = ladder.cells(climbed, search['seeds'], sizes.get('validation', 0))
     curves = ladder.curves(cells) if cells['complete'].any() else []
@@ -56,6 +58,7 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
     fields: Json = next((record.about['fields'] for record in records if 'batch_size' in record.about['fields']), {})
     found: Json = {
         'dataset': data.title(settings['dataset']),
+        'task': task.name,
         'model': Architecture.of(fields).text if fields else '',
         'optimizer': fields.get('optimizer', ''),
         'schedule': {'name': fields.get('schedule', ''), 'warm_up': settings['search.warm_up']},
@@ -82,12 +85,13 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
     return {**found, 'numbers': _numbers(found)}
 
 
-def _learned(climbed: pd.DataFrame, about: Mapping[str, Any]) -> pd.Series:
-    """Whether trials ended above always answering with the most frequent class, by two standard errors over seeds and
-    two of that answer; the others are no comparison's winner or loser."""
+def _learned(climbed: pd.DataFrame, about: Mapping[str, Any], task: config.Task) -> pd.Series:
+    """Whether trials ended above always answering with the most frequent class, or with the mean target, by two
+    standard errors over seeds and two of that answer; the others are no comparison's winner or loser."""
     known = (about.get('training_sets') or [{}])[0]
-    chance, n = (known.get(field, {}).get('validation', 0) for field in ('most_frequent', 'sizes'))
-    needed = chance + (2 * math.sqrt(chance * (1 - chance) / n) if n else 0)
+    baselines = known.get('baseline', known.get('most_frequent', {}))  # as an earlier version called it
+    chance, n = baselines.get('validation', -math.inf), known.get('sizes', {}).get('validation', 0)
+    needed = chance + (2 * math.sqrt(chance * (1 - chance) / n) if n and task.is_share else 0)
     cell = climbed.groupby(CELL)['validation_error']
     error = (cell.transform('std') / np.sqrt(cell.transform('count'))).fillna(0)  # of one seed there is none
     return cell.transform('mean') + 2 * error < 1 - needed
@@ -115,15 +119,15 @@ def _budget(
         at = whole[(whole['batch_size'] == size) & (whole['updates'] == ends[str(size)])]
         if len(at):
             chosen[size] = _runs(climbed, at.sort_values(['mean', 'loss']).iloc[0])  # as the search itself chose
-    correct = {size: trials.answers(workdir, runs['run'], 'validation') for size, runs in chosen.items()}
-    compared = comparison.compare(correct, search['margin'], slack) if correct else {}
+    scores = {size: trials.answers(workdir, runs['run'], 'validation') for size, runs in chosen.items()}
+    compared = comparison.compare(scores, search['margin'], slack) if scores else {}
     rows = []
     for size, runs in chosen.items():
         first, told = runs.iloc[0], compared[size]
         row = {field: first[field].item() for field in (*SETTING, 'updates', 'examples', 'seconds')}
-        row |= {'validation_accuracy': plain(comparison.share(correct[size]))}
-        row |= {'test_accuracy': plain(comparison.share(trials.answers(workdir, runs['run'], 'test')))}
-        row |= {name: plain(interval(runs[name])) for name in ('train_accuracy', 'gap')}
+        row |= {'validation_score': plain(comparison.mean(scores[size]))}
+        row |= {'test_score': plain(comparison.mean(trials.answers(workdir, runs['run'], 'test')))}
+        row |= {name: plain(interval(runs[name])) for name in ('train_score', 'gap')}
         row |= {**told._asdict(), 'difference': plain(told.difference), 'seeds': len(runs)}
         row['slack'] = slack.get(size, 0.0)
         rows.append(row)
@@ -135,7 +139,7 @@ def _budget(
         found['choices'] = {name: row['batch_size'] for name, row in choices.items()}
         # A budget in seconds leaves no time to be saved.
         found['recommended'] = choices['memory' if unit == 'seconds' else 'time']
-        found['examples_to_tell'] = comparison.examples_to_tell(search['margin'], correct)
+        found['examples_to_tell'] = comparison.examples_to_tell(search['margin'], scores)
     return found
 
 
@@ -207,7 +211,7 @@ def _numbers(found: Mapping[str, Any]) -> Json:
     b_crit, s_min, e_min: at the target in the middle. learning_rate_exponent: p of ε* ∝ B^p after the budget in epochs.
     first_slope, last_slope: of log updates to that target against log batch size, between the two smallest and the two
       largest batch sizes that reached it.
-    loss_in_epochs: what the winner of the budget in updates loses in the budget in epochs, validation accuracy.
+    loss_in_epochs: what the winner of the budget in updates loses in the budget in epochs, validation score.
     noise_growth: at the batch size nearest to B_crit, the noise scale of the longest trial over the shortest's.
     noise_over_b_crit: there, that of the longest trial over B_crit, which is taken for exact.
     """

@@ -162,7 +162,7 @@ def _table(runs: 'pd.DataFrame', planned: Sequence[tuple[str, int, str]]) -> 'pd
     """The table that claims see: the full rows, and of a run that has none the first, or one with its name alone."""
     import pandas as pd
 
-    full = runs[['train_accuracy', 'test_accuracy']].notna().all(axis=1)
+    full = runs.filter(regex='^(train|test)_(?!loss|seconds)').notna().all(axis=1)  # the task's scores
     table = runs.copy()
     at_the_end = [*runs.columns[runs.columns.get_loc('eval_seconds') + 1 :]]
     table[at_the_end] = runs.groupby('run')[at_the_end].bfill()  # the last row may not be full

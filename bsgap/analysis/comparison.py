@@ -1,10 +1,11 @@
-"""Which settings are the best: simultaneous comparisons with the winner, from which examples each run got right.
+"""Which settings are the best: simultaneous comparisons with the winner, from each run's score of each example.
 
-The runs of all settings answer the same N validation examples, and S seeds train each setting. Seeds and examples are
-both random (crossed random effects), so that a result holds for other seeds and for other examples. With s² the
-variance of the seeds' accuracies and e² that of one seed's answer to one example about the example's own mean,
+A score is whether an answer is right (bool), or any number of which more is better. All runs have the same N examples,
+and S seeds train each setting. Seeds and examples are both random (crossed random effects), so that a result holds for
+other seeds and for other examples. With s² the variance of the seeds' means and e² that of one seed's score of one
+example about the example's own mean,
 
-  variance of an accuracy = s²/S + (Var_x − e²/S)/N,
+  variance of a mean = s²/S + (Var_x − e²/S)/N,
 
 where Var_x is the variance over examples of the mean over seeds: the expected mean squares of a two-way layout with one
 observation a cell (Searle, Casella, McCulloch 1992, §4.3). Without − e²/S the seeds' noise would count twice. The
@@ -13,7 +14,7 @@ same seed in two settings has a correlation of about 0, and pairing by it would 
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,9 +28,9 @@ MOST_SEEDS = 10_000  # more count as no number of seeds
 
 
 class Comparison(NamedTuple):
-    """A setting against the winner, which has the highest mean accuracy."""
+    """A setting against the winner, which has the highest mean score."""
 
-    difference: Estimate  # its accuracy minus the winner's, a fraction, and its two one-sided bounds
+    difference: Estimate  # its score minus the winner's, and its two one-sided bounds
     verdict: str  # 'best' (the winner) | 'worse' | 'as good' | 'undecided'
     seeds_needed: int | None = None  # where undecided: a setting, if what was observed were the truth
     examples_needed: int | None = None  # where no number of seeds would do
@@ -37,10 +38,11 @@ class Comparison(NamedTuple):
 
 class _Parts(NamedTuple):
     mean: float
-    right_N: np.ndarray  # share of the seeds that are right
+    score_N: np.ndarray  # means over the seeds
     seeds: int
-    variance: float  # s², of the seeds' accuracies; NaN for one seed
+    variance: float  # s², of the seeds' means; NaN for one seed
     noise: float  # e²
+    is_share: bool  # whether the scores were bool
 
 
 class _Error(NamedTuple):
@@ -52,17 +54,20 @@ class _Error(NamedTuple):
     examples_freedom: float
 
 
-def share(correct_SxN: Any) -> Estimate:
-    """The accuracy of S seeds on N examples and its 95 % interval over other seeds and other examples, fractions.
+def mean(score_SxN: Any) -> Estimate:
+    """The mean score of S seeds on N examples and its 95 % interval over other seeds and other examples.
 
-    Wilson's interval (1927) with the number of examples that would give the same variance, p(1 − p)/variance, so that
-    it stays within [0, 1] and has a width at an accuracy of 1; and Student's t with Satterthwaite's degrees of freedom
-    (1946). One seed: NaN.
+    Student's t with Satterthwaite's degrees of freedom (1946); of a share Wilson's interval (1927) with the number of
+    examples that would give the same variance, p(1 − p)/variance, so that it stays within [0, 1] and has a width at a
+    share of 1. One seed: NaN.
     """
-    parts = _parts(correct_SxN)
+    parts = _parts(score_SxN)
     if parts.seeds < 2:
         return Estimate(parts.mean, math.nan, math.nan)
-    error, p, n = _error(parts), parts.mean, len(parts.right_N)
+    error, p, n = _error(parts), parts.mean, len(parts.score_N)
+    if not parts.is_share:
+        half_width = float(_critical(error.freedom, LEVEL / 2)) * math.sqrt(error.variance)
+        return Estimate(p, p - half_width, p + half_width)
     number = p * (1 - p) / error.variance if error.variance > 0 else n
     z2 = _critical(error.freedom, LEVEL / 2) ** 2 / number
     middle, half_width = p + z2 / 2, math.sqrt(z2 * p * (1 - p) + z2 * z2 / 4)
@@ -71,7 +76,7 @@ def share(correct_SxN: Any) -> Estimate:
 
 
 def compare(
-    correct: Mapping[Key, Any], margin: float, slack: Mapping[Key, float] | None = None
+    scores: Mapping[Key, Any], margin: float, slack: Mapping[Key, float] | None = None
 ) -> dict[Key, Comparison]:
     """Each setting (its answers SxN, with its own S) against the best: at 5 % for all verdicts together.
 
@@ -89,33 +94,33 @@ def compare(
 
     Settings that are exactly level: each is called worse in at most 5 % of the cases, some one of them in more.
 
-    `slack`: what else an accuracy may be off by, either way, by setting (a fraction); it comes on top of every bound.
+    `slack`: what else a score may be off by, either way, by setting; it comes on top of every bound.
 
     Raises:
       ValueError: no setting, or their numbers of examples differ.
     """
-    if len({np.shape(answers)[1] for answers in correct.values()}) != 1:
+    if len({np.shape(answers)[1] for answers in scores.values()}) != 1:
         raise ValueError('all settings need the same validation examples, and one setting at least')
-    parts = [_parts(answers) for answers in correct.values()]
+    parts = [_parts(answers) for answers in scores.values()]
     mean_K, k = np.array([each.mean for each in parts]), len(parts)
-    winner, level, n = int(mean_K.argmax()), _level(k), len(parts[0].right_N)
-    slack_K = [(slack or {}).get(key, 0.0) for key in correct]
+    winner, level, n = int(mean_K.argmax()), _level(k), len(parts[0].score_N)
+    slack_K = [(slack or {}).get(key, 0.0) for key in scores]
     difference_KxK, half_width_KxK = mean_K[:, None] - mean_K, np.full((k, k), math.inf)
     errors = {(i, j): _error(parts[i], parts[j]) for i in range(k) for j in range(i)}
     for (i, j), error in errors.items():
         if not math.isnan(error.variance):  # one seed bounds nothing
-            half_width = max(_critical(error.freedom, level) * math.sqrt(error.variance), -math.log(level) / n)
+            half_width = max(_critical(error.freedom, level) * math.sqrt(error.variance), _least(parts, level) / n)
             half_width += slack_K[i] + slack_K[j]
             half_width_KxK[i, j] = half_width_KxK[j, i] = half_width
     high_K = (difference_KxK + half_width_KxK).min(1)
     is_rival_KxK = ~(high_K < 0) & ~np.eye(k, dtype=bool)
     low_K = np.where(is_rival_KxK, difference_KxK - half_width_KxK, math.inf).min(1)
     found: dict[Key, Comparison] = {}
-    for i, key in enumerate(correct):
+    for i, key in enumerate(scores):
         value, half_width = float(difference_KxK[i, winner]), float(half_width_KxK[i, winner])
-        ends = (
-            np.clip([value - half_width, value + half_width], -1, 1) if half_width < math.inf else (-math.inf, math.inf)
-        )
+        ends = np.array([value - half_width, value + half_width])
+        if parts[i].is_share and half_width < math.inf:
+            ends = ends.clip(-1, 1)
         difference = Estimate(value, *map(float, ends))
         if i == winner:
             found[key] = Comparison(Estimate(0.0, 0.0, 0.0), 'best')
@@ -131,36 +136,42 @@ def compare(
     return found
 
 
-def examples_to_tell(margin: float, correct: Mapping[Any, Any]) -> int | None:
+def examples_to_tell(margin: float, scores: Mapping[Any, Any]) -> int | None:
     """Validation examples without which not even unlimited seeds show a difference of `margin`, a fraction.
 
-    By the variance over examples of the difference between the two settings with the highest accuracies, at the level
+    By the variance over examples of the difference between the two settings with the highest scores, at the level
     of `compare`. None where there are not two settings with two seeds each.
     """
-    parts = sorted(map(_parts, correct.values()), key=lambda each: each.mean)[-2:]
+    parts = sorted(map(_parts, scores.values()), key=lambda each: each.mean)[-2:]
     if len(parts) < 2 or min(each.seeds for each in parts) < 2:
         return None
-    of_one, level = _error(*parts).examples * len(parts[0].right_N), _level(len(correct))
-    return math.ceil(max(of_one * (_critical(math.inf, level) / margin) ** 2, -math.log(level) / margin))
+    of_one, level = _error(*parts).examples * len(parts[0].score_N), _level(len(scores))
+    return math.ceil(max(of_one * (_critical(math.inf, level) / margin) ** 2, _least(parts, level) / margin))
 
 
-def _parts(correct_SxN: Any) -> _Parts:
-    correct_SxN = np.asarray(correct_SxN, bool)
-    seeds, n = correct_SxN.shape
-    right_N, accuracy_S = correct_SxN.mean(0), correct_SxN.mean(1)
+def _parts(score_SxN: Any) -> _Parts:
+    score_SxN = np.asarray(score_SxN)
+    (seeds, n), is_share = score_SxN.shape, score_SxN.dtype == bool
+    score_SxN = score_SxN.astype(np.float64)
+    score_N, of_seed_S = score_SxN.mean(0), score_SxN.mean(1)
     if seeds < 2:
-        return _Parts(float(right_N.mean()), right_N, seeds, math.nan, math.nan)
-    variance = float(accuracy_S.var(ddof=1))
-    within = float((right_N * (1 - right_N)).mean()) * seeds / (seeds - 1)
+        return _Parts(float(score_N.mean()), score_N, seeds, math.nan, math.nan, is_share)
+    variance = float(of_seed_S.var(ddof=1))
+    within = float(score_SxN.var(0, ddof=1).mean())
     noise = max(0.0, within - variance) * n / max(1, n - 1)
-    # The seeds' answers alone let their accuracies vary by e²/N: two seeds that happen to be level don't show less.
-    return _Parts(float(right_N.mean()), right_N, seeds, max(variance, noise / n), noise)
+    # The seeds' answers alone let their means vary by e²/N: two seeds that happen to be level don't show less.
+    return _Parts(float(score_N.mean()), score_N, seeds, max(variance, noise / n), noise, is_share)
+
+
+def _least(parts: Iterable[_Parts], level: float) -> float:
+    """Of the rule of three: examples × the half width that they allow; 0 of scores that are no shares."""
+    return -math.log(level) if all(each.is_share for each in parts) else 0.0
 
 
 def _error(ours: _Parts, other: _Parts | None = None) -> _Error:
     """Of the mean, or of the difference of two."""
-    both, n = [ours, *([other] if other else [])], len(ours.right_N)
-    deviation_N = ours.right_N - ours.mean - (other.right_N - other.mean if other else 0)
+    both, n = [ours, *([other] if other else [])], len(ours.score_N)
+    deviation_N = ours.score_N - ours.mean - (other.score_N - other.mean if other else 0)
     examples = (
         max(0.0, float(deviation_N @ deviation_N) / max(1, n - 1) - sum(each.noise / each.seeds for each in both)) / n
     )
@@ -176,10 +187,10 @@ def _error(ours: _Parts, other: _Parts | None = None) -> _Error:
 
 def _needed(ours: _Parts, best: _Parts, error: _Error, level: float, reach: float) -> tuple[int | None, int | None]:
     """Seeds for a half width of `reach`, or else examples: so many that their part is half of the variance for it."""
-    n = len(ours.right_N)
+    n = len(ours.score_N)
     if math.isnan(error.variance) or reach <= 0:
         return None, None
-    least = math.ceil(-math.log(level) / reach)  # the rule of three's; see `compare`
+    least = math.ceil(_least((ours, best), level) / reach)
     seeds_C = np.arange(min(ours.seeds, best.seeds) + 1, MOST_SEEDS + 1)
     of_seeds_2xC = np.array([[ours.variance], [best.variance]]) / seeds_C
     variance_C = of_seeds_2xC.sum(0) + error.examples

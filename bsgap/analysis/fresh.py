@@ -45,7 +45,7 @@ def confirm(budget: Json, search: Mapping[str, Any], records: Sequence[Record], 
     rows = {row['role']: row for row in budget['fresh'] if row['verdict'] and row['role'] != 'growing'}
     if 'recommended' in rows and rows['recommended']['verdict'] == 'worse':
         best = next(row for row in rows.values() if row['verdict'] == 'best')
-        kept = (*SETTING, 'updates', 'examples', 'seconds', 'test_accuracy')
+        kept = (*SETTING, 'updates', 'examples', 'seconds', 'test_score')
         budget['first_thought'], budget['recommended'] = budget['recommended'], {key: best[key] for key in kept}
 
 
@@ -89,11 +89,11 @@ def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record],
         runs = by_recipe.get(entry['recipe'], [])
         row: Json = {key: entry[key] for key in ('role', *SETTING)}
         row |= {'seeds': len(done[role]), 'diverged': sum(record.status == 'diverged' for record in runs)}
-        row |= {'test_accuracy': None, 'verdict': None, 'difference': None}
+        row |= {'test_score': None, 'verdict': None, 'difference': None}
         if done[role]:
             row['updates'], row['examples'] = (done[role][0].about[key] for key in ('updates', 'examples'))
             row['seconds'] = _seconds(done[role][0], search)
-            row['test_accuracy'] = plain(comparison.share(right[role, 'test']))
+            row['test_score'] = plain(comparison.mean(right[role, 'test']))
         if told := compared.get(role):
             row |= {**told._asdict(), 'difference': plain(told.difference)}
         rows.append(row)

@@ -94,6 +94,16 @@ def bounded(estimate: Estimate) -> dict[str, Any]:
     return {key: value or None for key, value in plain(estimate).items()}
 
 
+def level(estimate: Estimate | Mapping[str, Any], is_share: bool) -> str:
+    """A score with its interval: '97.50 ± 0.60 %', or, of one that is no share, '0.512 ± 0.010'. Of plain data too."""
+    return percent(estimate) if is_share else _plus_minus(estimate, '.3f', 1)
+
+
+def difference(estimate: Estimate | Mapping[str, Any], is_share: bool) -> str:
+    """Of two scores, likewise: '+0.40 ± 0.20 points', or '+0.012 ± 0.010'."""
+    return points(estimate) + ' points' if is_share else _plus_minus(estimate, '+.3f', 1)
+
+
 def percent(estimate: Estimate | Mapping[str, Any]) -> str:
     """A fraction as per cent, with its interval if there is one: '97.50 ± 0.60 %'. Of plain data as well."""
     return _plus_minus(estimate, '.2f') + ' %'
@@ -104,6 +114,7 @@ def points(estimate: Estimate | Mapping[str, Any]) -> str:
     return _plus_minus(estimate, '+.2f')
 
 
-def _plus_minus(estimate: Estimate | Mapping[str, Any], form: str) -> str:
+def _plus_minus(estimate: Estimate | Mapping[str, Any], form: str, scale: int = 100) -> str:
     value, _, high = Estimate(**estimate) if isinstance(estimate, Mapping) else estimate
-    return f'{100 * value:{form}}' + ('' if high is None or math.isnan(high) else f' ± {100 * (high - value):.2f}')
+    half_width = '' if high is None or math.isnan(high) else f' ± {scale * (high - value):{form.lstrip("+")}}'
+    return f'{scale * value:{form}}{half_width}'

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bsgap.files import of_study, replace
-from bsgap.training.rows import COUNTS, Record, columns, read_records
+from bsgap.training.rows import COUNTS, Record, columns, read_records, score_of
 
 if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
     import pandas as pd
@@ -51,8 +51,9 @@ def table(records: Iterable[Record]) -> 'pd.DataFrame':
     import pandas as pd
 
     records = list(records)
-    validated = any('validation_accuracy' in row for record in records for row in record.rows)
-    measures = columns(('train', 'validation', 'test') if validated else ('train', 'test'))
+    score = score_of(records)
+    validated = any(f'validation_{score}' in row for record in records for row in record.rows)
+    measures = columns(('train', 'validation', 'test') if validated else ('train', 'test'), score)
     measured = list(dict.fromkeys(name for record in records for name in record.measured))
     texts, whole = ['run', 'recipe', 'status'], ['seed', 'n', *(name for name in measures if name in COUNTS)]
     rows: list[dict[str, Any]] = []

@@ -3,3 +3,4 @@
 from bsgap.config.fields import default, searching, with_variant
 from bsgap.config.recipe import Architecture, Kind, Recipe, TrainingSet
 from bsgap.config.study import Data, Search, Study, resolve, settings
+from bsgap.config.task import Task, task

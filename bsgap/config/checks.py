@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from bsgap.config.task import NAMES
 from bsgap.errors import UserError
 
 MOST = 1e30  # what any number may be; more is a slip, and float32 ends soon after
@@ -103,6 +104,10 @@ def pair(field: str, value: Any) -> tuple[str, str]:
     ok = isinstance(value, tuple | list) and len(value) == 2
     require(ok, field, f"{value!r} is not allowed; it must be a pair of recipes, ('bs256', 'bs6000')")
     return text(field, value[0]), text(field, value[1])
+
+
+def task(field: str, value: Any) -> str:
+    return value if ':' in text(field, value) else one_of(NAMES)(field, value)
 
 
 def image_size(field: str, value: Any) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from bsgap.config.checks import (
     one_of,
     pair,
     share,
+    task,
     text,
     tuple_of,
 )
@@ -92,6 +93,8 @@ STUDY_FIELDS: Mapping[str, Field] = {
     # The dataset.
     # mnist (packaged) | csv:, parquet:, npz:FILE | folder:, idx:FOLDER | hf:, sklearn:, tfds:NAME | module:function
     'dataset': Field('mnist', text),
+    # classification | regression | module:function, which maps outputs and targets to losses and scores, one an example
+    'task': Field('classification', task),
     'target': Field('', text),  # csv, parquet, hf: the column that is to be told from the others
     'image_size': Field((), image_size),  # folder, hf: (height, width) to which pictures are resized; (): as they are
     'test_share': Field(0.2, share),  # held out as the test split where the dataset has none

@@ -28,6 +28,7 @@ class Data:
     std: tuple[float, ...] = ()
     test_share: float = 0.2
     target: str = ''
+    task: str = 'classification'
     image_size: tuple[int, ...] = ()
 
 
@@ -109,9 +110,10 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
         for field, ok, needs in (
             ('evaluate_on', checked['validation'], 'a validation split'),
             ('noise_scale', not norm, 'a model without batch_norm'),
+            ('label_smoothing', checked['task'] == 'classification', 'task classification'),
         ):
             value = getattr(made, field)
-            off = value in (False, 'all')
+            off = value in (False, 'all', 0)
             require(ok or off, field, f'{value} is not allowed (recipe {made.name}); it needs {needs}')
     search = _search(config, checked['validation'])
     commanded.check(given, config, recipes)

@@ -2,22 +2,25 @@
 
 import numpy as np
 
+from bsgap.config import Data
 from bsgap.config.checks import require
 from bsgap.data.examples import Source, Split
 
 FEW = 8  # names in a sentence
 
 
-def splits(source: Source, dataset: str, test_share: float) -> tuple[Split, Split, int, tuple[str, ...]]:
-    """The training and the test split, the number of classes, and sentences that say what was changed.
+def splits(source: Source, settings: Data) -> tuple[Split, Split, int, tuple[str, ...]]:
+    """The training and the test split, the number of classes or targets, and sentences that say what was changed.
 
     Examples: unsigned bytes stay as they are, and get an axis for their one channel if they are [N, H, W]; numbers
     become float32, other integers int32 tokens. Labels: whole numbers, texts or booleans become 0, 1, … in their
-    order. Without a test split a share of the training split is held out, the same one always.
+    order. Targets, which are numbers and of a regression or a task of the user's own, become float32 [N, K]. Without a
+    test split a share of the training split is held out, the same one always.
 
     Raises:
-      UserError: the arrays of `dataset`, which the message names, are not such.
+      UserError: the arrays are not such; the message names the dataset.
     """
+    dataset = settings.dataset
     of = {'train': source.train} | ({'test': source.test} if source.test else {})
     found, notes = {}, list(source.notes)
     for name, (x, y) in of.items():
@@ -25,12 +28,12 @@ def splits(source: Source, dataset: str, test_share: float) -> tuple[Split, Spli
         problem = f'the {name} split has {counts[0]} examples and {counts[1]} labels'
         ok = counts[0] == counts[1] > 0
         require(ok, 'dataset', f'{dataset}: {problem}; the counts must agree and be at least 1')
-        found[name] = _examples(dataset, name, np.asarray(x)), _labels(dataset, name, np.asarray(y))
+        found[name] = _examples(dataset, name, np.asarray(x)), _labels(settings, name, np.asarray(y))
     if 'test' not in found:
         x_N, y_N = found['train']
-        held_out = round(test_share * len(x_N))
-        needs = f'{test_share} is {held_out} of {len(x_N)} examples; there is no test split, so it must leave some'
-        require(0 < held_out < len(x_N), 'test_share', needs)
+        held_out = round(settings.test_share * len(x_N))
+        problem = f'{settings.test_share} is {held_out} of {len(x_N)} examples; there is no test split'
+        require(0 < held_out < len(x_N), 'test_share', f'{problem}, so it must leave some')
         order_N = np.random.default_rng(0).permutation(len(x_N))
         parts = {'train': order_N[held_out:], 'test': order_N[:held_out]}
         found = {name: (x_N[part], y_N[part]) for name, part in parts.items()}
@@ -39,9 +42,13 @@ def splits(source: Source, dataset: str, test_share: float) -> tuple[Split, Spli
     looks = [f'{array.dtype} {list(array.shape[1:])}' for array in (x_N, test_x_N)]
     problem = f'training examples are {looks[0]} and test examples {looks[1]}; they must be alike'
     require(looks[0] == looks[1], 'dataset', f'{dataset}: {problem}')
-    require(y_N.dtype.kind == test_y_N.dtype.kind, 'dataset', f'{dataset}: labels are {y_N.dtype} and {test_y_N.dtype}')
+    looks = [f'{array.dtype} {list(array.shape[1:])}' for array in (y_N, test_y_N)]
+    alike = y_N.dtype.kind == test_y_N.dtype.kind and y_N.shape[1:] == test_y_N.shape[1:]
+    require(alike, 'dataset', f'{dataset}: training labels are {looks[0]} and test labels {looks[1]}')
+    if y_N.dtype.kind == 'f':
+        return Split(x_N, y_N), Split(test_x_N, test_y_N), y_N.shape[1], tuple(notes)
     names, index_N = np.unique(np.concatenate([y_N, test_y_N]), return_inverse=True)
-    index_N = index_N.ravel().astype(np.int32)
+    index_N = index_N.reshape(-1, *y_N.shape[1:]).astype(np.int32)
     if names.dtype.kind not in 'iu' or (names != np.arange(len(names))).any():
         notes.append(f'its labels {_listed(names)} are the classes 0 to {len(names) - 1}, in this order')
     if absent := _listed(np.setdiff1d(test_y_N, y_N)):
@@ -68,13 +75,18 @@ def _examples(dataset: str, name: str, x_N: np.ndarray) -> np.ndarray:
     return x_N
 
 
-def _labels(dataset: str, name: str, y_N: np.ndarray) -> np.ndarray:
-    what = f'{dataset}: the {name} labels are {y_N.dtype} {list(y_N.shape)}'
+def _labels(settings: Data, name: str, y_N: np.ndarray) -> np.ndarray:
+    what = f'{settings.dataset}: the {name} labels are {y_N.dtype} {list(y_N.shape)}'
+    if settings.task == 'regression' or (settings.task != 'classification' and y_N.dtype.kind == 'f'):
+        require(y_N.dtype.kind in 'biuf' and y_N.ndim < 3, 'dataset', f'{what}; targets must be numbers, [N] or [N, K]')
+        y_NxK = y_N.reshape(len(y_N), -1).astype(np.float32)
+        require(np.isfinite(y_NxK).all(), 'dataset', f'{what}, some NaN, infinite or too large for float32')
+        return y_NxK
     if y_N.dtype == object and all(isinstance(label, str) for label in y_N.flat):
         y_N = y_N.astype(str)
     y_N = y_N[:, 0] if y_N.ndim == 2 and y_N.shape[1] == 1 else y_N
-    needs = 'they must be one whole number, text or boolean an example: [N]'
-    require(y_N.ndim == 1 and y_N.dtype.kind in 'biuU', 'dataset', f'{what}; {needs}')
+    needs = 'they must be whole numbers, texts or booleans, or else config.task=regression'
+    require(y_N.size and y_N.dtype.kind in 'biuU', 'dataset', f'{what}; {needs}')
     return y_N
 
 

@@ -19,9 +19,11 @@ class Dataset:
     """What a run is trained and evaluated on. `splits`, in order: train, validation if held out, test."""
 
     splits: dict[str, Split]
-    classes: int
+    outputs: int  # classes, or targets of a regression
     mean_C: np.ndarray  # float32, of bytes on a scale from 0 to 1, and of numbers
     std_C: np.ndarray
+    target_mean_K: np.ndarray | None = None  # of a regression, by which its targets are standardised
+    target_std_K: np.ndarray | None = None
     notes: tuple[str, ...] = ()  # what was changed
 
     @property
@@ -42,11 +44,25 @@ class Dataset:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Of an example's classes; () of a regression."""
+        return self.train.labels_N.shape[1:] if self.train.labels_N.dtype == np.int32 else ()
+
     @functools.cached_property
-    def most_frequent(self) -> dict[str, float]:
-        """The accuracy, by split, of always answering with the class that most training examples have."""
-        answer = np.bincount(self.train.labels_N).argmax()
-        return {name: float((split.labels_N == answer).mean()) for name, split in self.splits.items()}
+    def baseline(self) -> dict[str, float]:
+        """The score, by split, of always answering with the class that most training examples have, or with their mean
+        target."""
+        train_N = self.train.labels_N
+        if train_N.dtype == np.int32:
+            answer = np.bincount(train_N.ravel()).argmax()
+            return {name: float((split.labels_N == answer).mean()) for name, split in self.splits.items()}
+        found = {}
+        for name, split in self.splits.items():
+            of_mean_K = np.square(split.labels_N - train_N.mean(0)).mean(0)
+            variance_K = split.labels_N.var(0)
+            found[name] = 1 - float((of_mean_K / np.where(variance_K > 0, variance_K, 1)).mean())
+        return found
 
 
 KINDS = 'csv:FILE', 'folder:FOLDER', 'hf:NAME', 'idx:FOLDER', 'npz:FILE', 'parquet:FILE', 'sklearn:NAME', 'tfds:NAME'
@@ -64,15 +80,15 @@ def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> 
     Raises:
       UserError: the dataset is unknown, its files are missing or damaged, or it has too few examples for `settings`.
     """
-    train, test, classes, notes = arrays.splits(_source(settings), settings.dataset, settings.test_share)
+    train, test, outputs, notes = arrays.splits(_source(settings), settings)
     datasets = {}
     # Once, so that variants share their arrays.
     divide = functools.cache(lambda subset, seed: _divide(train, settings.validation, subset, seed))
     for training_set in dict.fromkeys(training_sets):
         splits = {**divide(training_set.subset, training_set.data_seed), 'test': test}
-        splits['train'] = _noisy(splits['train'], classes, training_set.label_noise, training_set.data_seed)
-        constants = _constants(splits['train'].examples_N, settings)
-        datasets[training_set] = Dataset(splits, classes, *constants, notes)
+        splits['train'] = _noisy(splits['train'], outputs, training_set.label_noise, training_set.data_seed)
+        made = Dataset(splits, outputs, *_constants(splits['train'].examples_N, settings), notes=notes)
+        datasets[training_set] = _standardised(made) if settings.task == 'regression' else made
     return datasets
 
 
@@ -115,10 +131,21 @@ def _noisy(train: Split, classes: int, share: float, seed: int) -> Split:
     """
     if not share:
         return train
+    one_class = train.labels_N.dtype == np.int32 and train.labels_N.ndim == 1
+    require(one_class, 'label_noise', f'{share} is not allowed; it is for one class an example')
     rng = np.random.default_rng((seed, 1))
     n = len(train.labels_N)
     shift_N = np.where(rng.permutation(n) < round(share * n), rng.integers(1, max(classes, 2), n), 0)
     return train._replace(labels_N=((train.labels_N + shift_N) % classes).astype(np.int32))
+
+
+def _standardised(made: Dataset) -> Dataset:
+    """With targets of mean 0 and standard deviation 1 in the training split."""
+    targets_NxK = made.train.labels_N
+    mean_K, std_K = targets_NxK.mean(0), targets_NxK.std(0)
+    std_K = np.where(std_K > 0, std_K, 1).astype(np.float32)
+    splits = {name: of._replace(labels_N=(of.labels_N - mean_K) / std_K) for name, of in made.splits.items()}
+    return dataclasses.replace(made, splits=splits, target_mean_K=mean_K, target_std_K=std_K)
 
 
 def _constants(examples_N: np.ndarray, settings: config.Data) -> tuple[np.ndarray, np.ndarray]:

@@ -6,10 +6,11 @@ import numpy as np
 
 
 class Split(NamedTuple):
-    """Examples and their labels, which are int32 from 0 to the number of classes − 1: `labels_N`.
+    """Examples and their labels.
 
-    `examples_N` has any shape after its first axis, and one of three dtypes: uint8 (images [N, H, W, C], or other
-    bytes), float32 (numbers), int32 (tokens, which no constants normalise).
+    `labels_N` are int32 from 0 to the number of classes − 1, one an example or of any shape, [N, …]; or float32 targets
+    [N, K]. `examples_N` has any shape after its first axis, and one of three dtypes: uint8 (images [N, H, W, C], or
+    other bytes), float32 (numbers), int32 (tokens, which no constants normalise).
     """
 
     examples_N: Any

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Group
 from rich.jupyter import JupyterMixin
 from rich.live import Live
@@ -87,7 +88,9 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
             splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
             noise = f', {training_set.label_noise:.0%} of the labels changed' if training_set.label_noise else ''
             fewer = f'; there are no {training_set.subset:,} to train on' * (dataset.n < training_set.subset)
-            of_data = f'{study.data.dataset}: {splits} examples, {dataset.classes} classes{noise}{fewer}'
+            kind = 'class' if dataset.train.labels_N.dtype == np.int32 else 'target'
+            kinds = f'{dataset.outputs} {kind}' + ('es' if kind == 'class' else 's') * (dataset.outputs > 1)
+            of_data = f'{study.data.dataset}: {splits} examples, {kinds}{noise}{fewer}'
             said |= dict.fromkeys((of_data, *dataset.notes))
         for text in said:
             self.noted(f'data     {text}')
@@ -174,20 +177,22 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         diverged = sum(member.diverged for member in members)
         going = [member.rows for member in members if not member.diverged]
 
-        def mean(column: str, form: str = '.2%', scale: int = 1) -> str:
+        def mean(column: str, form: str, scale: int = 1) -> str:
             known = [[row[column] for row in rows if column in row] for rows in going]
             last = [values[-1] for values in known if values]
             return f'{scale * statistics.fmean(last):{form}}' if last else '–'
 
-        validation = {'validation': mean('validation_accuracy')} if self._study.data.validation else {}
+        task = config.task(self._study.data.task)
+        form = '.2%' if task.is_share else '.4f'
+        validation = {'validation': mean(f'validation_{task.score}', form)} if self._study.data.validation else {}
         return {
             'recipe': recipe,
             'runs': f'{len(members)}' + (f' ({diverged} diverged)' if diverged else ''),
             'epoch': f'{round(behind / run.n, 2):g}/{round(members[0].run.examples / run.n, 2):g}',
-            'train': mean('train_accuracy'),
+            'train': mean(f'train_{task.score}', form),
             **validation,
-            'test': mean('test_accuracy'),
-            'gap': mean('gap', '+.2f', 100),
+            'test': mean(f'test_{task.score}', form),
+            'gap': mean('gap', '+.2f' if task.is_share else '+.4f', task.scale),
             'examples/s': f'{self._speed[recipe]:,.0f}' if recipe in self._speed else '–',
         }
 

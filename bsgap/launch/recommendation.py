@@ -28,7 +28,7 @@ class Recommendation:
     """What a search recommends for its budget in epochs; None where nothing trained.
 
     `table` has a row for each budget (`unit`, `amount`) and batch size: its best `learning_rate`, `updates`, `seconds`
-    on this device, the accuracies and the `gap` (fractions, with the ends of their 95 % intervals), `verdict`, whether
+    on this device, the scores (accuracies are fractions) and the `gap`, with their 95 % intervals, `verdict`, whether
     it is `recommended`. `text` is all of the answer in words, `report` the page with its figures.
     """
 
@@ -55,7 +55,7 @@ class Recommendation:
             for row in budget['rows']:
                 made = {'unit': budget['unit'], 'amount': budget['amount']}
                 made |= {name: row[name] for name in ('batch_size', 'learning_rate', 'updates', 'seconds')}
-                for name in ('validation_accuracy', 'test_accuracy', 'train_accuracy', 'gap'):
+                for name in ('validation_score', 'test_score', 'train_score', 'gap'):
                     value, low, high = (row[name][end] for end in ('value', 'low', 'high'))
                     made |= {name: value, f'{name}_low': low, f'{name}_high': high}
                 made |= {'verdict': row['verdict'], 'recommended': row['batch_size'] == chosen.get('batch_size')}
@@ -82,7 +82,8 @@ def recommend(
     except TypeError as error:
         raise UserError(f'fields: {error}') from error
     source = Source(_pair('train', train), _pair('test', test) if test is not None else None)
-    examples = len(arrays.splits(source, 'train, test', settings.test_share)[0].labels_N)
+    of_data = config.Data('train, test', 0.0, test_share=settings.test_share, task=settings.task)
+    examples = len(arrays.splits(source, of_data)[0].labels_N)
     if not settings.sweep.batch_size:
         most = (1 - settings.validation) * min(examples, settings.subset or examples) / LEAST_UPDATES
         settings.sweep.batch_size = tuple(size for size in BATCH_SIZES if size <= max(most, BATCH_SIZES[1]))

@@ -17,7 +17,7 @@ from bsgap.errors import UserError
 from bsgap.files import of_study
 from bsgap.launch.lock import locked
 from bsgap.training.cohort import Member
-from bsgap.training.rows import NOISE, Row, read_records
+from bsgap.training.rows import NOISE, SCORED, Row, read_records
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import describe, unusable
 
@@ -74,14 +74,15 @@ class Board(Watcher):
 
 
 def _tagged(row: Row) -> dict[str, float]:
-    """A row's scalars by tag. `gap` comes with the accuracies, which TensorBoard's table of settings shows first."""
-    tagged = {}
+    """A row's scalars by tag. `gap` comes with the scores, as accuracies, which TensorBoard's table of settings shows
+    first."""
+    tagged, score = {}, next((name[5:] for name in row if name.startswith('test_') and name != 'test_loss'), '')
     for column, value in row.items():
         of, _, quantity = column.rpartition('_')
         unmeasured = column == 'grad_norm' and math.isnan(value) and math.isfinite(row['distance'])  # no update yet
         if column == 'gap':
-            tagged['accuracy/gap'] = value
-        elif quantity in ('accuracy', 'loss', 'seconds'):
+            tagged[f'{score}/gap'] = value
+        elif column.startswith(SCORED) or quantity == 'seconds':
             tagged[f'{quantity}/{of}'] = value
         elif column in NOISE:
             tagged[f'noise/{column}'] = value

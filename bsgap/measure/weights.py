@@ -14,15 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.tree_util import Partial
 
+from bsgap import config
 from bsgap.config import Study
 from bsgap.data import Split
 from bsgap.files import read_json, write_json
 from bsgap.measure import landscape
 from bsgap.models import Model
 from bsgap.training import checkpoint, optimizer, step
+from bsgap.training.losses import of
 from bsgap.training.programs import Programs
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Run
@@ -56,7 +57,7 @@ def measure(
     records = {record.name: record for record in read_records(workdir)}
     done = [run for run in runs if run.name in records and records[run.name].status == 'done']
     index, count = share
-    measuring = _Measuring(programs, workdir, watcher, check)
+    measuring = _Measuring(programs, workdir, watcher, check, study.data.task)
     for run in done[index::count]:
         measuring.run(run, study.measurements, records[run.name].measured)
     if not index:
@@ -64,8 +65,11 @@ def measure(
 
 
 class _Measuring:
-    def __init__(self, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None]) -> None:
+    def __init__(
+        self, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None], task: str
+    ) -> None:
         self.programs, self.workdir, self.watcher, self.check = programs, workdir, watcher, check
+        self._task = task
         self._losses = functools.cache(losses)  # the same objects for the same model, so that they are compiled once
 
     def run(self, run: Run, wanted: Sequence[str], known: dict[str, float]) -> None:
@@ -76,7 +80,7 @@ class _Measuring:
         for name in missing:
             self.check()
             began = time.monotonic()
-            of = self._losses(self.programs.model(run.recipe))
+            of = self._losses(self.programs.model(run.recipe), self._task)
             known |= MEASUREMENTS[name](of, self.programs.splits(run)['train'], run, *ended)
             write_json(run_folder(self.workdir, run.name) / 'measurements.json', known)
             self.watcher.noted(f'measured {name} of {run.name} in {time.monotonic() - began:.1f} s')
@@ -94,8 +98,8 @@ class _Measuring:
             states = [state for run in ends if (state := self._ended(run)) is not None]
             if len(states) == 2:
                 splits = {name: self.programs.splits(ends[0])[name] for name in ('train', 'test')}
-                of = self._losses(self.programs.model(ends[0].recipe))
-                of_weights = Partial(of['line'], states[0][1], splits)
+                of_model = self._losses(self.programs.model(ends[0].recipe), self._task)
+                of_weights = Partial(of_model['line'], states[0][1], splits)
                 found = landscape.line(of_weights, states[0][0], states[1][0], jnp.float32(ALPHAS))
                 values = {name: np.asarray(column).tolist() for name, column in found.items()}
                 known.append({'first': first, 'second': second, 'seed': seed, 'alpha': list(ALPHAS), **values})
@@ -113,15 +117,16 @@ class _Measuring:
             return None
 
 
-def losses(of_run: Model) -> Losses:
+def losses(of_run: Model, task: str = 'classification') -> Losses:
     """A model's losses as functions of the weights: over a split, over some examples, and for `landscape.line`."""
+    of_task, score = of(task), config.task(task).score
 
     def whole(model_state: Any, split: Split, params: Any) -> jax.Array:
-        return step.evaluate(of_run, split, params, model_state).loss
+        return step.evaluate(of_run, split, params, model_state, measure=of_task).loss
 
     def batch(model_state: Any, split: Split, params: Any, index_B: jax.Array) -> jax.Array:
-        logits_BxK = of_run.predict(params, model_state, split.examples_N[index_B])
-        return optax.softmax_cross_entropy_with_integer_labels(logits_BxK, split.labels_N[index_B]).mean()
+        outputs_B = of_run.predict(params, model_state, split.examples_N[index_B])
+        return of_task(outputs_B, split.labels_N[index_B], 0.0, 1.0).loss_B.mean()
 
     def with_own_statistics(params: Any, model_state: Any, examples_B: jax.Array) -> jax.Array:
         mask_B = jnp.ones(len(examples_B), bool)
@@ -131,9 +136,10 @@ def losses(of_run: Model) -> Losses:
         # Between two solutions batch normalization has no running statistics: it takes those of each part of a split.
         values = {}
         for name, split in splits.items():
-            found = step.evaluate(of_run._replace(predict=with_own_statistics), split, params, model_state)
+            own = of_run._replace(predict=with_own_statistics)
+            found = step.evaluate(own, split, params, model_state, measure=of_task)
             values[f'{name}_loss'] = found.loss
-            values[f'{name}_accuracy'] = found.correct_N.mean()
+            values[f'{name}_{score}'] = found.score_N.mean()
         return values
 
     return {'whole': whole, 'batch': batch, 'line': line}

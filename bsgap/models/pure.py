@@ -26,6 +26,25 @@ from bsgap.models.mlp import MLP
 _KINDS: Any = (nnx.Param, nnx.RngState, Probe, ...)  # what a module holds, parted as `Model` says
 
 
+class Format(NamedTuple):
+    """What a model is told of the data.
+
+    shape: of an example, such as (H, W, C); dtype: uint8, float32 or int32.
+    outputs: K, for each label; label_shape: () for one label an example, else that of its labels.
+    mean_C, std_C: by which bytes on a scale from 0 to 1, and numbers, are normalised.
+    target_mean_K, target_std_K: of a regression, by which its targets were standardised; else None.
+    """
+
+    shape: tuple[int, ...]
+    outputs: int
+    mean_C: np.ndarray
+    std_C: np.ndarray
+    dtype: Any = np.uint8
+    label_shape: tuple[int, ...] = ()
+    target_mean_K: np.ndarray | None = None
+    target_std_K: np.ndarray | None = None
+
+
 class Model(NamedTuple):
     """A model as pure functions of its parameters and its state, which are nested dicts of arrays.
 
@@ -58,16 +77,19 @@ class Model(NamedTuple):
 
 
 class Classifier(nnx.Module):
-    """A module together with its normalisation, from examples as they were trained on to float32 logits."""
+    """A module together with its normalisation, from examples as they were trained on to float32 logits, or to targets
+    in their own unit."""
 
-    def __init__(self, module: nnx.Module, mean_C: np.ndarray, std_C: np.ndarray, dtype: Any, masked: bool) -> None:
-        self.module, self.dtype, self.masked = module, np.dtype(dtype), masked
-        self.mean_C, self.std_C = nnx.Variable(jnp.asarray(mean_C)), nnx.Variable(jnp.asarray(std_C))
+    def __init__(self, module: nnx.Module, of: Format, masked: bool) -> None:
+        self.module, self.dtype, self.masked = module, np.dtype(of.dtype), masked
+        shift, scale = (0.0, 1.0) if of.target_mean_K is None else (of.target_mean_K, of.target_std_K)
+        constants = (of.mean_C, of.std_C, shift, scale)
+        self.mean_C, self.std_C, self.shift, self.scale = (nnx.Variable(jnp.asarray(each)) for each in constants)
 
     def __call__(self, examples_B: jax.Array) -> jax.Array:
         """Gives `logits_BxK`."""
         x_B = _normalised(jnp.asarray(examples_B), self.dtype, self.mean_C[...], self.std_C[...])
-        return _call(self.module, x_B, self.masked).astype(jnp.float32)
+        return _call(self.module, x_B, self.masked).astype(jnp.float32) * self.scale[...] + self.shift[...]
 
 
 def _normalised(examples_B: jax.Array, dtype: Any, mean_C: Any, std_C: Any) -> jax.Array:
@@ -81,18 +103,11 @@ def _call(module: Any, x_B: jax.Array, masked: bool, mask_B: Any = None) -> Any:
     return module(x_B, mask_B=mask_B) if masked else module(x_B)
 
 
-def define(
-    architecture: Architecture,
-    shape: tuple[int, ...],
-    classes: int,
-    mean_C: np.ndarray,
-    std_C: np.ndarray,
-    dtype: Any = np.uint8,
-) -> Model:
-    """Makes a model for examples of `shape`, such as (H, W, C), which it first normalises: bytes (uint8) to
-    (x/255 − mean)/std, numbers (float32) to (x − mean)/std; tokens (int32) stay as they are.
+def define(architecture: Architecture, of: Format) -> Model:
+    """Makes a model for examples of a format, which it first normalises: bytes (uint8) to (x/255 − mean)/std, numbers
+    (float32) to (x − mean)/std; tokens (int32) stay as they are.
 
-    A model of the user's own is any `nnx.Module` that is made as `Class(shape, classes, **arguments, rngs=rngs)`
+    A model of the user's own is any `nnx.Module` that is made as `Class(shape, outputs, **arguments, rngs=rngs)`
     and called as `module(x_B)`, or `module(x_B, mask_B=mask_B)` if its `__call__` has a parameter
     of that name: the mask in training, None in evaluation. Its mode is set by NNX's `train()` and `eval()`, which
     dropout and `nnx.BatchNorm` obey (`nnx.BatchNorm` counts the examples that only fill a batch unless the module hands
@@ -105,16 +120,16 @@ def define(
     """
     what = f'config.model: {architecture.model}'
     module_class, arguments = _find(architecture, what)
-    if module_class in (MLP, CNN) and dtype == np.int32:
+    if module_class in (MLP, CNN) and of.dtype == np.int32:
         raise UserError(f'{what} takes numbers, and the examples are whole numbers, which are tokens; give floats')
-    if module_class is CNN and len(shape) != 3:
-        raise UserError(f'{what} takes images [H, W, C], and the examples have shape {list(shape)}')
+    if module_class is CNN and len(of.shape) != 3:
+        raise UserError(f'{what} takes images [H, W, C], and the examples have shape {list(of.shape)}')
     masked = 'mask_B' in inspect.signature(module_class.__call__).parameters
     made = dict[str, Any]()  # of tracing: what of the module is no array, and its keys
 
     def build(key: jax.Array) -> list[Any]:
         """Parameters, random streams, and state."""
-        module = module_class(shape, classes, **arguments, rngs=nnx.Rngs(key))
+        module = module_class(of.shape, of.outputs, **arguments, rngs=nnx.Rngs(key))
         for _, node in nnx.iter_graph(module):
             for name, value in [*vars(node).items()] if isinstance(node, nnx.Module) else ():
                 # While JAX traces, NNX takes arrays that are no variables for constants of the class.
@@ -146,8 +161,8 @@ def define(
 
     def called(module: nnx.Module, examples_B: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
         with users_code(what, always=True):
-            logits = _call(module, _normalised(examples_B, dtype, mean_C, std_C), masked, mask_B)
-        expected = len(examples_B), classes
+            logits = _call(module, _normalised(examples_B, of.dtype, of.mean_C, of.std_C), masked, mask_B)
+        expected = len(examples_B), *of.label_shape, of.outputs
         if getattr(logits, 'shape', None) != expected or not jnp.issubdtype(logits.dtype, jnp.floating):
             problem = f'maps {expected[0]} examples to {logits}, not to logits of shape {expected}, which are floats'
             raise UserError(f'{what}: {" ".join(problem.split())}')
@@ -174,7 +189,7 @@ def define(
         return module
 
     def module(params: Any, model_state: Any) -> Classifier:
-        return Classifier(evaluating(params, model_state), mean_C, std_C, dtype, masked)
+        return Classifier(evaluating(params, model_state), of, masked)
 
     abstract_key = jax.eval_shape(jax.random.key, 0)
     with users_code(what, always=True):
@@ -186,9 +201,9 @@ def define(
             raise UserError(f'{what}: {_name(path)} is {leaf.dtype}; {needs}')
     if not _leaves(params):
         raise UserError(f'{what}: it has no nnx.Param, so there is nothing to train')
-    # One more example than classes, so that a transposed result is seen.
-    examples = jax.ShapeDtypeStruct((classes + 1, *shape), dtype)
-    mask = jax.ShapeDtypeStruct((classes + 1,), bool)
+    # One more example than outputs, so that a transposed result is seen.
+    examples = jax.ShapeDtypeStruct((of.outputs + 1, *of.shape), of.dtype)
+    mask = jax.ShapeDtypeStruct((of.outputs + 1,), bool)
     jax.eval_shape(predict, params, model_state, examples)
     with users_code(what, always=True):  # what has no gradient is known now, too
         slope = jax.grad(lambda *of: apply(*of)[0].sum())

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from bsgap.config import task
 from bsgap.report import axes, words
 from bsgap.report.numbers import between, number
 
@@ -32,12 +33,19 @@ def _lengths(answer: Json) -> Figure | None:
         return None
     figure, every = axes.panels(len(UNITS), size=(12.5, 4.8), sharey=True)
     for panel, unit in zip(every, UNITS, strict=True):
-        _by_size(panel, answer['curves'], unit, 'error', 100)
+        _by_size(panel, answer['curves'], unit, 'error', task(answer['task']).scale)
         _length(panel, unit, answer)
-    shown = [100 * point['error']['value'] for curve in answer['curves'] for point in curve['points']]
-    every[0].set(ylim=axes.limits(shown, 1.4), ylabel='validation error (%)')
+    shown = [
+        task(answer['task']).scale * point['error']['value'] for curve in answer['curves'] for point in curve['points']
+    ]
+    every[0].set(ylim=axes.limits(shown, 1.4), ylabel=_error_text(answer))
     axes.logarithmic(every[0], 'y')
     return axes.legend(figure)
+
+
+def _error_text(answer: Json) -> str:
+    of = task(answer['task'])
+    return f'validation {of.error}' + ' (%)' * of.is_share
 
 
 def _by_size(panel: Axes, lines: Sequence[Json], x: str, y: str, scale: float = 1) -> None:
@@ -87,6 +95,7 @@ def _targets(answer: Json) -> Figure | None:
     if not (targets := answer['targets']):
         return None
     figure, (panel,) = axes.panels(1, size=(9, 5.2))
+    of = task(answer['task'])
     several, sizes = answer['rests_on']['seeds'] > 1, [point['batch_size'] for point in targets[0]['points']]
     shown = [point['updates']['value'] for target in targets for point in target['points']]
     panel.set(ylim=axes.limits(shown, 2), ylabel='updates to the target')
@@ -103,7 +112,8 @@ def _targets(answer: Json) -> Figure | None:
         # An end that is not known, or 0, lies beyond the axis, unless there are no intervals.
         ends = {'low': 1e-6, 'high': 1e12} if several else {}
         updates = [ends | {end: value for end, value in point['updates'].items() if value} for point in known]
-        label = f'{100 * target["error"]:.3g} % error: {_critical(target["curve"], several)}'
+        error = f'{of.scale * target["error"]:.3g}{" %" * of.is_share} {of.error}'
+        label = f'{error}: {_critical(target["curve"], several)}'
         axes.bars(panel, [beside * point['batch_size'] for point in known], updates, linestyle='', label=label, **look)
         if target['curve']:
             curve_G = (target['curve']['s_min']['value'] or 0) + (target['curve']['e_min']['value'] or 0) / size_G
@@ -134,7 +144,8 @@ def _learning_rates(answer: Json) -> Figure | None:
     lengths = cells.groupby('batch_size')['updates'].max().to_dict()
     lengths |= {row['batch_size']: row['updates'] for row in rates['rows']}
     cells = cells[cells['updates'] == cells['batch_size'].map(lengths)]
-    errors = [100 * max(error['value'], 1e-6) if error else None for error in cells['validation_error']]
+    scale = task(answer['task']).scale
+    errors = [scale * max(error['value'], 1e-6) if error else None for error in cells['validation_error']]
     at = ['batch_size', 'learning_rate']
     tried = cells.assign(error=np.array(errors, float)).groupby(at, as_index=False)['error'].min()  # over momentum
     lost, cells = tried[tried['error'].isna()], tried.dropna()
@@ -144,7 +155,7 @@ def _learning_rates(answer: Json) -> Figure | None:
         colours: Any = {'cmap': 'viridis_r', 'norm': LogNorm(low, max(high, 1.1 * low))}
         colours |= {'s': 110, 'c': 'error', 'marker': 's', 'label': 'trial'}
         squares = panel.scatter(*at, data=cells, **colours)
-        axes.logarithmic(figure.colorbar(squares, label='validation error (%)').ax, 'y')
+        axes.logarithmic(figure.colorbar(squares, label=_error_text(answer)).ax, 'y')
     panel.plot(*at, 'x', data=lost, color='tab:red', markersize=7, label='a run diverged' if len(lost) else None)
     if law := rates['law']:
         fit = f'∝ B^{law["exponent"]["value"]:.2g}'
@@ -166,43 +177,44 @@ def _learning_rates(answer: Json) -> Figure | None:
 def _budgets(answer: Json) -> Figure | None:
     """A row for what each batch size and each setting of fresh seeds reach within a budget."""
     by_budget = [
-        (budget, [*budget['rows'], *(row for row in budget['fresh'] if row['test_accuracy'])])
+        (budget, [*budget['rows'], *(row for row in budget['fresh'] if row['test_score'])])
         for budget in answer['budgets']
         if budget['rows']
     ]
     if not by_budget:
         return None
     height = len(by_budget) * (0.9 + 0.24 * max(len(rows) for _, rows in by_budget))
+    of = task(answer['task'])
     share: Any = {'sharex': 'col', 'sharey': 'row'}
     figure, every = axes.panels(2 * len(by_budget), len(by_budget), size=(10, height), **share)
     for (budget, rows), left, right in zip(by_budget, every[::2], every[1::2], strict=True):
         for y, row in enumerate(rows):
             look = {'fmt': 'D', 'color': 'tab:orange'} if 'role' in row else {'fmt': 'o', 'color': 'tab:blue'}
-            axes.bars(left, [y], [_error(row['test_accuracy'])], 100, is_flat=True, **look)
+            axes.bars(left, [y], [_error(row['test_score'])], of.scale, is_flat=True, **look)
             if 'gap' in row:
-                axes.bars(right, [y], [row['gap']], 100, is_flat=True, **look)
+                axes.bars(right, [y], [row['gap']], of.scale, is_flat=True, **look)
         left.set_yticks(range(len(rows)), [_contender(row, budget['recommended']) for row in rows])
         left.set_title(words.budget_text(budget), fontsize=10)
         left.set(ylim=(len(rows) - 0.5, -0.5), ylabel='batch size')
         right.axvline(0, color='grey', linewidth=0.8)
     axes.logarithmic(left, 'x')
-    left.xaxis.set_major_formatter(lambda error, _: f'{100 - error:.6g}')
+    left.xaxis.set_major_formatter(lambda error, _: f'{of.scale - error:.6g}')
     left.invert_xaxis()
-    left.set_xlabel('test accuracy (%), error on a log scale')
-    right.set_xlabel('generalization gap: train − test accuracy (points)')
+    left.set_xlabel(f'test {of.text}{" (%)" * of.is_share}, {of.error} on a log scale')
+    right.set_xlabel(f'generalization gap: train − test {of.text}{" (points)" * of.is_share}')
     return figure
 
 
-def _error(accuracy: Json) -> Json:
-    shares = {'value': accuracy['value'], 'low': accuracy['high'], 'high': accuracy['low']}
-    return {end: None if share is None else max(1 - share, 1e-4) for end, share in shares.items()}
+def _error(score: Json) -> Json:
+    ends = {'value': score['value'], 'low': score['high'], 'high': score['low']}
+    return {end: None if value is None else max(1 - value, 1e-4) for end, value in ends.items()}
 
 
 def _contender(row: Json, recommended: Json) -> str:
     """What a row is; fresh seeds may have changed what is recommended."""
     name = f'{row["batch_size"]}, fresh seeds' if 'role' in row else f'{row["batch_size"]}, {row["verdict"]}'
     name += FRESH.get(row.get('role', ''), '')
-    return name + ' (recommended)' * (row['test_accuracy'] == recommended['test_accuracy'])
+    return name + ' (recommended)' * (row['test_score'] == recommended['test_score'])
 
 
 def _noise_scale(answer: Json) -> Figure | None:
@@ -225,6 +237,6 @@ FIGURES: axes.Figures = {
     'winners': ('The best batch size for any budget of which all have trials', _winners),
     'targets': ('Beyond the critical batch size B_crit larger batches save few updates', _targets),
     'learning_rates': ('How the best learning rate ε grows with the batch size B', _learning_rates),
-    'budgets': ('Test accuracy and gap within each budget; verdicts are of validation data', _budgets),
+    'budgets': ('Test score and gap within each budget; verdicts are of validation data', _budgets),
     'noise_scale': ('The gradient noise scale, by which theory forecasts the critical batch size', _noise_scale),
 }

@@ -1,7 +1,7 @@
 """The answer of a search in words, for a reader who knows neither the code nor the literature.
 
-Differences of accuracies are of the validation split, on which all choices are made; accuracies are of the test split,
-of fresh seeds where there are some.
+Differences of scores are of the validation split, on which all choices are made; scores are of the test split, of fresh
+seeds where there are some.
 """
 
 import math
@@ -10,7 +10,8 @@ from typing import Any
 
 from bsgap.analysis import answer as answers
 from bsgap.analysis.trials import SETTING
-from bsgap.report.numbers import between, number, points, share
+from bsgap.config import Task, task
+from bsgap.report.numbers import between, difference, level, number
 from bsgap.report.words import budget_text, listed, plural
 
 Json = dict[str, Any]
@@ -54,7 +55,7 @@ def _warnings(answer: Known) -> Iterator[str]:
         yield f'Warning: only {plural(n, "validation example")}, too few to tell most settings apart: this is a hint.'
     needed = max((budget.get('examples_to_tell') or 0 for budget in answer['budgets']), default=0)
     if needed > n:
-        of = f'{number(100 * answer["margin"])} points takes about {number(needed)} validation examples'
+        of = f'{_margin(answer)} takes about {number(needed)} validation examples'
         yield f'To tell a difference of {of}, however many seeds are trained; there are {n:,}.'
 
 
@@ -69,7 +70,8 @@ def _advice(answer: Known, budget: Known) -> Iterator[str]:
     if not (chosen := budget['recommended']):
         yield f'For {budget_text(budget)} nothing can be recommended'
         return
-    yield f'For {budget_text(budget)} take {_setting(answer, chosen)}: test accuracy {_accuracy(budget)}'
+    score = f'test {_task(answer).text} {_score(answer, budget)}'
+    yield f'For {budget_text(budget)} take {_setting(answer, chosen)}: {score}'
     if budget['first_thought']:
         yield f'what the search had favoured, {_setting(answer, budget["first_thought"])}, was worse with fresh seeds'
     yield from (f'{_lost(row)} fresh seeds diverged' for row in _fresh(budget)[:1] if row['diverged'])
@@ -84,12 +86,12 @@ def _advice(answer: Known, budget: Known) -> Iterator[str]:
 
 def _table(answer: Known) -> Rows:
     """What is recommended for each budget, and how the other batch sizes compare."""
-    headings = ('Budget', 'Batch size', 'Learning rate', 'Test accuracy', 'As good', 'Undecided', 'Worse')
+    headings = ('Budget', 'Batch size', 'Learning rate', f'Test {_task(answer).text}', 'As good', 'Undecided', 'Worse')
     rows = []
     for budget in answer['budgets']:
         cells = ['none', '–', '–']
         if chosen := budget['recommended']:
-            cells = [str(chosen['batch_size']), _rate(answer, chosen), _accuracy(budget)]
+            cells = [str(chosen['batch_size']), _rate(answer, chosen), _score(answer, budget)]
         sides = [*(_sizes(budget, verdict) for verdict in ('as good', 'undecided', 'worse')), budget['missing']]
         rows.append((budget_text(budget), *cells, *(listed(sizes) or '–' for sizes in sides)))
     return [(*headings, 'Not compared'), *rows]
@@ -99,8 +101,8 @@ def _reading(answer: Known) -> str:
     runs, lost = answer['rests_on']['runs'], answer['rests_on']['diverged']
     return (
         f'From {plural(runs, "run")} ({lost} diverged) on {answer["n"]:,} examples of {answer["dataset"]}. Brackets:'
-        ' 95 % intervals. Differences are of validation accuracy; either of their two bounds fails in at most 5 %, for'
-        f' all settings together. As good: shown to be less than {number(100 * answer["margin"])} points below.'
+        f' 95 % intervals. Differences are of validation {_task(answer).text}; either of their two bounds fails in at'
+        f' most 5 %, for all settings together. As good: shown to be less than {_margin(answer)} below.'
     )
 
 
@@ -111,7 +113,7 @@ def _sentences(answer: Known, budget: Known) -> Iterator[str]:
         yield _confirmed(answer, budget)
     for verdict, compared in COMPARED.items():
         if alike := [row for row in rows if row['verdict'] == verdict]:
-            each = (f'{row["batch_size"]}, {points(row["difference"])}{_needed(row)}' for row in alike)
+            each = (f'{row["batch_size"]}, {_apart(answer, row)}{_needed(row)}' for row in alike)
             yield f'{compared} {_best(rows)["batch_size"]}: {"; ".join(each)}.'
     if budget['missing']:
         yield f'Not compared: {listed(budget["missing"])}, as {NOTHING}.'
@@ -120,11 +122,11 @@ def _sentences(answer: Known, budget: Known) -> Iterator[str]:
         verdict = 'not shown to be worse' if grown['verdict'] == 'best' else grown['verdict']
         costs = ((row['updates'], row['seconds']) for row in (grown, same))
         cost = ' instead of '.join(f'{n:,} updates' + (f' ({number(s)} s)' if s else '') for n, s in costs)
-        accuracy = points(grown['difference'])
-        yield f'Growing the batch instead of lowering the learning rate is {verdict}: {accuracy} with {cost}.'
+        apart = _apart(answer, grown)
+        yield f'Growing the batch instead of lowering the learning rate is {verdict}: {apart} with {cost}.'
     if ends := rows[:: max(1, len(rows) - 1)]:
-        gaps = listed(f'{points(row["gap"])} at {row["batch_size"]}' for row in ends)
-        yield f'The gap, train minus test accuracy, is {gaps}.'
+        gaps = listed(f'{difference(row["gap"], _task(answer))} at {row["batch_size"]}' for row in ends)
+        yield f'The gap, train minus test {_task(answer).text}, is {gaps}.'
 
 
 def _confirmed(answer: Known, budget: Known) -> str:
@@ -138,7 +140,7 @@ def _confirmed(answer: Known, budget: Known) -> str:
         return 'Fresh seeds agree: no setting beside it that trained all its seeds did better.'
     overturned = f'Fresh seeds overturned {_setting(answer, first)}'
     said = {'as good': 'Fresh seeds agree: as good', 'undecided': 'Fresh seeds leave it undecided', 'worse': overturned}
-    against = f'{points(first["difference"])} against {_setting(answer, _best(_fresh(budget)))}{_needed(first)}'
+    against = f'{_apart(answer, first)} against {_setting(answer, _best(_fresh(budget)))}{_needed(first)}'
     return f'{said[first["verdict"]]}, {against}.'
 
 
@@ -154,16 +156,16 @@ def _needed(row: Known) -> str:
 
 
 def _fresh_table(answer: Known, budget: Known) -> Rows:
-    rows = []
+    rows, of = [], _task(answer)
     for row in budget['fresh']:
-        accuracy = share(row['test_accuracy'], plural(row['seeds'], 'seed')) if row['test_accuracy'] else '–'
+        score = level(row['test_score'], of, plural(row['seeds'], 'seed')) if row['test_score'] else '–'
         against, is_grown = row['verdict'], row['role'] == 'growing'
         if not against:
             against = f'{_lost(row)} diverged' if row['diverged'] else 'not finished'
         elif is_grown or against != 'best':
-            against = ('not growing' if is_grown else against) + f', {points(row["difference"])}'
-        rows.append((_setting(answer, row) + ', growing' * is_grown, accuracy, against))
-    return _titled(rows, 'Fresh seeds with', 'Test accuracy', 'Against the best of these')
+            against = ('not growing' if is_grown else against) + f', {_apart(answer, row)}'
+        rows.append((_setting(answer, row) + ', growing' * is_grown, score, against))
+    return _titled(rows, 'Fresh seeds with', f'Test {of.text}', 'Against the best of these')
 
 
 def _critical(answer: Known) -> Iterator[str]:
@@ -173,9 +175,15 @@ def _critical(answer: Known) -> Iterator[str]:
         yield 'It is not known: too few batch sizes trained to the same errors.'
         return
     sizes = [curve['batch_size'] for curve in answer['curves']]
-    ends = [(target['curve']['b_crit'], number(100 * target['error'])) for target in known[:: max(1, len(known) - 1)]]
-    each = listed(f'{_bounds(critical, sizes)} for {error} %' for critical, error in ends)
-    yield f'Larger batches than this save few updates: {each} validation error.'
+    of, unit = _task(answer), ' %' * _task(answer).is_share
+    ends = known[:: max(1, len(known) - 1)]
+    errors = [f'{number(of.scale * target["error"])}{unit}' for target in ends]
+    bounds = [_bounds(target['curve']['b_crit'], sizes) for target in ends]
+    each = listed(f'{bound} for {error}' for bound, error in zip(bounds, errors, strict=True))
+    if of.is_share:
+        yield f'Larger batches than this save few updates: {each} validation {of.error}.'
+    else:
+        yield f'Larger batches than this save few updates, by validation {of.error}: {each}.'
     if lines := answer['noise_scale']:
         near = known[len(known) // 2]['curve']['b_crit']['value'] or sizes[len(sizes) // 2]
         line = min(lines, key=lambda line: abs(math.log(line['batch_size'] / near)))
@@ -246,13 +254,26 @@ def _edges(answer: Known, budget: Known) -> Iterator[str]:
             yield f'For {budget_text(budget)} {name} {number(value, 6)} is the {end} tried: try beyond.'
 
 
-def _accuracy(budget: Known) -> str:
+def _task(answer: Known) -> Task:
+    return task(answer['task'])
+
+
+def _margin(answer: Known) -> str:
+    of = _task(answer)
+    return f'{number(of.scale * answer["margin"])}' + (' points' if of.is_share else f' of {of.text}')
+
+
+def _apart(answer: Known, row: Known) -> str:
+    return difference(row['difference'], _task(answer))
+
+
+def _score(answer: Known, budget: Known) -> str:
     """The recommended setting's, on the test split."""
-    chosen = budget['recommended']
+    chosen, of = budget['recommended'], _task(answer)
     for row in _fresh(budget):
-        if row['test_accuracy'] and all(row[field] == chosen[field] for field in SETTING):
-            return share(row['test_accuracy'], plural(row['seeds'], 'fresh seed'))
-    return share(chosen['test_accuracy'], plural(chosen['seeds'], 'seed') + ' of the search')
+        if row['test_score'] and all(row[field] == chosen[field] for field in SETTING):
+            return level(row['test_score'], of, plural(row['seeds'], 'fresh seed'))
+    return level(chosen['test_score'], of, plural(chosen['seeds'], 'seed') + ' of the search')
 
 
 def _setting(answer: Known, row: Known) -> str:

@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bsgap.analysis.statistics import intervals
+from bsgap.config import Task
 from bsgap.report import axes
 
-ACCURACIES = ['train_accuracy', 'test_accuracy']
+SCORES = ['train_score', 'test_score']
+SPLITS = 'train', 'validation', 'test'
 SHARPNESS = ['sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue']
 TEXTS = {
     'epoch': 'epochs',
@@ -21,33 +23,43 @@ TEXTS = {
     'train_seconds': 'training time (s)',
     'learning_rate_sum': 'learning rate × updates',
     'distance': 'distance ‖w − w₀‖ from the start',
-    'gap': 'train − test accuracy (points)',
     'sharpness_0.001': 'sharpness, box 0.001 (%)',
     'sharpness_0.0005': 'sharpness, box 0.0005 (%)',
     'top_eigenvalue': 'largest eigenvalue of the Hessian',
-    **{f'{split}_accuracy': f'{split} accuracy (%)' for split in ('train', 'test')},
-    **{f'{split}_loss': f'{split} loss (cross-entropy, nats)' for split in ('train', 'test')},
 }
+
+
+def _text(column: str, task: Task) -> str:
+    """What a column is called on an axis."""
+    split, _, quantity = column.rpartition('_')
+    if column == 'gap':
+        return f'train − test {task.text}' + ' (points)' * task.is_share
+    if quantity == 'score':
+        return f'{split} {task.text}'.lstrip() + ' (%)' * task.is_share
+    return f'{split} loss ({task.loss})'.lstrip() if quantity == 'loss' else TEXTS[column]
 
 
 class Data(NamedTuple):
     """What there is to draw: of the runs that did not diverge, the rows for which all splits were evaluated.
 
-    Both tables are the table of runs in the order of legends, with accuracies and gaps in per cent and points. Added
-    are `row`, counted from the start of a run; `last`, up to which all runs of its recipe go; and of the recipe: its
-    first batch size (`size`) and highest learning rate (`rate`), what else it is in words (`setting`), and whether it
-    is a sweep's (`swept`), has finished with one batch size (`done`), and has a run that diverged (`diverged`).
+    Both tables are the table of runs in the order of legends, with the task's scores as `train_score` and so on, and
+    those that are shares, and their gaps, in per cent and points. Added are `row`, counted from the start of a run;
+    `last`, up to which all runs of its recipe go; and of the recipe: its first batch size (`size`) and highest learning
+    rate (`rate`), what else it is in words (`setting`), and whether it is a sweep's (`swept`), has finished with one
+    batch size (`done`), and has a run that diverged (`diverged`).
     """
 
     rows: pd.DataFrame
     ends: pd.DataFrame  # the last row of each run
     lines: Sequence[Mapping[str, Any]]
     diverged: int  # runs
+    task: Task
 
 
-def gather(runs: pd.DataFrame, lines: Sequence[Mapping[str, Any]] = ()) -> Data | None:
+def gather(runs: pd.DataFrame, task: Task, lines: Sequence[Mapping[str, Any]] = ()) -> Data | None:
     """Sorts out what there is to draw, if anything; the arguments are `draw`'s."""
-    of, shares = runs.groupby('recipe'), runs[[name for name in runs if name.endswith(('accuracy', 'gap'))]]
+    of_task = {name: f'{split}_score' for split in SPLITS if (name := f'{split}_{task.score}') in runs}
+    of, scores = runs.groupby('recipe'), runs[[*of_task, 'gap']].rename(columns=of_task)
     running, diverged = (runs[runs['status'] == status] for status in ('running', 'diverged'))
     rows = runs.assign(
         size=of['batch_size'].transform('first'),
@@ -56,16 +68,16 @@ def gather(runs: pd.DataFrame, lines: Sequence[Mapping[str, Any]] = ()) -> Data 
         done=(of['batch_size'].transform('nunique') == 1) & ~runs['recipe'].isin(running['recipe']),
         diverged=runs['recipe'].isin(diverged['recipe']),
         **{'recipe.subset': runs['n']},  # which may have been left open
-        **100 * shares,
+        **task.scale * scores,
     )
-    rows = rows[rows['status'] != 'diverged'].dropna(subset=['train_accuracy', 'test_accuracy'])
+    rows = rows[rows['status'] != 'diverged'].dropna(subset=SCORES)
     if rows.empty:
         return None
     numbers = rows.filter(like='recipe.').select_dtypes('number')
     rows = rows.sort_values(['size', *numbers], kind='stable').assign(setting=_settings)
     rows['row'] = rows.groupby('run').cumcount()
     rows['last'] = rows.groupby('run')['row'].transform('max').groupby(rows['recipe']).transform('min')
-    return Data(rows, rows.groupby('run').tail(1), lines, diverged['run'].nunique())
+    return Data(rows, rows.groupby('run').tail(1), lines, diverged['run'].nunique(), task)
 
 
 def _settings(rows: pd.DataFrame) -> pd.Series:
@@ -84,15 +96,24 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
 
 
 def draw(
-    runs: pd.DataFrame, folder: Path, title: str, figures: Iterable[str], lines: Sequence[Mapping[str, Any]] = ()
+    runs: pd.DataFrame,
+    folder: Path,
+    title: str,
+    figures: Iterable[str],
+    task: Task,
+    lines: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Path]:
     """Draws those of `figures` (names, out of `config.FIGURES`) for which there is data; returns the files, by caption.
 
     `lines` are, for each pair of solutions and each seed, a mapping with `first`, `second` (recipes), `seed`, and, of
-    equal length, `alpha`, `train_loss`, `test_loss` (nats), `train_accuracy` and `test_accuracy` (fractions).
+    equal length, `alpha`, `train_loss`, `test_loss`, and the task's scores, such as `train_accuracy` (a fraction).
     """
-    data = gather(runs, lines)
-    known = {name: FIGURES[name] for name in figures if name in FIGURES}  # an earlier version had others
+    data = gather(runs, task, lines)
+    known = {
+        name: (FIGURES[name][0].format(task.text, task.text[0].upper() + task.text[1:]), *FIGURES[name][1:])
+        for name in figures
+        if name in FIGURES  # an earlier version had others
+    }
     return axes.write(known, data, folder, note(data, title)) if data else {}
 
 
@@ -133,11 +154,12 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
             axes.line(panel, line['x'], line, **looks[recipe])
         if x != 'epoch':
             axes.logarithmic(panel, 'x')
-        if not column.endswith('accuracy'):
+        if column not in SCORES:
             axes.logarithmic(panel, 'y')
         else:  # leave out the untrained model, so that the differences at the end can be seen
-            panel.set_ylim(max(0, rows.loc[rows['row'] == 1, column].min() - 2), 100.5)
-        panel.set(xlabel=TEXTS[x], ylabel=TEXTS[column])
+            top = data.task.scale
+            panel.set_ylim(max(0, rows.loc[rows['row'] == 1, column].min() - 0.02 * top), 1.005 * top)
+        panel.set(xlabel=TEXTS[x], ylabel=_text(column, data.task))
     return axes.legend(figure)
 
 
@@ -162,7 +184,7 @@ def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure |
     columns = list(ends.reindex(columns=columns).dropna(axis=1, how='all'))
     if len(columns) < fewest:
         return None
-    figure, every = axes.panels(len(columns), 1 + (len(columns) > 3), sharey=columns == ACCURACIES)
+    figure, every = axes.panels(len(columns), 1 + (len(columns) > 3), sharey=columns == SCORES)
     parts = {setting: setting.partition(', ')[::2] for setting in ends['setting'].unique()}
     looks, sizes = axes.looks(every[0], parts.values()), sorted(set(ends['size']))
     room = min((large / small for small, large in itertools.pairwise(sizes)), default=2) ** 0.2
@@ -172,7 +194,7 @@ def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure |
             places = line.index.get_level_values('size') * room ** ((i + 0.5) / len(parts) - 0.5)
             axes.bars(panel, places, line, **looks[parts[setting]])
         axes.batch_sizes(panel, 'x', sizes)
-        panel.set_ylabel(TEXTS[column])
+        panel.set_ylabel(_text(column, data.task))
         if column in SHARPNESS:
             axes.logarithmic(panel, 'y')
         if column == 'gap':
@@ -186,13 +208,13 @@ def _learning_rate(data: Data) -> Figure | None:
     if ends['rate'].nunique() < 2:
         return None
     figure, (left, right) = axes.panels(2)
-    chooser = 'validation' if 'validation_accuracy' in ends else 'test'
+    chooser = 'validation' if 'validation_score' in ends else 'test'
     ends = ends.assign(rest=ends['setting'].str.replace(r'^learning rate [^,]*(, )?', '', regex=True))
     looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True))
-    tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_accuracy'])
+    tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_score'])
     for (size, rest), line in tested.groupby(['size', 'rest']):
         axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
-    stable = ends[~ends['diverged']].groupby(['rest', 'size', 'rate'], sort=False)[f'{chooser}_accuracy'].mean()
+    stable = ends[~ends['diverged']].groupby(['rest', 'size', 'rate'], sort=False)[f'{chooser}_score'].mean()
     best = stable.sort_values(kind='stable').groupby(['rest', 'size']).tail(1).sort_index().reset_index()
     for i, (rest, line) in enumerate(best.groupby('rest')):
         look = looks[f'batch size {line["size"].iloc[0]}', rest] | {'color': 'black'}
@@ -202,7 +224,7 @@ def _learning_rate(data: Data) -> Figure | None:
     axes.logarithmic(left, 'x')
     axes.logarithmic(right, 'y')
     axes.batch_sizes(right, 'x', set(ends['size']))
-    left.set(xlabel='learning rate', ylabel=TEXTS['test_accuracy'])
+    left.set(xlabel='learning rate', ylabel=_text('test_score', data.task))
     right.set_ylabel(f'best learning rate ({chooser} split)')
     return axes.legend(figure)
 
@@ -213,17 +235,18 @@ def _lines(data: Data) -> Figure | None:
         return None
     pairs = pd.concat(map(pd.DataFrame, data.lines)).groupby(['first', 'second'], sort=False)
     figure, every = axes.panels(2 * len(pairs), 2, sharex=True, sharey='row')
-    for panel, (quantity, (pair, points)) in zip(every, itertools.product(('loss', 'accuracy'), pairs), strict=True):
+    score, scale = data.task.score, data.task.scale
+    for panel, (quantity, (pair, points)) in zip(every, itertools.product(('loss', score), pairs), strict=True):
         for split, colour, style in (('train', 'tab:blue', '-'), ('test', 'tab:red', '--')):
-            found = intervals(points.groupby('alpha')[f'{split}_{quantity}']) * (100 if quantity == 'accuracy' else 1)
+            found = intervals(points.groupby('alpha')[f'{split}_{quantity}']) * (scale if quantity == score else 1)
             axes.line(panel, found.index, found, color=colour, linestyle=style, label=split)
         for alpha in (0, 1):
             panel.axvline(alpha, color='grey', linewidth=0.8)
         if quantity == 'loss':
             axes.logarithmic(panel, 'y')
-            panel.set(title='α = 0: {}\nα = 1: {}'.format(*pair), ylabel='loss (cross-entropy, nats)')
+            panel.set(title='α = 0: {}\nα = 1: {}'.format(*pair), ylabel=_text('loss', data.task))
         else:
-            panel.set(xlabel='α', ylabel='accuracy (%)')
+            panel.set(xlabel='α', ylabel=_text('score', data.task))
     return axes.legend(figure)
 
 
@@ -250,21 +273,21 @@ def _gradient_norm(data: Data) -> Figure | None:
 
 
 FIGURES: axes.Figures = {
-    'curves': ('Accuracy and loss over training', _over_training, [*ACCURACIES, 'train_loss', 'test_loss'], ['epoch']),
+    'curves': ('{1} and loss over training', _over_training, [*SCORES, 'train_loss', 'test_loss'], ['epoch']),
     'gap': ('Generalization gap against batch size', _at_the_end, ['gap']),
-    'accuracy': ('Accuracy against batch size', _at_the_end, ACCURACIES),
+    'accuracy': ('{1} against batch size', _at_the_end, SCORES),
     'learning_rate_sum': (
-        'Accuracy and distance against learning rate × updates',
-        *(_over_training, [*ACCURACIES, 'distance'], ['learning_rate_sum']),
+        '{1} and distance against learning rate × updates',
+        *(_over_training, [*SCORES, 'distance'], ['learning_rate_sum']),
     ),
     'schedule': ('Batch size and learning rate over training', _schedule),
     'updates': (
-        'Test accuracy against epochs, updates and time',
-        *(_over_training, ['test_accuracy'], ['epoch', 'update', 'train_seconds']),
+        'Test {0} against epochs, updates and time',
+        *(_over_training, ['test_score'], ['epoch', 'update', 'train_seconds']),
     ),
-    'learning_rate': ('Test accuracy by learning rate, and the best learning rate by batch size', _learning_rate),
+    'learning_rate': ('Test {0} by learning rate, and the best learning rate by batch size', _learning_rate),
     'distance': ('Distance from the initial weights over training', _over_training, ['distance'], ['update']),
-    'lines': ('Loss and accuracy on the line through two solutions', _lines),
-    'sharpness': ('Sharpness against batch size', _at_the_end, ['test_accuracy', *SHARPNESS], 2),
+    'lines': ('Loss and {0} on the line through two solutions', _lines),
+    'sharpness': ('Sharpness against batch size', _at_the_end, ['test_score', *SHARPNESS], 2),
     'gradient_norm': ('Norm of mini-batch gradients against their batch size', _gradient_norm),
 }

@@ -6,19 +6,23 @@ An estimate is {'value', 'low', 'high'}; an end that is not known is None. Share
 import math
 from collections.abc import Mapping
 
+from bsgap.config import Task
+
 Estimate = Mapping[str, float | None]
 ENDS = ('value', 'low', 'high')
 
 
-def share(estimate: Estimate, of: str) -> str:
-    """A share as per cent, with its interval and what it is a mean of: '95.93 % (95.56 to 96.26; 3 seeds)'."""
+def level(estimate: Estimate, task: Task, of: str) -> str:
+    """A score with its interval and what it is a mean of: '95.93 % (95.56 to 96.26; 3 seeds)', of a share."""
+    if not task.is_share:
+        return _scaled(estimate, 1, '', f'; {of}')
     within = {end: None if value is None else min(1.0, max(0.0, value)) for end, value in estimate.items()}
-    return _hundredfold(within, ' %', f'; {of}')
+    return _scaled(within, 100, ' %', f'; {of}')
 
 
-def points(estimate: Estimate) -> str:
-    """A difference of shares in points: '−1.88 points (−2.70 to −1.07)'."""
-    return _hundredfold(estimate, ' points')
+def difference(estimate: Estimate, task: Task) -> str:
+    """Of two scores: '−1.88 points (−2.70 to −1.07)', of shares."""
+    return _scaled(estimate, task.scale, ' points' * task.is_share)
 
 
 def between(estimate: Estimate) -> str:
@@ -34,11 +38,12 @@ def number(value: float, digits: int = 2) -> str:
     return f'{float(f"{value:.{digits}g}"):,.12g}'
 
 
-def _hundredfold(estimate: Estimate, unit: str, of: str = '') -> str:
-    value, low, high = (math.nan if end is None else 100 * end for end in map(estimate.get, ENDS))
-    half_width, digits = (high - low) / 2, 2
-    if half_width > 0:  # two digits of it, none below 0.01
-        digits = min(2, max(0, 1 - math.floor(math.log10(half_width))))
+def _scaled(estimate: Estimate, scale: int, unit: str, of: str = '') -> str:
+    value, low, high = (math.nan if end is None else scale * end for end in map(estimate.get, ENDS))
+    half_width, most = (high - low) / 2, 2 if scale > 1 else 4
+    digits = most
+    if half_width > 0:  # two digits of it, none below a hundredth of a point
+        digits = min(most, max(0, 1 - math.floor(math.log10(half_width))))
     # No sign before a 0.
     value_text, *ends = (f'{round(end, digits) + 0.0:,.{digits}f}'.replace('-', '−') for end in (value, low, high))
     return f'{value_text}{unit} ({"no interval" if math.isnan(half_width) else " to ".join(ends)}{of})'

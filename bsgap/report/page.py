@@ -10,9 +10,9 @@ import jinja2
 import pandas as pd
 from rich.table import Table
 
-from bsgap import data, output
+from bsgap import config, data, output
 from bsgap.analysis import answer, claims, table
-from bsgap.analysis.statistics import interval, percent, points
+from bsgap.analysis.statistics import difference, interval, level
 from bsgap.errors import UserError
 from bsgap.files import expanded, of_study, read_json, replace, write_json
 from bsgap.report import answer_figures, answer_words, figures, words
@@ -42,7 +42,11 @@ class Contents(NamedTuple):
         if finding := claims.finding(self.about['config'].get('finding', ''), self.verdicts):
             return [finding]
         statuses = {record.name: record.status for record in self.records}
-        return [] if self.found else words.sentences(self.runs, statuses)
+        return [] if self.found else words.sentences(self.runs, statuses, self.task)
+
+    @property
+    def task(self) -> config.Task:
+        return config.task(self.about['config'].get('task', 'classification'))
 
     @property
     def judged(self) -> list[tuple[str, ...]]:
@@ -52,17 +56,21 @@ class Contents(NamedTuple):
     @property
     def results(self) -> list[tuple[str, ...]]:
         """A table of the recipes, its headings first: means over the last rows of their runs."""
-        headings = ('recipe', 'runs', 'epochs', 'updates', 'train accuracy', 'test accuracy', 'gap (points)', 's a run')
+        task, unit = self.task, ' points' * self.task.is_share
+        of_scores = f'train {task.text}', f'test {task.text}', 'gap (points)' if task.is_share else 'gap'
+        headings = ('recipe', 'runs', 'epochs', 'updates', *of_scores, 's a run')
         rows: list[tuple[str, ...]] = [headings]
         counts = collections.Counter((record.about['recipe'], record.status) for record in self.records)
-        full = self.runs[self.runs['status'] != 'diverged'].dropna(subset=['train_accuracy', 'test_accuracy'])
+        scores = [f'{split}_{task.score}' for split in ('train', 'test')]
+        full = self.runs[self.runs['status'] != 'diverged'].dropna(subset=scores)
         for recipe, last in full.groupby('run').tail(1).groupby('recipe', sort=False):
             lost, left = counts[recipe, 'diverged'], counts[recipe, 'running']
             made = f'{len(last)}' + f' + {lost} diverged' * (lost > 0) + f', {left} unfinished' * (left > 0)
-            train, test, gap = (interval(last[column]) for column in ('train_accuracy', 'test_accuracy', 'gap'))
+            train, test = (level(interval(last[column]), task.is_share) for column in scores)
+            gap = difference(interval(last['gap']), task.is_share).removesuffix(unit)
             length = f'{last["epoch"].mean():g}', f'{last["update"].mean():,.0f}'
             seconds = f'{(last["train_seconds"] + last["eval_seconds"]).mean():.1f}'
-            rows.append((recipe, made, *length, percent(train), percent(test), points(gap), seconds))
+            rows.append((recipe, made, *length, train, test, gap, seconds))
         return rows
 
 
@@ -99,7 +107,7 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
             drawn = answer_figures.draw(found, workdir / 'figures', title)
         else:
             between = read_json(lines, 'lines')['lines'] if lines.exists() else []
-            drawn = figures.draw(contents.runs, workdir / 'figures', title, settings['figures'], between)
+            drawn = figures.draw(contents.runs, workdir / 'figures', title, settings['figures'], contents.task, between)
         loader = jinja2.PackageLoader('bsgap.report', '')
         environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         template = environment.get_template('report.html.jinja')

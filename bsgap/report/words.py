@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bsgap.analysis.statistics import at_common_x, interval, percent, points
+from bsgap.analysis.statistics import at_common_x, difference, interval, level
+from bsgap.config import Task
 
 
-def sentences(runs: pd.DataFrame, statuses: Mapping[str, str]) -> list[str]:
+def sentences(runs: pd.DataFrame, statuses: Mapping[str, str], task: Task) -> list[str]:
     """A few sentences on what the batch size did; `statuses` are by run, and some may have no row in `runs` yet."""
-    full = runs[(runs['status'] != 'diverged') & runs[['train_accuracy', 'test_accuracy']].notna().all(axis=1)]
+    scores = [f'{split}_{task.score}' for split in ('train', 'test')]
+    full = runs[(runs['status'] != 'diverged') & runs[scores].notna().all(axis=1)]
     unfinished = [name.rpartition('-seed')[0] for name, status in statuses.items() if status == 'running']
     settings = _settings(full[~full['recipe'].isin(unfinished)])
     said: list[str] = []
     for _, alike in settings.groupby([*settings.columns.drop('batch_size')], dropna=False, sort=False):
         if len(alike) > 1:
-            said += _compared(full, alike['batch_size'], _setting_text(settings, alike.index[0]))
+            said += _compared(full, alike['batch_size'], _setting_text(settings, alike.index[0]), task)
     lost = collections.Counter(name.rpartition('-seed')[0] for name, state in statuses.items() if state == 'diverged')
     if lost:
         counts = ', '.join(f'{name} ({count})' for name, count in lost.items())
@@ -49,37 +51,40 @@ def _setting_text(settings: pd.DataFrame, recipe: str) -> str:
     return ', '.join(f'{field.replace("_", " ")} {plain(settings.at[recipe, field])}' for field in shown)
 
 
-def _compared(full: pd.DataFrame, sizes: pd.Series, setting: str) -> list[str]:
+def _compared(full: pd.DataFrame, sizes: pd.Series, setting: str, task: Task) -> list[str]:
     """What is said of recipes that differ in nothing but their batch size, which ascends in `sizes`, by recipe."""
     full = full[full['recipe'].isin(sizes.index)]
-    last = full.groupby('run').tail(1).pivot(index='seed', columns='recipe', values=['test_accuracy', 'gap'])
-    tests, gaps = ([interval(last[of, name].dropna()) for name in sizes.index] for of in ('test_accuracy', 'gap'))
-    by_size = '; '.join(f'{size}: {percent(test)}' for size, test in zip(sizes, tests, strict=True))
-    said = [f'With {setting}, test accuracy by batch size is {by_size}.']
+    tested, unit = f'test_{task.score}', ' points' * task.is_share
+    last = full.groupby('run').tail(1).pivot(index='seed', columns='recipe', values=[tested, 'gap'])
+    tests, gaps = ([interval(last[of, name].dropna()) for name in sizes.index] for of in (tested, 'gap'))
+    by_size = '; '.join(f'{size}: {level(test, task.is_share)}' for size, test in zip(sizes, tests, strict=True))
+    said = [f'With {setting}, test {task.text} by batch size is {by_size}.']
     small, large = sizes.index[[0, -1]]
-    differences = (last['test_accuracy', small] - last['test_accuracy', large]).dropna()
+    differences = (last[tested, small] - last[tested, large]).dropna()
     if len(differences) > 1:
-        difference = interval(differences)
+        of_two = interval(differences)
         verdict = 'the interval holds zero, so these runs do not tell them apart'
-        if not difference.low <= 0 <= difference.high:
-            verdict = f'the {"smaller" if difference.low > 0 else "larger"} batch ends higher'
+        if not of_two.low <= 0 <= of_two.high:
+            verdict = f'the {"smaller" if of_two.low > 0 else "larger"} batch ends higher'
         said.append(
             f'From batch size {sizes[small]} to {sizes[large]} that is a difference of'
-            f' {points(difference)} points (paired by seed, n = {len(differences)}): {verdict}.'
+            f' {difference(of_two, task.is_share)} (paired by seed, n = {len(differences)}): {verdict}.'
         )
-    by_size = '; '.join(f'{size}: {points(gap)}' for size, gap in zip(sizes, gaps, strict=True))
-    said.append(f'The generalization gap (train − test accuracy) by batch size is {by_size} points.')
+    each = (f'{size}: {difference(gap, task.is_share)}' for size, gap in zip(sizes, gaps, strict=True))
+    by_size = '; '.join(text.removesuffix(unit) for text in each) + unit
+    said.append(f'The generalization gap (train − test {task.text}) by batch size is {by_size}.')
     finals, curves = [test.value for test in tests], []
     for _, rows in full.groupby('recipe'):
-        by_point = rows.groupby(rows.groupby('run').cumcount())[['learning_rate_sum', 'test_accuracy']]
+        by_point = rows.groupby(rows.groupby('run').cumcount())[['learning_rate_sum', tested]]
         means = by_point.mean()[by_point.size() == rows['run'].nunique()]  # the points that all runs have
-        curves.append((means['learning_rate_sum'], means['test_accuracy']))
+        curves.append((means['learning_rate_sum'], means[tested]))
+    form = '.2f' if task.is_share else '.3f'
     if together := at_common_x(curves):
         said.append(
             f'But the runs have not made the same number of updates. Where learning rate × updates is the same'
             f' ({together[0]:.3g}, the most that all have made), the batch sizes are'
-            f' {100 * np.ptp(together[1]):.2f} points of test accuracy apart; at the end they are'
-            f' {100 * np.ptp(finals):.2f}.'
+            f' {task.scale * np.ptp(together[1]):{form}}{unit} of test {task.text} apart; at the end they are'
+            f' {task.scale * np.ptp(finals):{form}}.'
         )
     else:
         where = 'the evaluations are too far apart to compare them where learning rate × updates is the same'

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from bsgap import config
 from bsgap.analysis import answer, fresh
 from bsgap.analysis.trials import SETTING
 from bsgap.config import Recipe, Study, recipe, schedule
@@ -211,8 +212,9 @@ class Rounds:
         lasts = [rows.read(run_folder(self.workdir, run.name) / 'metrics.csv')[-1] for run in runs]
         if any(rows.status([last], run.updates) != 'done' for last, run in zip(lasts, runs, strict=True)):
             return math.inf, math.inf
-        accuracy, loss = (statistics.fmean(last[f'validation_{of}'] for last in lasts) for of in ('accuracy', 'loss'))
-        return 1 - accuracy, loss
+        names = config.task(self.study.data.task).score, 'loss'
+        score, loss = (statistics.fmean(last[f'validation_{of}'] for last in lasts) for of in names)
+        return 1 - score, loss
 
     def _confirming(self) -> list[Run]:
         """Fresh seeds on a validation split drawn anew: at each budget's recommendation, at a quarter and four times

@@ -33,6 +33,7 @@ class Trainer:
         self, study: config.Study, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None]
     ) -> None:
         self.study, self.programs, self.workdir, self.watcher, self.check = study, programs, workdir, watcher, check
+        self.score = config.task(study.data.task).score
         self._read_back = False  # whether one of this training's checkpoints was
 
     def train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
@@ -63,7 +64,7 @@ class Trainer:
 
     def _train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
         members, cohorts = list[Member](), list[Cohort]()
-        self.header = rows.columns(self.programs.sizes(runs[0])) if runs else []
+        self.header = rows.columns(self.programs.sizes(runs[0]), self.score) if runs else []
         try:
             for run in runs:
                 folder = run_folder(self.workdir, run.name)
@@ -165,11 +166,13 @@ class Trainer:
             measured, answers = {}, {}
             for name in sizes if member.run.full else ('validation',):
                 measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
-                answers[name] = evaluations_R[name].correct_N[r]
-                measured[f'{name}_accuracy'] = int(answers[name].sum()) / sizes[name]
+                answers[name] = evaluations_R[name].score_N[r]
+                measured[f'{name}_{self.score}'] = float(answers[name].sum(dtype=np.float64)) / sizes[name]
             if member.update == member.run.updates:
                 rows.write_answers(member.folder, answers)
             sums = step.Sums(*(float(total_R[r]) for total_R in sums_R))
+            if member.run.full:
+                measured['gap'] = measured[f'train_{self.score}'] - measured[f'test_{self.score}']
             row = _row(member, measured, float(distance_R[r]), sums)
             rows.append(member.folder / 'metrics.csv', row, self.header)
             member.rows.append(row)
@@ -196,8 +199,6 @@ class Trainer:
 def _row(member: Member, measured: dict[str, float], distance: float, sums: step.Sums) -> rows.Row:
     run, update = member.run, member.update
     updates_since = update - max((e for e in run.evaluations if e < update), default=0)
-    if 'train_accuracy' in measured:
-        measured['gap'] = measured['train_accuracy'] - measured['test_accuracy']
     if sums.measured and updates_since:
         measured |= {name: getattr(sums, name) / sums.measured for name in rows.NOISE}
     return {

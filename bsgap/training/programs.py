@@ -11,7 +11,7 @@ import numpy as np
 from bsgap import config, models
 from bsgap.config import schedule
 from bsgap.data import Dataset, Split
-from bsgap.training import optimizer, step
+from bsgap.training import losses, optimizer, step
 from bsgap.training.runs import Run
 from bsgap.training.step import Evaluation, Inputs, State, Window
 from bsgap.training.watcher import Watcher
@@ -39,7 +39,7 @@ class Programs:
         self._on_device: dict[int, jax.Array] = {}
         self._splits = {key: jax.tree.map(self._put, dataset.splits) for key, dataset in datasets.items()}
         self.physical_batch, self._evaluated_batch = study.max_physical_batch, step.EVALUATED
-        self.run_axis = run_axis(study)
+        self.run_axis, self.measure = run_axis(study), losses.of(study.data.task)
         # A search trains its seeds again and again: one size of cohort is compiled once.
         self._in_turn_runs = min(IN_TURN_RUNS, study.seeds) if study.search else IN_TURN_RUNS
         self._options = DETERMINISTIC if study.deterministic and device.platform == 'gpu' else None
@@ -74,9 +74,10 @@ class Programs:
         key = recipe.architecture, recipe.training_set
         if key not in self._models:
             dataset = self._datasets[recipe.training_set]
-            examples_N = dataset.train.examples_N
-            of_data = examples_N.shape[1:], dataset.classes, dataset.mean_C, dataset.std_C, examples_N.dtype
-            self._models[key] = models.define(recipe.architecture, *of_data)
+            of, examples_N = dataset, dataset.train.examples_N
+            constants = of.mean_C, of.std_C, examples_N.dtype, of.label_shape, of.target_mean_K, of.target_std_K
+            of_data = models.Format(examples_N.shape[1:], of.outputs, *constants)
+            self._models[key] = models.define(recipe.architecture, of_data)
         return self._models[key]
 
     def halve(self) -> bool:
@@ -125,7 +126,8 @@ class Programs:
         of_run = functools.partial(step.segment, self.model(recipe), recipe.kind, batch_size, parts, recipe.noise_scale)
 
         def segment(train: Split, window: Window, *of_runs: Any) -> State:
-            return step.over_runs(functools.partial(of_run, train, window), self.run_axis)(*of_runs)
+            one = functools.partial(of_run, train, window, measure=self.measure)
+            return step.over_runs(one, self.run_axis)(*of_runs)
 
         train = self.splits(run)['train']
         window = self._abstract(Window(np.int32(0), np.int32(0)))
@@ -150,8 +152,10 @@ class Programs:
 
         def evaluate(splits: dict[str, Split], params_R: Any, model_state_R: Any, initial_R: Any) -> Any:
             def one(params: Any, model_state: Any, initial: Any) -> Any:
-                of = functools.partial(step.evaluate, model, params=params, model_state=model_state, max_batch=at_once)
-                evaluations = {name: of(split) for name, split in splits.items()}
+                evaluations = {
+                    name: step.evaluate(model, split, params, model_state, at_once, self.measure)
+                    for name, split in splits.items()
+                }
                 return evaluations, step.distance(params, initial)
 
             return step.over_runs(one, self.run_axis)(params_R, model_state_R, initial_R)

@@ -15,13 +15,14 @@ Row = dict[str, float]
 Status = Literal['done', 'diverged', 'running']
 COUNTS = frozenset({'update', 'examples', 'batch_size'})
 CHECKSUM = 'checksum'  # the last column: CRC-32 of the header and the row, as a changed digit is a number too
+SCORED = ('train_', 'validation_', 'test_')  # what the names of scores and losses begin with
 NOISE = ('gradient_square', 'gradient_variance')  # blank where they were not measured
 
 
-def columns(splits: Iterable[str]) -> list[str]:
-    """What metrics.csv has for a dataset with these splits, besides the checksum."""
+def columns(splits: Iterable[str], score: str) -> list[str]:
+    """What metrics.csv has for a dataset with these splits and a task with this score, besides the checksum."""
     place = ['epoch', 'update', 'examples', 'batch_size', 'learning_rate', 'learning_rate_sum']
-    measured = [f'{split}_{quantity}' for split in splits for quantity in ('loss', 'accuracy')]
+    measured = [f'{split}_{quantity}' for split in splits for quantity in ('loss', score)]
     return [*place, *measured, 'gap', 'distance', 'grad_norm', *NOISE, 'train_seconds', 'eval_seconds']
 
 
@@ -61,19 +62,23 @@ def _checksum(titles: Sequence[str], cells: Sequence[str]) -> str:
     return f'{zlib.crc32(",".join([*titles, *cells]).encode()):08x}'
 
 
-def write_answers(folder: Path, correct: Mapping[str, np.ndarray]) -> None:
-    """Keeps which examples of each split but the training one a run answers correctly at its end: bool [N] each."""
-    kept = {name: correct_N for name, correct_N in correct.items() if name != 'train'}
-    bits = {name: [len(correct_N), np.packbits(correct_N).tobytes().hex()] for name, correct_N in kept.items()}
-    write_json(folder / 'answers.json', bits)
+def write_answers(folder: Path, scores: Mapping[str, np.ndarray]) -> None:
+    """Keeps the scores at a run's end of the examples of each split but the training one: [N] each, as bits where they
+    say which answers are right (bool), else as float32."""
+    kept = {name: score_N for name, score_N in scores.items() if name != 'train'}
+    packed = {name: np.packbits(of) if of.dtype == bool else of.astype('<f4') for name, of in kept.items()}
+    write_json(folder / 'answers.json', {name: [len(kept[name]), of.tobytes().hex()] for name, of in packed.items()})
 
 
 def read_answers(folder: Path, split: str) -> np.ndarray:
     """Likewise, of one split. UserError if that was not kept."""
     path = folder / 'answers.json'
     try:
-        n, bits = read_json(path, split)[split]
-        return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=n).astype(bool)
+        n, packed = read_json(path, split)[split]
+        content = bytes.fromhex(packed)
+        if len(content) != -(-n // 8):
+            return np.frombuffer(content, '<f4', count=n)
+        return np.unpackbits(np.frombuffer(content, np.uint8), count=n).astype(bool)
     except (TypeError, ValueError) as error:
         raise UserError(f'workdir: {path} is damaged: {error}; restore it or use another workdir') from error
 
@@ -100,6 +105,12 @@ class Record(NamedTuple):
     @property
     def status(self) -> Status:
         return status(self.rows, self.about['updates'])
+
+
+def score_of(records: Iterable[Record]) -> str:
+    """What the task's score is called in their columns."""
+    names = (name for record in records for row in record.rows for name in row if name.startswith(SCORED))
+    return next((name.partition('_')[2] for name in names if not name.endswith(('_loss', '_seconds'))), 'accuracy')
 
 
 def read_records(workdir: Path) -> list[Record]:

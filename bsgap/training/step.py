@@ -15,7 +15,7 @@ from bsgap import models
 from bsgap.config import Kind, schedule
 from bsgap.data import Split
 from bsgap.models import Model
-from bsgap.training import noise, optimizer
+from bsgap.training import losses, noise, optimizer
 
 EVALUATED = 2000  # examples at once, at most
 
@@ -58,10 +58,10 @@ class Window(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Over a whole split: the mean loss (cross-entropy, nats; float32), and which answers are correct (bool)."""
+    """Over a whole split: the mean loss (float32), and each example's score (bool or float32), see `losses`."""
 
     loss: jax.Array
-    correct_N: jax.Array
+    score_N: jax.Array
 
 
 @contextlib.contextmanager
@@ -107,6 +107,7 @@ def segment(
     order_N: jax.Array,
     inputs: Inputs,
     state: State,
+    measure: losses.Measure = losses.classification,
 ) -> State:
     """Makes `window.updates` updates of one run, on the examples of an epoch in `order_N`.
 
@@ -127,12 +128,8 @@ def segment(
     ) -> Any:
         examples_B = train.examples_N[index_B]
         told = (probes,) if probes else ()
-        logits_BxK, model_state = model.apply(params, model_state, examples_B, weight_B > 0, key, *told)
-        label_B = train.labels_N[index_B]
-        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, label_B)
-        # Szegedy et al. 2016 (1512.00567), §7: the target is (1 − α)·one-hot + α/K.
-        spread_B = -jax.nn.log_softmax(logits_BxK).mean(-1)
-        loss_B += inputs.label_smoothing * (spread_B - loss_B)
+        outputs_B, model_state = model.apply(params, model_state, examples_B, weight_B > 0, key, *told)
+        loss_B, _ = measure(outputs_B, train.labels_N[index_B], inputs.label_smoothing, 1.0)
         return jnp.vdot(weight_B, loss_B), model_state
 
     def gradient(state: State, index_B: jax.Array, weight_B: jax.Array, halve: jax.Array) -> tuple[Any, ...]:
@@ -208,9 +205,17 @@ def segment(
     return jax.lax.fori_loop(0, window.updates, update, start)
 
 
-def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batch: int = EVALUATED) -> Evaluation:
+def evaluate(
+    model: Model,
+    split: Split,
+    params: Any,
+    model_state: Any,
+    max_batch: int = EVALUATED,
+    measure: losses.Measure = losses.classification,
+) -> Evaluation:
     """Evaluates one run on every example of a split, in equal parts of at most `max_batch`."""
-    n = len(split.labels_N)
+    n, variance = len(split.labels_N), jnp.var(split.labels_N.astype(jnp.float32), axis=0)
+    variance = jnp.where(variance > 0, variance, 1)
     parts = -(-n // max_batch)
     part_size = -(-n // parts)
 
@@ -218,15 +223,12 @@ def evaluate(model: Model, split: Split, params: Any, model_state: Any, max_batc
         place_B = first + jnp.arange(part_size)
         examples_B, labels_B = jax.tree.map(lambda array: array[jnp.minimum(place_B, n - 1)], split)
         valid_B = place_B < n
-        logits_BxK = model.predict(params, model_state, examples_B)
-        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, labels_B)
-        # NaN compares as false and would count as class 0.
-        correct_B = (logits_BxK.argmax(-1) == labels_B) & jnp.isfinite(loss_B)
-        return jnp.where(valid_B, loss_B, 0).sum(), correct_B
+        loss_B, score_B = measure(model.predict(params, model_state, examples_B), labels_B, 0.0, variance)
+        return jnp.where(valid_B, loss_B, 0).sum(), score_B
 
     # Where it is differentiated, the activations of one part are kept at a time.
-    loss_P, correct_PxB = jax.lax.map(jax.checkpoint(part), part_size * jnp.arange(parts))
-    return Evaluation(loss_P.sum() / n, correct_PxB.ravel()[:n])
+    loss_P, score_PxB = jax.lax.map(jax.checkpoint(part), part_size * jnp.arange(parts))
+    return Evaluation(loss_P.sum() / n, score_PxB.ravel()[:n])
 
 
 def distance(params: Any, initial: Any) -> jax.Array:

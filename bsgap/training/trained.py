@@ -14,6 +14,8 @@ from bsgap.models.pure import Classifier
 from bsgap.training import checkpoint, step
 from bsgap.training.workdir import run_folder, saved_updates
 
+CONSTANTS = 'mean', 'std', 'target_mean', 'target_std'
+
 
 def load(workdir: Path, run: str, update: int | None = None) -> Classifier:
     """The model of a run as it was saved after `update` updates, by default the last time.
@@ -49,9 +51,12 @@ def _model(workdir: Path, fields: dict[str, Any]) -> models.Model:
     if ':' in str(fields.get('model')) and module not in sys.modules:  # nothing is executed because a workdir names it
         raise UserError(f'run: its model is {fields["model"]}; import {module} first')
     try:
-        mean_C, std_C = (np.asarray(made[0][constant], np.float32) for constant in ('mean', 'std'))
-        known = {'shape': made[0].get('image_shape'), 'dtype': 'uint8', **made[0]}  # of a bsgap that had images alone
-        of_data = tuple(known['shape']), known['classes'], mean_C, std_C, np.dtype(known['dtype'])
-        return models.define(config.Architecture.of(fields), *of_data)
+        # Of a bsgap that had images and classes alone.
+        before = {'shape': made[0].get('image_shape'), 'outputs': made[0].get('classes'), 'dtype': 'uint8'}
+        known = {**before, 'label_shape': (), 'target_mean': None, 'target_std': None, **made[0]}
+        mean_C, std_C, *of_targets = (known[name] and np.asarray(known[name], np.float32) for name in CONSTANTS)
+        of_labels = np.dtype(known['dtype']), tuple(known['label_shape'])
+        of_data = models.Format(tuple(known['shape']), known['outputs'], mean_C, std_C, *of_labels, *of_targets)
+        return models.define(config.Architecture.of(fields), of_data)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f'run: its model cannot be made, as {workdir} says what it is: {error}') from error

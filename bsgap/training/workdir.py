@@ -220,11 +220,14 @@ def describe_data(datasets: Mapping[config.TrainingSet, Dataset]) -> list[dict[s
             'examples': dataset.n,
             'shape': list(dataset.train.examples_N.shape[1:]),
             'dtype': str(dataset.train.examples_N.dtype),
-            'classes': dataset.classes,
+            'outputs': dataset.outputs,
+            'label_shape': list(dataset.label_shape),
             'mean': dataset.mean_C.tolist(),
             'std': dataset.std_C.tolist(),
+            'target_mean': None if dataset.target_mean_K is None else dataset.target_mean_K.tolist(),
+            'target_std': None if dataset.target_std_K is None else dataset.target_std_K.tolist(),
             'sizes': {name: len(split.labels_N) for name, split in dataset.splits.items()},
-            'most_frequent': dataset.most_frequent,
+            'baseline': dataset.baseline,
         }
         for training_set, dataset in datasets.items()
     ]

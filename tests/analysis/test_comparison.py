@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from benchmarks.power import simulate
-from bsgap.analysis.comparison import Comparison, compare, examples_to_tell, share
+from bsgap.analysis.comparison import Comparison, compare, examples_to_tell, mean
 
 
 def answers(errors: int, seeds: int = 6, examples: int = 1000) -> np.ndarray:
@@ -17,7 +17,7 @@ def answers(errors: int, seeds: int = 6, examples: int = 1000) -> np.ndarray:
 
 def test_an_accuracy_of_seeds_that_agree_has_wilsons_interval() -> None:
     """Then only the examples are random, and the seeds add nothing."""
-    found = share(answers(20))
+    found = mean(answers(20))
     wilson = scipy.stats.binomtest(980, 1000).proportion_ci(method='wilson')
     assert found.value == 0.98
     assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), rel=1e-3)
@@ -25,7 +25,7 @@ def test_an_accuracy_of_seeds_that_agree_has_wilsons_interval() -> None:
 
 @pytest.mark.parametrize(('errors', 'value'), [(0, 1.0), (1000, 0.0)])
 def test_an_accuracy_without_a_variance_has_an_interval(errors: int, value: float) -> None:
-    found = share(answers(errors))
+    found = mean(answers(errors))
     wilson = scipy.stats.binomtest(1000 - errors, 1000).proportion_ci(method='wilson')
     assert found.value == value
     assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=1e-5)
@@ -33,7 +33,7 @@ def test_an_accuracy_without_a_variance_has_an_interval(errors: int, value: floa
 
 
 def test_one_seed_tells_no_interval_and_no_verdict() -> None:
-    assert share(answers(20, seeds=1)) == pytest.approx((0.98, math.nan, math.nan), nan_ok=True)
+    assert mean(answers(20, seeds=1)) == pytest.approx((0.98, math.nan, math.nan), nan_ok=True)
     found = compare({'a': answers(20, seeds=1), 'b': answers(30), 'c': answers(29), 'd': answers(300)}, 0.001)
     assert [found[key].verdict for key in 'cd'] == ['undecided', 'worse']
     assert found['a'].verdict == 'best'
@@ -48,7 +48,7 @@ def test_one_seed_tells_no_interval_and_no_verdict() -> None:
 @pytest.mark.parametrize('spread', [0.03, 0.3])
 def test_an_accuracy_covers_that_of_other_seeds_and_other_examples(spread: float) -> None:
     rng = np.random.default_rng(0)
-    found = [share(simulate(rng, [0], [spread], 6, 1000)[0]) for _ in range(500)]
+    found = [mean(simulate(rng, [0], [spread], 6, 1000)[0]) for _ in range(500)]
     assert 0.925 < np.mean([each.low < 0.975 < each.high for each in found]) < 0.98
     assert all(0 <= each.low < each.value < each.high <= 1 for each in found)
 
@@ -56,7 +56,7 @@ def test_an_accuracy_covers_that_of_other_seeds_and_other_examples(spread: float
 def test_what_the_seeds_share_does_not_count_twice() -> None:
     """Each seed wrong on examples of its own: one binomial sample of S × N answers."""
     rng = np.random.default_rng(0)
-    found = [share(rng.random((40, 200)) > 0.1) for _ in range(50)]
+    found = [mean(rng.random((40, 200)) > 0.1) for _ in range(50)]
     half_width = 2 * math.sqrt(0.09 / 8000)
     assert np.mean([each.high - each.low for each in found]) == pytest.approx(2 * half_width, rel=0.2)
 
@@ -64,7 +64,7 @@ def test_what_the_seeds_share_does_not_count_twice() -> None:
 def test_an_accuracy_has_students_interval_where_seeds_differ_most() -> None:
     rng = np.random.default_rng(4)
     correct_SxN = np.stack([rng.permutation(1000) < n for n in (850, 900, 950, 930, 870, 900)])
-    found, student = share(correct_SxN), scipy.stats.ttest_1samp(correct_SxN.mean(1), 0).confidence_interval()
+    found, student = mean(correct_SxN), scipy.stats.ttest_1samp(correct_SxN.mean(1), 0).confidence_interval()
     assert found.high - found.low == pytest.approx(student.high - student.low, rel=0.1)
 
 

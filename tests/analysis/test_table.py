@@ -13,7 +13,7 @@ from bsgap.analysis.table import table, write_results
 from bsgap.errors import UserError
 from bsgap.training.rows import Record, Row, columns
 
-HEADER = columns(['train', 'test'])
+HEADER = columns(['train', 'test'], 'accuracy')
 
 
 def row(update: int, **changes: float) -> Row:
@@ -30,7 +30,7 @@ def test_the_table_has_all_rows_of_all_runs() -> None:
     diverged = Record(flat, [row(1, batch_size=20, learning_rate=0.2, train_loss=math.inf)], {})
     made = table([grown, diverged])
     texts, recipe = ['run', 'recipe', 'status'], ['recipe.batch_size', 'recipe.learning_rate']
-    measures = columns(['train', 'validation', 'test'])
+    measures = columns(['train', 'validation', 'test'], 'accuracy')
     assert list(made.columns) == [*texts, 'seed', 'n', *measures, *recipe, 'sharpness_0.001']
     assert list(made.index) == [0, 1, 2, 3]
     for name, dtype in made.dtypes.items():

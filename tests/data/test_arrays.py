@@ -17,7 +17,7 @@ Y = np.arange(N) % 3
 
 
 def splits(x: Any, y: Any = Y, test: tuple[Any, Any] | None = None, share: float = 0.2) -> Any:
-    return arrays.splits(Source((x, y), test or (x, y)), 'npz:f', share)
+    return arrays.splits(Source((x, y), test or (x, y)), config.Data('npz:f', 0.0, test_share=share))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_class_that_the_test_split_alone_has_is_told() -> None:
 def test_without_a_test_split_a_share_is_held_out() -> None:
     x = np.arange(2.0 * N).reshape(N, 2)
     for _ in range(2):
-        train, test, _, notes = arrays.splits(Source((x, Y), None), 'npz:f', 0.25)
+        train, test, _, notes = arrays.splits(Source((x, Y), None), config.Data('npz:f', 0.0, test_share=0.25))
         assert [len(split.labels_N) for split in (train, test)] == [15, 5]
         together = np.concatenate([train.examples_N, test.examples_N])
         assert sorted(together.tolist()) == x.tolist()
@@ -77,7 +77,7 @@ def test_without_a_test_split_a_share_is_held_out() -> None:
         assert notes == ('there is no test split: 5 of 20 examples are held out for it',)
     for share in (0.0, 0.99):
         with pytest.raises(UserError, match=f'config.test_share: {share} is {round(share * N)} of 20 examples'):
-            arrays.splits(Source((x, Y), None), 'npz:f', share)
+            arrays.splits(Source((x, Y), None), config.Data('npz:f', 0.0, test_share=share))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_without_a_test_split_a_share_is_held_out() -> None:
         (np.full((N, 2), -1), Y, 'with values outside 0 to'),
         (np.full((N, 2), 1e39), Y, '20 of them, first number 0, have a value that is NaN, infinite or too large'),
         (np.where(np.arange(N) == 7, np.nan, 0)[:, None], Y, '1 of them, first number 7,'),
-        (np.zeros((N, 2)), Y / 2, 'train labels are float64 [20]; they must be one whole number'),
+        (np.zeros((N, 2)), Y / 2, 'train labels are float64 [20]; they must be whole numbers'),
         (np.zeros((N, 2)), np.eye(N), 'train labels are float64 [20, 20]'),
     ],
 )
@@ -105,8 +105,58 @@ def test_what_cannot_be_learned_from_is_named(x: Any, y: Any, says: str) -> None
 def test_splits_that_differ_are_named() -> None:
     with pytest.raises(UserError, match=r'are float32 \[2\] and test examples uint8 \[2\]; they must be alike'):
         splits(np.zeros((N, 2)), test=(np.zeros((N, 2), np.uint8), Y))
-    with pytest.raises(UserError, match='labels are int64 and <U1'):
+    with pytest.raises(UserError, match=r'training labels are int64 \[\] and test labels <U1 \[\]'):
         splits(np.zeros((N, 2)), test=(np.zeros((N, 2)), np.array(['a'] * N)))
+
+
+def of_task(task: str, y: Any, x: Any = None) -> Any:
+    x = np.zeros((N, 2)) if x is None else x
+    return arrays.splits(Source((x, y), (x, y)), config.Data('npz:f', 0.0, task=task))
+
+
+@pytest.mark.parametrize('shape', [(N,), (N, 1), (N, 3)])
+@pytest.mark.parametrize('kind', [np.float64, np.int16])
+def test_targets_of_a_regression(shape: tuple[int, ...], kind: Any) -> None:
+    y = RNG.normal(100, 30, shape).astype(kind)
+    train, _, outputs, notes = of_task('regression', y)
+    assert (train.labels_N.dtype, outputs, notes) == (np.float32, shape[-1] if len(shape) > 1 else 1, ())
+    np.testing.assert_allclose(train.labels_N, y.reshape(N, -1), rtol=1e-6)
+
+
+def test_targets_are_standardised_by_the_training_split(tmp_path: Path) -> None:
+    x, y = RNG.normal(size=(N, 2)), RNG.normal(100, 30, (N, 2)) * (1, 0)  # the second never changes
+    np.savez(tmp_path / 'f.npz', x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
+    found = load(f'npz:{tmp_path}/f.npz', task='regression')
+    assert (found.outputs, found.label_shape) == (2, ())
+    np.testing.assert_allclose(found.train.labels_N.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(found.train.labels_N.std(0), [1, 0], atol=1e-5)
+    assert found.target_std_K is not None
+    own = found.splits['test'].labels_N * found.target_std_K + found.target_mean_K
+    np.testing.assert_allclose(own, y[:5], rtol=1e-5)
+    assert found.baseline['train'] == pytest.approx(0.5, abs=1e-5)  # 0 of what varies, 1 of what does not
+    assert found.baseline['test'] <= 0.5
+
+
+def test_a_label_at_each_position() -> None:
+    y = RNG.integers(5, 9, (N, 4))
+    train, _, outputs, notes = of_task('classification', y, RNG.integers(0, 9, (N, 4)))
+    assert train.labels_N.tolist() == (y - 5).tolist()
+    assert (outputs, notes) == (4, ('its labels 5, 6, 7, 8 are the classes 0 to 3, in this order',))
+
+
+@pytest.mark.parametrize(
+    ('task', 'y', 'says'),
+    [
+        ('regression', np.array(['a'] * N), 'targets must be numbers'),
+        ('regression', np.zeros((N, 2, 2)), 'targets must be numbers, [N] or [N, K]'),
+        ('regression', np.full(N, np.inf), 'some NaN, infinite or too large'),
+        ('classification', np.zeros(N), 'or else config.task=regression'),
+    ],
+)
+def test_labels_of_another_task_are_named(task: str, y: Any, says: str) -> None:
+    with pytest.raises(UserError) as error:
+        of_task(task, y)
+    assert says in str(error.value)
 
 
 def load(dataset: str, **settings: Any) -> Dataset:
@@ -188,7 +238,7 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(tmp_path)
     found = load('mysource:good')
     assert found.train.examples_N.tolist() == np.arange(12).reshape(6, 2).tolist()
-    assert (found.splits['test'].labels_N.tolist(), found.classes) == ([0, 1], 2)
+    assert (found.splits['test'].labels_N.tolist(), found.outputs) == ([0, 1], 2)
     assert load('mysource:alone', test_share=0.5).n == 3
     for name, says in {
         'none': 'mysource has no function none', 'number': 'mysource has no function number',

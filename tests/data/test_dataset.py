@@ -21,7 +21,7 @@ def test_packaged_mnist() -> None:
     mnist = load()
     assert mnist.train.examples_N.shape == (60000, 28, 28, 1)
     assert mnist.splits['test'].examples_N.shape == (10000, 28, 28, 1)
-    assert mnist.classes == 10
+    assert mnist.outputs == 10
     # Known facts of the database: its first labels, its constants, and the number of zeros in the test split.
     assert mnist.train.labels_N[:5].tolist() == [5, 0, 4, 1, 9]
     assert (mnist.splits['test'].labels_N == 0).sum() == 980

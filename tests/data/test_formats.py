@@ -185,7 +185,7 @@ def test_dates_are_no_numbers(tmp_path: Path) -> None:
 
 def test_sets_of_scikit_learn() -> None:
     digits = load('sklearn:digits')
-    assert (digits.n, len(digits.splits['test'].labels_N), digits.classes) == (1797 - 359, 359, 10)
+    assert (digits.n, len(digits.splits['test'].labels_N), digits.outputs) == (1797 - 359, 359, 10)
     x, y = sklearn.datasets.load_digits(return_X_y=True)
     assert np.concatenate([split.labels_N for split in digits.splits.values()]).sum() == y.sum()
     np.testing.assert_allclose(np.sort(digits.train.examples_N.max(0)), np.sort(x.max(0)), atol=2)

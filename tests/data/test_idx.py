@@ -190,4 +190,4 @@ def test_the_most_frequent_class_of_training(tmp_path: Path) -> None:
     for name, labels in (('train', [0, 1, 1, 2]), ('t10k', [0, 1, 2])):
         write_idx(tmp_path / f'{name}-images-idx3-ubyte', np.zeros((len(labels), 2, 2)))
         write_idx(tmp_path / f'{name}-labels-idx1-ubyte', np.array(labels))
-    assert load(tmp_path).most_frequent == {'train': 0.5, 'test': 1 / 3}
+    assert load(tmp_path).baseline == {'train': 0.5, 'test': 1 / 3}

@@ -63,7 +63,7 @@ for _ in range(2):
     assert d.train.examples_N.shape == (20, 4, 5, 3), d.train.examples_N.shape
     assert sorted(d.train.examples_N[:, 0, 0, 0].tolist()) == list(range(20))
     assert (d.train.labels_N == d.train.examples_N[:, 0, 0, 0] % 3).all()
-    assert (d.classes, len(d.splits['test'].labels_N)) == (3, 10)
+    assert (d.outputs, len(d.splits['test'].labels_N)) == (3, 10)
 """
     done = in_python(code, tmp_path)
     assert done.returncode == 0, done.stderr

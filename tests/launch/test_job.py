@@ -73,7 +73,7 @@ def test_a_launch_trains_and_reports(tmp_path: Path, trained: Path, capsys: pyte
     assert study['versions']['jax'] == jax.__version__
     assert (study['processes'], study['devices'], study['earlier_launches']) == (1, ['cpu'], [])
     (training_set,) = study['training_sets']
-    assert (training_set['subset'], training_set['shape'], training_set['classes']) == (300, [28, 28, 1], 10)
+    assert (training_set['subset'], training_set['shape'], training_set['outputs']) == (300, [28, 28, 1], 10)
     said = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
     assert said[:5] == ['study', 'data', 'model', 'device', 'workdir']
     assert said[-1] == 'report'

@@ -55,8 +55,8 @@ def test_arrays_get_an_answer(answered: tuple[Path, Recommendation]) -> None:
     assert epochs['updates'].tolist() == [160, 20]  # of 320 examples: half of 800 less a fifth
     (chosen,) = epochs[epochs['recommended']].to_dict('records')
     assert (found.batch_size, found.learning_rate) == (chosen['batch_size'], chosen['learning_rate'])
-    assert epochs['test_accuracy'].gt(0.95).all()  # Φ(3/√2) is 0.983
-    inside = epochs['test_accuracy'].between(epochs['test_accuracy_low'], epochs['test_accuracy_high'])
+    assert epochs['test_score'].gt(0.95).all()  # Φ(3/√2) is 0.983
+    inside = epochs['test_score'].between(epochs['test_score_low'], epochs['test_score_high'])
     assert inside.all()
     assert 'For 2 epochs take batch size' in found.text
     assert found.report == workdir.absolute() / 'report.html'
@@ -96,6 +96,20 @@ def test_other_data_are_refused_and_nothing_is_lost(answered: tuple[Path, Recomm
         with pytest.raises(UserError, match='has other data; give each question its own workdir'):
             bsgap.recommend(train, test, workdir=workdir, model=Net, fields=SMALL)
     assert (workdir / 'data.npz').read_bytes() == before
+
+
+def test_a_regression_is_told_in_its_own_words(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(500, 2))
+    y = x @ [1, 2] + np.random.default_rng(1).normal(size=500)
+    found = bsgap.recommend((x, y), workdir=tmp_path, model=Net, fields={**SMALL, 'task': 'regression'})
+    assert found.table['test_score'].between(0.75, 0.9).all()  # R² of the truth is 5/6
+    assert found.batch_size in (4, 32)
+    assert 'test R² 0.8' in found.text
+    page, _, _ = found.report.read_text().partition('<h2>Settings</h2>')
+    assert 'test R²' in page
+    for text in (found.text, page):
+        assert 'accuracy' not in text.lower()
+        assert 'points' not in text
 
 
 def test_damaged_data_are_named(tmp_path: Path) -> None:

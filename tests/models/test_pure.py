@@ -25,7 +25,7 @@ def architecture(name: str = 'mlp', **fields: Any) -> Architecture:
 
 @functools.cache
 def define(name: str = 'mlp', shape: tuple[int, int, int] = (4, 6, 1), classes: int = 3, **fields: Any) -> Model:
-    function = pure.define(architecture(name, **fields), shape, classes, MEAN, STD)
+    function = pure.define(architecture(name, **fields), pure.Format(shape, classes, MEAN, STD))
     return function._replace(apply=jax.jit(function.apply), predict=jax.jit(function.predict))
 
 
@@ -242,7 +242,7 @@ def test_models_can_be_stacked(name: str) -> None:
 )
 def test_wrong_input_is_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        pure.define(architecture()._replace(**fields), (4, 6, 1), 3, MEAN, STD)
+        pure.define(architecture()._replace(**fields), pure.Format((4, 6, 1), 3, MEAN, STD))
     assert '\n' not in str(caught.value)
 
 

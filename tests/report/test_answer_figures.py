@@ -19,7 +19,13 @@ Json = dict[str, Any]
 SIZES, N, B_CRIT = (8, 32, 128, 512), 10000, 60.0
 UNITS = {'epochs': 2.0, 'updates': 100, 'seconds': 12.345}
 NONE = {'low': None, 'high': None}
-NOT_FOUND: Json = {'winners': {}, 'targets': [], 'numbers': {}, 'learning_rates': {'rows': [], 'law': None}}
+NOT_FOUND: Json = {
+    'task': 'classification',
+    'winners': {},
+    'targets': [],
+    'numbers': {},
+    'learning_rates': {'rows': [], 'law': None},
+}
 NOTHING = NOT_FOUND | {'curves': [], 'budgets': [], 'trials': [], 'noise_scale': [], 'rests_on': {'seeds': 3}}
 
 
@@ -39,12 +45,12 @@ def make(sizes: tuple[int, ...] = SIZES, units: tuple[str, ...] = ('epochs', 'up
             for factor, found in ((0.5, estimate(1.5 * error)), (1, estimate(error)), (2, None)):
                 every['trials'].append({**at, **length, 'learning_rate': factor * rate, 'validation_error': found})
         accuracy = estimate(0.99 - error, 1.002)
-        every['rows'].append({**at, 'verdict': verdict, 'test_accuracy': accuracy, 'gap': estimate(error / 3)})
+        every['rows'].append({**at, 'verdict': verdict, 'test_score': accuracy, 'gap': estimate(error / 3)})
         every['curves'].append({**at, 'points': points})
         every['rates'].append({**at, 'updates': updates, **estimate(rate)})
     for i, role in enumerate(('recommended', 'half the rate', 'twice the rate', 'growing')):
-        every['fresh'].append({'role': role, 'batch_size': sizes[0], 'test_accuracy': estimate(0.95 + i / 1e3, 1.003)})
-    every['fresh'].append({'role': 'smaller', 'batch_size': sizes[-1], 'test_accuracy': None})
+        every['fresh'].append({'role': role, 'batch_size': sizes[0], 'test_score': estimate(0.95 + i / 1e3, 1.003)})
+    every['fresh'].append({'role': 'smaller', 'batch_size': sizes[-1], 'test_score': None})
     reached = {'rows': every['rows'], 'fresh': every['fresh'], 'recommended': every['rows'][0]}
     for error in (0.106, 0.0906, 0.0773):
         points = [{'batch_size': b, 'updates': estimate((1 + B_CRIT / b) / error**2), 'censored': 0} for b in sizes]
@@ -54,7 +60,7 @@ def make(sizes: tuple[int, ...] = SIZES, units: tuple[str, ...] = ('epochs', 'up
     won = {'winner': sizes[-1], 'best': sizes[-1:]}
     lanes = [{'amount': 50 * 1.1**i, **won} for i in range(9)]
     law = {'better': 'saturating', 'maximum': estimate(0.5), 'b_0': estimate(30.0), 'exponent': estimate(0.5)}
-    answer: Json = {**every, 'noise_scale': every['curves'], 'n': N, 'rests_on': {'seeds': 3}}
+    answer: Json = {'task': 'classification', **every, 'noise_scale': every['curves'], 'n': N, 'rests_on': {'seeds': 3}}
     answer['budgets'] = [{'unit': unit, 'amount': UNITS[unit], **reached} for unit in units]
     answer['winners'] = dict.fromkeys(('updates', 'examples', 'seconds'), lanes)
     answer['learning_rates'] = {'rows': every['rates'], 'law': {**law, 'advice': every['rates']}}
@@ -223,7 +229,7 @@ def test_each_budget_has_its_verdicts_what_fresh_seeds_reach_and_the_gaps() -> N
         expected[chosen] += ' (recommended)'
         assert [panel.get_title(), *(label.get_text() for label in panel.get_yticklabels())] == expected
     for y, (row, shown) in enumerate(zip([*first['rows'], *first['fresh'][:-1]], bars(tests), strict=True)):
-        value, high, low = (100 * max(1 - end, 1e-4) for end in row['test_accuracy'].values())
+        value, high, low = (100 * max(1 - end, 1e-4) for end in row['test_score'].values())
         assert shown == (value, y, low, high)
     assert (tests.xaxis_inverted(), tests.xaxis.get_major_formatter()(2, None)) == (True, '98')
     shares = [np.multiply(100, [*row['gap'].values()]) for row in first['rows']]

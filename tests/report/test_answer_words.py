@@ -144,7 +144,7 @@ def test_what_fresh_seeds_say() -> None:
     for verdict, words in (('as good', 'agree: as good, −0.20 points (−0.23'), ('best', 'agree: no setting beside it')):
         seeds[0] = fresh('recommended', 8, 0.2, verdict)
         assert section(worded(budget(row(8), *WORSE, fresh=seeds))).startswith(f'Fresh seeds {words}')
-    seeds[0] = fresh('recommended', 8, verdict=None, diverged=2, seeds=1, test_accuracy=estimate(0.9))
+    seeds[0] = fresh('recommended', 8, verdict=None, diverged=2, seeds=1, test_score=estimate(0.9))
     found = worded(budget(row(8), *WORSE, fresh=seeds))
     assert found['headline'].endswith('90.00 % (no interval; 1 fresh seed); 2 of 3 fresh seeds diverged.')
     assert 'a smaller learning rate is safer' in section(found)

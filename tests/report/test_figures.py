@@ -10,6 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from bsgap import config
 from bsgap.analysis import table
 from bsgap.config import schedule
 from bsgap.config.fields import FIGURES
@@ -63,8 +64,11 @@ def swept(size: int, rate: float, seed: int, **changes: Any) -> Record:
     return record(f'bs{size}-lr{rate:g}', seed, Stage(size, rate, 4, 'epochs'), **changes)
 
 
+TASK = config.task('classification')
+
+
 def gather(records: list[Record], lines: Any = ()) -> figures.Data:
-    data = figures.gather(table.table(records), lines)
+    data = figures.gather(table.table(records), TASK, lines)
     assert data
     return data
 
@@ -115,7 +119,7 @@ def test_figures_without_data_are_left_out() -> None:
     always = {'curves', 'learning_rate_sum', 'schedule', 'updates', 'distance'}
     grow = [record('grow', s, Stage(10, 0.1, 2, 'epochs'), Stage(50, 0.1, 2, 'epochs')) for s in range(2)]
     for records in ([], [swept(10, 0.1, 0, train_loss=math.nan), swept(10, 0.1, 1)._replace(rows=[])]):
-        assert figures.gather(table.table(records)) is None
+        assert figures.gather(table.table(records), TASK) is None
     assert drawn([swept(10, 0.1, 0)._replace(rows=swept(10, 0.1, 0).rows[:1])]) == {'schedule'}
     assert drawn(grow) == always
     assert drawn([swept(10, 0.1, 0)]) == always | {'gap', 'accuracy'}
@@ -129,11 +133,11 @@ def test_figures_without_data_are_left_out() -> None:
 def test_files_are_returned_by_caption(tmp_path: Path) -> None:
     """A learning rate of 0 has no place on a logarithmic axis, and warnings are errors."""
     records = [swept(b, 0.0, 0) for b in (10, 20)]
-    files = figures.draw(table.table(records), tmp_path / 'new', 'study', ('schedule', 'lines', 'gap'))
+    files = figures.draw(table.table(records), tmp_path / 'new', 'study', ('schedule', 'lines', 'gap'), TASK)
     assert list(files) == ['Batch size and learning rate over training', 'Generalization gap against batch size']
     assert [path.name for path in files.values()] == ['schedule.png', 'gap.png']
     assert all(path.read_bytes().startswith(b'\x89PNG') for path in files.values())
-    assert figures.draw(table.table([]), tmp_path, 'study', ('schedule', 'gap')) == {}
+    assert figures.draw(table.table([]), tmp_path, 'study', ('schedule', 'gap'), TASK) == {}
 
 
 def test_a_point_is_a_mean_over_seeds_with_its_interval() -> None:

@@ -99,7 +99,7 @@ def test_a_recipe_has_a_row_with_the_means_of_its_last_rows(trained: Path, tmp_p
     for path in tmp_path.glob('runs/*/metrics.csv'):
         found = rows.read(path)
         found[-1] |= {'train_seconds': 20.0, 'eval_seconds': 4.0 if 'seed0' in str(path) else 8.0}
-        rows.write(path, found, rows.columns(('train', 'test')))
+        rows.write(path, found, rows.columns(('train', 'test'), 'accuracy'))
     text = html.unescape(page.report(tmp_path).read_text())
     last = bsgap.runs(trained).query('recipe == "bs32-lr0.1"').groupby('run').tail(1)
     mean, half = 100 * last['test_accuracy'].mean(), 100 * 12.7062 * last['test_accuracy'].std() / 2**0.5

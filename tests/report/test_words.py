@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bsgap.analysis.table import table
+from bsgap.config import task
 from bsgap.report import words
 from bsgap.training.rows import Record
 
@@ -41,7 +42,7 @@ def record(
 
 
 def sentences(*records: Record) -> list[str]:
-    return words.sentences(table(records), {record.name: record.status for record in records})
+    return words.sentences(table(records), {record.name: record.status for record in records}, task('classification'))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_what_training_leaves(tmp_path: Path) -> None:
         updates = 2 * -(-300 // record.about['stages'][0]['batch_size'])
         assert record.status == 'done'
         file = tmp_path / 'runs' / name / 'metrics.csv'
-        assert file.read_text().splitlines()[0].split(',') == [*columns(['train', 'test']), CHECKSUM]
+        assert file.read_text().splitlines()[0].split(',') == [*columns(['train', 'test'], 'accuracy'), CHECKSUM]
         points = read(file)
         assert [point['update'] for point in record.rows] == [point['update'] for point in points]
         assert [point['epoch'] for point in points] == [0, 1, 2]

@@ -102,10 +102,10 @@ def test_precision_is_the_one_that_is_stated(tmp_path: Path, monkeypatch: pytest
     products: dict[str, set[str]] = {}
     segment = step.segment
 
-    def traced(*arguments: Any) -> step.State:
+    def traced(*arguments: Any, **task: Any) -> step.State:
         jaxpr = jax.make_jaxpr(segment, static_argnums=(0, 1, 2, 3, 4))(*arguments)
         products[precision] = set(re.findall(r' dot_general\[.*?precision=(\S+)', str(jaxpr).replace('\n', ' ')))
-        return segment(*arguments)
+        return segment(*arguments, **task)
 
     monkeypatch.setattr(step, 'segment', traced)
     for precision in ('float32', 'bfloat16'):

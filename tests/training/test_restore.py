@@ -144,7 +144,7 @@ def test_rows_after_the_restored_update_are_dropped(interrupted: Path, uninterru
     for run in ('grow-seed0', 'grow-seed1'):
         path = interrupted / 'runs' / run / 'metrics.csv'
         row = {**rows.read(uninterrupted / 'runs' / run / 'metrics.csv')[-2], 'train_loss': 123.0}
-        rows.append(path, row, rows.columns(['train', 'test']))
+        rows.append(path, row, rows.columns(['train', 'test'], 'accuracy'))
         assert rows.read(path)[-1] == row
     train(two_cohorts(), interrupted)
     assert_same(interrupted, uninterrupted)

@@ -9,7 +9,7 @@ from bsgap.errors import UserError
 from bsgap.files import write_json
 from bsgap.training import rows
 
-HEADER = rows.columns(['train', 'test'])
+HEADER = rows.columns(['train', 'test'], 'accuracy')
 
 
 def row(update: int, **changes: float) -> rows.Row:
@@ -49,7 +49,7 @@ def test_no_flipped_bit_is_read_as_another_number(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_is_blank_and_not_read(tmp_path: Path) -> None:
-    header = rows.columns(['train', 'validation', 'test'])
+    header = rows.columns(['train', 'validation', 'test'], 'accuracy')
     dense = {'update': 5, 'examples': 50, 'batch_size': 10, 'validation_accuracy': 0.25, 'distance': 1.0}
     rows.write(tmp_path / 'metrics.csv', [dense], header)
     assert rows.read(tmp_path / 'metrics.csv') == [dense]

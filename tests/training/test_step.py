@@ -44,7 +44,9 @@ def mlp() -> tuple[models.Model, Split]:
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (N, 3, 3, 1), np.uint8), rng.integers(0, 4, N).astype(np.int32))
     architecture = Architecture('mlp', (6,), (), False, 0, ())
-    return models.define(architecture, (3, 3, 1), 4, np.float32([0.5]), np.float32([0.25])), jax.device_put(split)
+    return models.define(
+        architecture, models.Format((3, 3, 1), 4, np.float32([0.5]), np.float32([0.25]))
+    ), jax.device_put(split)
 
 
 def inputs(
@@ -238,14 +240,14 @@ def test_evaluation_covers_the_whole_split(max_batch: int) -> None:
     log_probability = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     got = evaluate(function, split, params, {}, max_batch)
     np.testing.assert_allclose(got.loss, -log_probability[np.arange(N), split.labels_N].mean(), rtol=1e-5)
-    np.testing.assert_array_equal(got.correct_N, logits.argmax(1) == split.labels_N)
+    np.testing.assert_array_equal(got.score_N, logits.argmax(1) == split.labels_N)
 
 
 def test_a_run_of_nans_gets_nothing_right() -> None:
     function, split = mlp()
     params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), init(function, SGD, 0).params)
     got = evaluate(function, split, params, {}, N)
-    assert not got.correct_N.any()
+    assert not got.score_N.any()
     assert jnp.isnan(got.loss)
 
 

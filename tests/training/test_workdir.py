@@ -177,7 +177,7 @@ def test_it_has_all_that_a_trained_model_needs_of_the_data() -> None:
     assert (few['subset'], few['label_noise'], few['examples']) == (100, 0.0, 100)
     assert (noisy['subset'], noisy['label_noise'], noisy['examples']) == (300, 0.5, 300)
     for described, dataset in zip((few, noisy), datasets.values(), strict=True):
-        assert (described['shape'], described['classes']) == ([28, 28, 1], 10)
+        assert (described['shape'], described['outputs']) == ([28, 28, 1], 10)
         assert dataset.mean_C.tolist() == described['mean'] != few['std']  # of float32, bit for bit
         assert dataset.std_C.tolist() == described['std']
 
