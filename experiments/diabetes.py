@@ -29,7 +29,7 @@ def get_config(variant: str = '') -> ConfigDict:
         smoke={
             'hidden': (4,),
             'seeds': 2,
-            'sweep.batch_size': (8, 32),
+            'sweep.batch_size': (4, 16, 64),
             'sweep.learning_rate': (0.025, 0.1),
             'search.rungs': 1,
             'search.budget_epochs': 5.0,

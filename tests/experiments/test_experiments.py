@@ -44,6 +44,11 @@ def experiment(name: str) -> Any:
     return importlib.import_module(f'experiments.{name}')
 
 
+def claimed(experiment: Any, variant: str = '') -> list[claims.Claim]:
+    """What a file claims; some ask without a claim."""
+    return experiment.claims(variant) if hasattr(experiment, 'claims') else []
+
+
 def variants(get_config: Callable[[str], Any]) -> list[str]:
     """All that a file has, as it says where one is unknown."""
     with pytest.raises(UserError) as error:
@@ -110,7 +115,7 @@ def made_up(study: config.Study) -> pd.DataFrame:
 
 @each_file
 def test_every_claim_can_be_measured(experiment: Any, name: str, tmp_path: Path) -> None:
-    whole = [claim.name for claim in experiment.claims()]
+    whole = [claim.name for claim in claimed(experiment)]
     for variant in ('', *variants(experiment.get_config)):
         study = config.resolve(experiment.get_config(variant))
         verdicts, lines = claims.verdicts(tmp_path, config.settings(study), made_up(study))
@@ -131,11 +136,12 @@ def test_every_claim_can_be_measured(experiment: Any, name: str, tmp_path: Path)
 def test_what_was_published_is_what_is_claimed(folder: str) -> None:
     """Of the same texts, bounds and sources: docs/results is of these claims."""
     *words, variant = folder.split('-')
-    if folder == 'mnist':
-        words, variant = ['mnist'], ''
+    if folder in ('mnist', 'diabetes'):
+        words, variant = [folder], ''
     elif words == ['which', 'batch']:
         variant = 'cpu'
-    made = {claim.name: claim for claim in importlib.import_module(f'experiments.{"_".join(words)}').claims(variant)}
+    experiment = importlib.import_module(f'experiments.{"_".join(words)}')
+    made = {claim.name: claim for claim in claimed(experiment, variant)}
     for row in csv.DictReader((PUBLISHED / folder / 'claims.csv').read_text(encoding='utf-8').splitlines()):
         claim = made.pop(row['id'])
         assert (row['claim'], row['published'], row['source'], row['status']) == (
@@ -151,7 +157,7 @@ def test_bounds_that_came_after_the_runs_say_so() -> None:
     after = {
         f'{name}:{claim.name}'
         for name in NAMES
-        for claim in importlib.import_module(f'experiments.{name}').claims()
+        for claim in claimed(importlib.import_module(f'experiments.{name}'))
         if not claim.bound_first
     }
     assert {name.partition(':')[0] for name in after} == {'mnist', 'mnist_learning_rate', 'which_batch'}
@@ -177,7 +183,9 @@ def test_smoke(experiment: Any, name: str, tmp_path: Path) -> None:
         assert found['headline'] in page
         assert [budget['unit'] for budget in found['budgets']] == ['epochs', 'updates']  # seconds are too few here
         assert all(budget['fresh'] for budget in found['budgets'])
-        assert len(list((tmp_path / 'figures').iterdir())) == len(answer_figures.FIGURES)
+        drawn = {path.stem for path in (tmp_path / 'figures').iterdir()}
+        few = {'targets'} if len(resolved.search.batch_sizes) < 3 else set()
+        assert {*answer_figures.FIGURES} - few <= drawn <= {*answer_figures.FIGURES}
         assert {record.status for record in records} <= {'done', 'diverged'}
         return
     assert len(records) == len(resolved.recipes) * resolved.seeds
