@@ -54,6 +54,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs and the report go
 
 
 def main(_: list[str]) -> None:
+    sys.path.append('')  # a model of one's own may lie in the current folder, wherever this file is
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
     if CONFIG.value is None:
         failed('--config: missing; give an experiment file: experiments/mnist.py')

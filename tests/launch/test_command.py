@@ -118,6 +118,9 @@ def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp
     command = [installed, '--config=elsewhere.py:slow', '--config.epochs=2.0']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, '')
+    script = [sys.executable, ROOT / 'launch.py', *command[1:], '--dry_run']
+    planned = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert (planned.returncode, planned.stderr) == (0, '')
     workdir = tmp_path / 'runs' / 'elsewhere-slow'
     settings = read_json(workdir / 'study.json')['config']
     assert settings['variant'] == 'slow'
