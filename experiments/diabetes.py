@@ -4,7 +4,8 @@ regression): ten measurements of 442 patients, and how far the disease went with
     python launch.py --config=experiments/diabetes.py          # (:quick is the same)
     python launch.py --config=experiments/diabetes.py:smoke    # seconds; shows that it works
 
-Needs `python -m pip install '.[sklearn]'`. Expected: EXPECTED. Time on 2 CPU cores: TIME.
+Needs `python -m pip install '.[sklearn]'`. Expected: no batch size from 2 to 128 is told from another: all learn what
+there is to be learned (docs/results). Time on 2 CPU cores: about 3 minutes, mostly of compilation.
 """
 
 from ml_collections import ConfigDict

@@ -71,7 +71,8 @@ KINDS = 'csv:FILE', 'folder:FOLDER', 'hf:NAME', 'idx:FOLDER', 'npz:FILE', 'parqu
 def title(dataset: str) -> str:
     """What a reader knows a dataset by: of `idx:FOLDER` the folder's own name, of `npz:FILE` the file's."""
     kind, _, where = dataset.partition(':')
-    return Path(where).resolve().name if kind in ('csv', 'folder', 'hf', 'idx', 'npz', 'parquet') else where or dataset
+    named = where if kind in ('sklearn', 'tfds') else dataset
+    return Path(where).resolve().name if kind in ('csv', 'folder', 'hf', 'idx', 'npz', 'parquet') else named
 
 
 def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> dict[config.TrainingSet, Dataset]:

@@ -110,5 +110,5 @@ def test_training_sets_share_what_they_have_in_common() -> None:
 
 
 def test_a_reader_knows_a_dataset_by_its_title() -> None:
-    titles = {'mnist': 'mnist', 'idx:/some/where/emnist/': 'emnist', 'tfds:cifar10': 'cifar10'}
+    titles = {'mnist': 'mnist', 'idx:/some/where/emnist/': 'emnist', 'tfds:cifar10': 'cifar10', 'my:data': 'my:data'}
     assert {dataset: title(dataset) for dataset in titles} == titles
