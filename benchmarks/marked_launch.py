@@ -74,7 +74,11 @@ def read_config(argv: list[str]) -> list[str]:
     timed(models, 'define', 'model')
     timed(workdir, 'open_workdir', 'open the workdir')
     train = job.train
-    job.train = lambda settings, workdir, watchers=(): train(settings, workdir, [Clock(), *watchers])
+
+    def timed_train(settings: Any, workdir: Any, watchers: Any = (), given: Any = ()) -> None:
+        train(settings, workdir, [Clock(), *watchers], given)
+
+    job.train = timed_train
     return argv
 
 

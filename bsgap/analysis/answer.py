@@ -48,7 +48,7 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
     climbed = table[~table['fresh']]
     climbed = climbed.assign(learned=_learned(climbed, about, task))
     sizes = (about.get('training_sets') or [{}])[0].get('sizes', {})
-    cells = ladder.cells(climbed, search['seeds'], sizes.get('validation', 0))
+    cells = ladder.cells(climbed, search['seeds'], sizes.get('validation', 0) if task.is_share else 0)
     curves = ladder.curves(cells) if cells['complete'].any() else []
     budgets = [
         _budget(unit, amount, search, climbed, cells, curves, workdir) for unit, amount in search['budgets'].items()

@@ -67,7 +67,7 @@ def mean(score_SxN: Any) -> Estimate:
     error, p, n = _error(parts), parts.mean, len(parts.score_N)
     if not parts.is_share:
         half_width = float(_critical(error.freedom, LEVEL / 2)) * math.sqrt(error.variance)
-        return Estimate(p, p - half_width, p + half_width)
+        return Estimate(p, p - half_width, max(p, min(1.0, p + half_width)))  # no score is above 1
     number = p * (1 - p) / error.variance if error.variance > 0 else n
     z2 = _critical(error.freedom, LEVEL / 2) ** 2 / number
     middle, half_width = p + z2 / 2, math.sqrt(z2 * p * (1 - p) + z2 * z2 / 4)

@@ -7,6 +7,7 @@ from bsgap.config.checks import require
 from bsgap.data.examples import Source, Split
 
 FEW = 8  # names in a sentence
+LOST = 0.01  # of a standard deviation, which numbers may lose as they become float32
 
 
 def splits(source: Source, settings: Data) -> tuple[Split, Split, int, tuple[str, ...]]:
@@ -14,8 +15,9 @@ def splits(source: Source, settings: Data) -> tuple[Split, Split, int, tuple[str
 
     Examples: unsigned bytes stay as they are, and get an axis for their one channel if they are [N, H, W]; numbers
     become float32, other integers int32 tokens. Labels: whole numbers, texts or booleans become 0, 1, … in their
-    order. Targets, which are numbers and of a regression or a task of the user's own, become float32 [N, K]. Without a
-    test split a share of the training split is held out, the same one always.
+    order. Targets, which are numbers and of a regression or a task of the user's own, become [N, K]: float64, which is
+    standardised before it is float32, or float32. Without a test split a share of the training split is held out, the
+    same one always.
 
     Raises:
       UserError: the arrays are not such; the message names the dataset.
@@ -43,11 +45,13 @@ def splits(source: Source, settings: Data) -> tuple[Split, Split, int, tuple[str
     problem = f'training examples are {looks[0]} and test examples {looks[1]}; they must be alike'
     require(looks[0] == looks[1], 'dataset', f'{dataset}: {problem}')
     looks = [f'{array.dtype} {list(array.shape[1:])}' for array in (y_N, test_y_N)]
-    alike = y_N.dtype.kind == test_y_N.dtype.kind and y_N.shape[1:] == test_y_N.shape[1:]
-    require(alike, 'dataset', f'{dataset}: training labels are {looks[0]} and test labels {looks[1]}')
+    alike = len({*'biu'} | {y_N.dtype.kind, test_y_N.dtype.kind}) == 3 or y_N.dtype.kind == test_y_N.dtype.kind
+    problem = f'training labels are {looks[0]} and test labels {looks[1]}; they must be alike'
+    require(alike and y_N.shape[1:] == test_y_N.shape[1:], 'dataset', f'{dataset}: {problem}')
     if y_N.dtype.kind == 'f':
         return Split(x_N, y_N), Split(test_x_N, test_y_N), y_N.shape[1], tuple(notes)
     names, index_N = np.unique(np.concatenate([y_N, test_y_N]), return_inverse=True)
+    require(len(names) > 1, 'dataset', f'{dataset} has one class alone, {names[0]}; there must be two')
     index_N = index_N.reshape(-1, *y_N.shape[1:]).astype(np.int32)
     if names.dtype.kind not in 'iu' or (names != np.arange(len(names))).any():
         notes.append(f'its labels {_listed(names)} are the classes 0 to {len(names) - 1}, in this order')
@@ -68,10 +72,15 @@ def _examples(dataset: str, name: str, x_N: np.ndarray) -> np.ndarray:
         require(x_N.min() >= 0 and x_N.max() < 2**31, 'dataset', f'{what}, {needs}')
         return x_N.astype(np.int32)
     with np.errstate(over='ignore'):
-        x_N = x_N.astype(np.float32)
+        exact_N, x_N = x_N, x_N.astype(np.float32)
     wrong_N = ~np.isfinite(x_N).all(axis=tuple(range(1, x_N.ndim)))
     first = f'{wrong_N.sum()} of them, first number {wrong_N.argmax()}, have a value that is NaN, infinite or too large'
     require(not wrong_N.any(), 'dataset', f'{what}; {first} for float32')
+    rest = tuple(range(x_N.ndim - 1))
+    lost_C, spread_C = np.abs(exact_N - x_N).max(rest), exact_N.std(rest, dtype=np.float64)
+    far = np.flatnonzero((spread_C > 0) & (lost_C > LOST * spread_C))
+    needs = 'float32 does not tell its values apart; subtract its mean'
+    require(not len(far), 'dataset', f'{what}; of channel or feature {[*far, 0][0] + 1} {needs}')
     return x_N
 
 
@@ -79,8 +88,8 @@ def _labels(settings: Data, name: str, y_N: np.ndarray) -> np.ndarray:
     what = f'{settings.dataset}: the {name} labels are {y_N.dtype} {list(y_N.shape)}'
     if settings.task == 'regression' or (settings.task != 'classification' and y_N.dtype.kind == 'f'):
         require(y_N.dtype.kind in 'biuf' and y_N.ndim < 3, 'dataset', f'{what}; targets must be numbers, [N] or [N, K]')
-        y_NxK = y_N.reshape(len(y_N), -1).astype(np.float32)
-        require(np.isfinite(y_NxK).all(), 'dataset', f'{what}, some NaN, infinite or too large for float32')
+        y_NxK = y_N.reshape(len(y_N), -1).astype(np.float64 if settings.task == 'regression' else np.float32)
+        require(np.isfinite(y_NxK).all(), 'dataset', f'{what}, some NaN or infinite')
         return y_NxK
     if y_N.dtype == object and all(isinstance(label, str) for label in y_N.flat):
         y_N = y_N.astype(str)

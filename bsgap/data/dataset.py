@@ -24,6 +24,7 @@ class Dataset:
     std_C: np.ndarray
     target_mean_K: np.ndarray | None = None  # of a regression, by which its targets are standardised
     target_std_K: np.ndarray | None = None
+    task: str = 'classification'
     notes: tuple[str, ...] = ()  # what was changed
 
     @property
@@ -52,8 +53,10 @@ class Dataset:
     @functools.cached_property
     def baseline(self) -> dict[str, float]:
         """The score, by split, of always answering with the class that most training examples have, or with their mean
-        target."""
+        target; none of a task of the user's own."""
         train_N = self.train.labels_N
+        if self.task not in ('classification', 'regression'):
+            return {}
         if train_N.dtype == np.int32:
             answer = np.bincount(train_N.ravel()).argmax()
             return {name: float((split.labels_N == answer).mean()) for name, split in self.splits.items()}
@@ -88,7 +91,9 @@ def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> 
     for training_set in dict.fromkeys(training_sets):
         splits = {**divide(training_set.subset, training_set.data_seed), 'test': test}
         splits['train'] = _noisy(splits['train'], outputs, training_set.label_noise, training_set.data_seed)
-        made = Dataset(splits, outputs, *_constants(splits['train'].examples_N, settings), notes=notes)
+        made = Dataset(
+            splits, outputs, *_constants(splits['train'].examples_N, settings), task=settings.task, notes=notes
+        )
         datasets[training_set] = _standardised(made) if settings.task == 'regression' else made
     return datasets
 
@@ -142,11 +147,17 @@ def _noisy(train: Split, classes: int, share: float, seed: int) -> Split:
 
 def _standardised(made: Dataset) -> Dataset:
     """With targets of mean 0 and standard deviation 1 in the training split."""
-    targets_NxK = made.train.labels_N
-    mean_K, std_K = targets_NxK.mean(0), targets_NxK.std(0)
-    std_K = np.where(std_K > 0, std_K, 1).astype(np.float32)
-    splits = {name: of._replace(labels_N=(of.labels_N - mean_K) / std_K) for name, of in made.splits.items()}
-    return dataclasses.replace(made, splits=splits, target_mean_K=mean_K, target_std_K=std_K)
+    targets_NxK = made.train.labels_N  # still float64, as float32 could not tell those apart that are far from 0
+    with np.errstate(over='ignore', invalid='ignore'):
+        mean_K, std_K = targets_NxK.mean(0), targets_NxK.std(0)
+        parts = {name: ((of.labels_N - mean_K) / std_K).astype(np.float32) for name, of in made.splits.items()}
+    splits = {name: of._replace(labels_N=parts[name]) for name, of in made.splits.items()}
+    ok = (std_K.min() > 0) & np.isfinite(std_K).all()
+    require(ok, 'task', 'regression is not allowed; the targets of training must differ, and not by more than 1e150')
+    notes = made.notes
+    if not min(part.var(0).min() for part in parts.values()) > 0:
+        notes += ('where the targets of a split are all the same, its R² is taken as if their variance was 1',)
+    return dataclasses.replace(made, splits=splits, target_mean_K=mean_K, target_std_K=std_K, notes=notes)
 
 
 def _constants(examples_N: np.ndarray, settings: config.Data) -> tuple[np.ndarray, np.ndarray]:

@@ -22,10 +22,14 @@ def read(where: str | Path) -> Source:
     """
     path = expanded(where)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = {what: _find(path, what, file.files) for what in ('train x', 'train y', 'test x', 'test y')}
-            found = {what: file[name] for what, name in names.items() if name}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as file:
+            held = [name.removesuffix('.npy') for name in file.namelist()]
+        names = {what: _find(path, what, held) for what in ('train x', 'train y', 'test x', 'test y')}
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {what: arrays[name] for what, name in names.items() if name}
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = 'it holds Python objects' if 'allow_pickle' in str(error) else str(error).splitlines()[0]
         raise UserError(f'config.dataset: npz:{path} cannot be read: {reason}') from error
     test = [found[what] for what in ('test x', 'test y') if what in found]

@@ -65,7 +65,8 @@ def stack(pictures: Iterable[Any], what: str, settings: Data) -> tuple[np.ndarra
       UserError: sizes differ and none was asked for, or a picture has more than 8 bits a channel.
     """
     converted, sizes, modes = list[Any](), dict[tuple[int, int], None](), dict[str, None]()
-    for picture in pictures:
+    for i, picture in enumerate(pictures):
+        require(picture is not None, 'dataset', f'{what} has no picture at number {i}')
         sizes[picture.size], modes[picture.mode] = None, None
         deep = picture.mode.startswith(('I', 'F'))
         require(not deep, 'dataset', f'{what} has a picture in mode {picture.mode}; it must have 8 bits a channel')

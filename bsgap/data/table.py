@@ -29,9 +29,16 @@ def _read(where: str, kind: str, settings: Data) -> Source:
     path: Path = expanded(where)
     try:
         frame = pd.read_csv(path) if kind == 'csv' else pd.read_parquet(path)
+        heading = (
+            pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0] if kind == 'csv' else pd.Series(frame.columns)
+        )
     except (OSError, ValueError) as error:  # what pandas and Arrow raise are such
         reason = error.strerror if isinstance(error, OSError) and error.strerror else said(error)
         raise UserError(f'config.dataset: {kind}:{path} cannot be read: {reason}') from error
+    blank, twice = np.flatnonzero(heading.isna()), heading[heading.duplicated()]
+    needs = 'name it, or write the table without its index (index=False)'
+    require(not len(blank), 'dataset', f'{kind}:{path}: column {[*blank, 0][0] + 1} has no name; {needs}')
+    require(not len(twice), 'dataset', f'{kind}:{path} has two columns {[*twice, ""][0]}; names must differ')
     return encode(f'{kind}:{path}', frame, None, settings.target)
 
 
@@ -64,7 +71,11 @@ def encode(what: str, train: pd.DataFrame, test: pd.DataFrame | None, target: st
         texts.append(str(name))
     require(features, 'dataset', f'{what} has no column beside {target}')
     x_NxF, y = np.concatenate(features, 1), whole[target]
-    y_N = y.to_numpy() if pd.api.types.is_numeric_dtype(y) or pd.api.types.is_bool_dtype(y) else y.to_numpy(str)
+    is_number = pd.api.types.is_numeric_dtype(y) or pd.api.types.is_bool_dtype(y)
+    y = y.astype(str) if isinstance(y.dtype, pd.CategoricalDtype) else y
+    is_text = is_number or all(isinstance(value, str) for value in y)
+    require(is_text, 'target', f'{target} is {y.dtype}, in {what}; it must be of numbers or texts')
+    y_N = y.to_numpy() if is_number else y.to_numpy(str)
     notes = (f'texts are one-hot: {", ".join(texts)}',) if texts else ()
     n = len(train)
     return Source((x_NxF[:n], y_N[:n]), (x_NxF[n:], y_N[n:]) if test is not None else None, notes)

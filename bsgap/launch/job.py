@@ -61,10 +61,13 @@ def launch(
         processes.meet()
 
 
-def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher] = ()) -> None:
+def train(
+    settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher] = (), given: Iterable[str] = ()
+) -> None:
     """Trains those runs of a study that are missing in `workdir`, then measures what the study wants measured.
 
-    Where the launch has several processes, each calls this, and trains its share of the runs.
+    The fields that were `given` must have an effect. Where the launch has several processes, each calls this, and
+    trains its share of the runs.
 
     Raises:
       UserError: `settings`, or what `workdir` holds, can't be used, or `workdir` could not be written any more; what
@@ -73,7 +76,7 @@ def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher]
       Exception: whatever one of `watchers` raised; all runs are saved.
     """
     processes.start()
-    study, workdir, note = config.resolve(settings), expanded(workdir), keep_compiled()
+    study, workdir, note = config.resolve(settings, given), expanded(workdir), keep_compiled()
     with step.numerics(study.precision), _others_errors():
         boards = [Board(workdir)] if study.tensorboard else []
         with processes.first_goes_first():  # it may prepare a copy of the data
@@ -88,7 +91,7 @@ def train(settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher]
             here = programs(jax.local_devices()[0])
             models = [here.model(recipe) for recipe in study.recipes]  # one that can't be made stops here
             about = {**files.environment(), 'processes': processes.count()}
-            about |= files.depends_on(datasets, models)
+            about |= files.depends_on(datasets, models, study.data.task)
             try:
                 with (stop := Stop()).on_signals():
                     with processes.first_goes_first(stop.check):

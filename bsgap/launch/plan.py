@@ -72,7 +72,7 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     with View(study, datasets, workdir) as view, step.numerics(study.precision):
         programs = Programs(study, datasets, view, jax.local_devices()[0])
         models = [programs.model(recipe) for recipe in study.recipes]
-        check_workdir(workdir, study, depends_on(datasets, models))
+        check_workdir(workdir, study, depends_on(datasets, models, study.data.task))
         if study.search:
             from bsgap.search.rounds import Rounds  # here, for pandas
 

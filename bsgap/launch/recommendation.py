@@ -13,7 +13,7 @@ import pandas as pd
 from bsgap import config
 from bsgap.data import arrays
 from bsgap.data.examples import Source
-from bsgap.errors import UserError
+from bsgap.errors import UserError, said
 from bsgap.files import expanded, of_study, read_json
 from bsgap.launch import job
 from bsgap.report import page
@@ -75,12 +75,26 @@ def recommend(
 ) -> Recommendation:
     """See `bsgap.recommend`."""
     folder = expanded(workdir).absolute()
+    if not isinstance(model, str | type):
+        given = f'a {type(model).__name__} is not allowed'
+        raise UserError(f'model: {given}; it must be mlp, cnn, module:Class, or a class of Flax NNX modules')
+    for field, instead in (
+        ('dataset', 'train and test'),
+        ('model', 'model'),
+        ('search.budget_epochs', 'budget_epochs'),
+    ):
+        if field in fields:
+            raise UserError(f'fields: {field} is not allowed; give {instead}')
     settings = config.searching()
     settings.model = model if isinstance(model, str) else f'{model.__module__}:{model.__qualname__}'
+    changes = {'search.budget_epochs': budget_epochs, **fields}
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in changes.items()}
     try:
-        settings.update_from_flattened_dict({'search.budget_epochs': budget_epochs, **fields})
-    except TypeError as error:
+        settings.update_from_flattened_dict(plain)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f'fields: {error}') from error
+    if not settings.search.rungs:
+        raise UserError('fields: search.rungs 0 is not allowed; it must be at least 1')
     source = Source(_pair('train', train), _pair('test', test) if test is not None else None)
     of_data = config.Data('train, test', 0.0, test_share=settings.test_share, task=settings.task)
     examples = len(arrays.splits(source, of_data)[0].labels_N)
@@ -88,7 +102,7 @@ def recommend(
         most = (1 - settings.validation) * min(examples, settings.subset or examples) / LEAST_UPDATES
         settings.sweep.batch_size = tuple(size for size in BATCH_SIZES if size <= max(most, BATCH_SIZES[1]))
     settings.dataset = f'npz:{_kept(source, folder / "data.npz")}'
-    job.train(settings, folder)
+    job.train(settings, folder, given=fields)
     page.report(folder)
     return Recommendation.read(folder)
 
@@ -96,8 +110,13 @@ def recommend(
 def _pair(name: str, given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise UserError(f'{name}: {type(given).__name__} is not allowed; it must be a pair, (x, y)')
-    x, y = map(np.asarray, given)
-    return x, np.array(y.tolist()) if y.dtype == object else y  # texts of pandas, which no file of arrays holds
+    try:
+        arrays = [np.asarray(array) for array in given]
+        # Of pandas, which has objects for texts and for what may be missing; no file of arrays holds them.
+        x, y = (np.array(array.tolist()) if array.dtype == object else array for array in arrays)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f'{name}: {said(error)}') from error
+    return x, y
 
 
 def _kept(source: Source, path: Path) -> Path:
@@ -105,7 +124,7 @@ def _kept(source: Source, path: Path) -> Path:
     splits = {'train': source.train} | ({'test': source.test} if source.test else {})
     made = {f'{what}_{split}': array for split, pair in splits.items() for what, array in zip('xy', pair, strict=True)}
     try:
-        if not path.exists():
+        if not (path.exists() and (path.parent / 'study.json').exists()):  # nothing was trained with it yet
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f'.{os.getpid()}.{path.name}')
             np.savez(part, allow_pickle=False, **made)
@@ -117,6 +136,9 @@ def _kept(source: Source, path: Path) -> Path:
         raise UserError(f'workdir: {path} is damaged; restore it or use another workdir') from error
     except OSError as error:
         raise unusable(path.parent, error) from error
-    if before.keys() != made.keys() or not all(np.array_equal(before[name], made[name]) for name in made):
+    same = before.keys() == made.keys() and all(
+        before[name].dtype == made[name].dtype and np.array_equal(before[name], made[name]) for name in made
+    )
+    if not same:
         raise UserError(f'workdir: {path.parent} has other data; give each question its own workdir')
     return path

@@ -3,4 +3,4 @@
 from bsgap.models.cnn import CNN
 from bsgap.models.mlp import MLP
 from bsgap.models.norm import BatchNorm
-from bsgap.models.pure import Format, Model, define, untold
+from bsgap.models.pure import Format, Model, define, source_of, untold

@@ -122,6 +122,9 @@ def define(architecture: Architecture, of: Format) -> Model:
     module_class, arguments = _find(architecture, what)
     if module_class in (MLP, CNN) and of.dtype == np.int32:
         raise UserError(f'{what} takes numbers, and the examples are whole numbers, which are tokens; give floats')
+    if module_class in (MLP, CNN) and of.label_shape:
+        needs = 'gives one label an example, and the examples have labels of shape'
+        raise UserError(f'{what} {needs} {list(of.label_shape)}; use a model of your own')
     if module_class is CNN and len(of.shape) != 3:
         raise UserError(f'{what} takes images [H, W, C], and the examples have shape {list(of.shape)}')
     masked = 'mask_B' in inspect.signature(module_class.__call__).parameters

@@ -213,6 +213,9 @@ class Rounds:
         if any(rows.status([last], run.updates) != 'done' for last, run in zip(lasts, runs, strict=True)):
             return math.inf, math.inf
         names = config.task(self.study.data.task).score, 'loss'
+        highest = max(last[f'validation_{names[0]}'] for last in lasts)
+        needs = f'gives a score of {highest:g}; a search takes scores of at most 1, which is the best there is'
+        require(highest <= 1, 'task', f'{self.study.data.task} {needs}')
         score, loss = (statistics.fmean(last[f'validation_{of}'] for last in lasts) for of in names)
         return 1 - score, loss
 

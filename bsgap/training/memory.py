@@ -74,12 +74,13 @@ def parallel_runs(programs: Programs, runs: Sequence[Run], asked: int = 0) -> in
     largest = max(runs, key=lambda run: _resident(programs, [run]), default=None)
     if largest and programs.data_bytes + _resident(programs, [largest]) > whole:
         raise _alone(programs, largest)
-    if asked or not runs or math.isinf(room):
+    if not runs or math.isinf(room):
         return asked or len(runs)
-    limits = [-(-len(runs) // waves) for waves in range(1, len(runs) + 1)]
-    while not (fitting := [limit for limit in limits if needed(programs, runs, limit) <= room]) and programs.halve():
+    limits = [asked] if asked else [-(-len(runs) // waves) for waves in range(1, len(runs) + 1)]
+    tried = runs[: asked or None]
+    while not (fitting := [limit for limit in limits if needed(programs, tried, limit) <= room]) and programs.halve():
         pass
-    return max(fitting, default=1)
+    return asked or max(fitting, default=1)
 
 
 def is_full(error: BaseException) -> bool:

@@ -84,8 +84,9 @@ def read_answers(folder: Path, split: str) -> np.ndarray:
 
 
 def status(rows: Sequence[Row], updates: int) -> Status:
-    """A run diverged when its loss or its weights stopped being finite; it is done after all its updates."""
-    watched = ('train_loss', 'validation_loss', 'distance')
+    """A run diverged when its loss, a score of the user's own, or its weights stopped being finite; it is done after
+    all its updates."""
+    watched = ('train_loss', 'train_score', 'validation_loss', 'validation_score', 'distance')
     if rows and not all(math.isfinite(rows[-1].get(column, 0)) for column in watched):
         return 'diverged'
     return 'done' if rows and rows[-1]['update'] == updates else 'running'

@@ -30,7 +30,7 @@ from bsgap.config.study import recipe_settings
 from bsgap.data import Dataset
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
-from bsgap.models import Model
+from bsgap.models import Model, source_of
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Run
 
@@ -78,7 +78,8 @@ def check_workdir(workdir: Path, study: config.Study, about: Mapping[str, Any]) 
     path = workdir / 'study.json'
     if path.exists():
         before = read_json(path, 'config', 'earlier_launches')
-        old = {key: field.default for key, field in fields.STUDY_FIELDS.items()} | before.pop('config')
+        usual = json.loads(json.dumps({key: field.default for key, field in fields.STUDY_FIELDS.items()}))
+        old = usual | before.pop('config')  # of a bsgap that had fewer fields
         for field, value in config.settings(study).items():
             if field not in fields.FREE_FIELDS and value != old.get(field):
                 other = f'contradicts {old.get(field)}, with which the runs in {workdir} were trained'
@@ -90,7 +91,9 @@ def check_workdir(workdir: Path, study: config.Study, about: Mapping[str, Any]) 
     return []
 
 
-def depends_on(datasets: Mapping[config.TrainingSet, Dataset], models: Iterable[Model]) -> dict[str, Any]:
+def depends_on(
+    datasets: Mapping[config.TrainingSet, Dataset], models: Iterable[Model], task: str = ''
+) -> dict[str, Any]:
     """What study.json says of the training sets, and of all else that results depend on besides the config: what it is,
     its value, and the fields of the runs that depend on it."""
 
@@ -106,6 +109,8 @@ def depends_on(datasets: Mapping[config.TrainingSet, Dataset], models: Iterable[
     for model in models:
         if model.source:
             found.append(entry(f'config.model: the source of {model.name}, SHA-256', model.source, model=model.name))
+    if source := source_of(task.partition(':')[0]):
+        found.append(entry(f'config.task: the source of {task}, SHA-256', source))
     return {'training_sets': describe_data(datasets), 'depends_on': json.loads(json.dumps(found, default=str))}
 
 

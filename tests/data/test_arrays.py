@@ -119,22 +119,50 @@ def of_task(task: str, y: Any, x: Any = None) -> Any:
 def test_targets_of_a_regression(shape: tuple[int, ...], kind: Any) -> None:
     y = RNG.normal(100, 30, shape).astype(kind)
     train, _, outputs, notes = of_task('regression', y)
-    assert (train.labels_N.dtype, outputs, notes) == (np.float32, shape[-1] if len(shape) > 1 else 1, ())
+    assert (train.labels_N.dtype, outputs, notes) == (np.float64, shape[-1] if len(shape) > 1 else 1, ())
     np.testing.assert_allclose(train.labels_N, y.reshape(N, -1), rtol=1e-6)
 
 
 def test_targets_are_standardised_by_the_training_split(tmp_path: Path) -> None:
-    x, y = RNG.normal(size=(N, 2)), RNG.normal(100, 30, (N, 2)) * (1, 0)  # the second never changes
+    x, y = (
+        RNG.normal(size=(N, 2)),
+        RNG.normal(100, 30, (N, 2)) + np.array([0, 1e9]),
+    )  # which float32 does not tell apart
     np.savez(tmp_path / 'f.npz', x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
     found = load(f'npz:{tmp_path}/f.npz', task='regression')
     assert (found.outputs, found.label_shape) == (2, ())
     np.testing.assert_allclose(found.train.labels_N.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(found.train.labels_N.std(0), [1, 0], atol=1e-5)
+    np.testing.assert_allclose(found.train.labels_N.std(0), 1, atol=1e-5)
     assert found.target_std_K is not None
     own = found.splits['test'].labels_N * found.target_std_K + found.target_mean_K
-    np.testing.assert_allclose(own, y[:5], rtol=1e-5)
-    assert found.baseline['train'] == pytest.approx(0.5, abs=1e-5)  # 0 of what varies, 1 of what does not
-    assert found.baseline['test'] <= 0.5
+    np.testing.assert_allclose(own, y[:5], rtol=0, atol=1e-3)
+    assert found.baseline['train'] == pytest.approx(0, abs=1e-5)
+    assert found.baseline['test'] <= 0
+
+
+def test_targets_and_numbers_that_cannot_be_told_apart_are_named(tmp_path: Path) -> None:
+    x, y = RNG.normal(size=(N, 2)), np.arange(float(N))
+    for change, task, says in (
+        ({'y_train': np.ones(N)}, 'regression', r'config.task: regression is not allowed; the targets .* must differ'),
+        ({'y_train': y * 1e300}, 'regression', 'not by more than 1e150'),
+        (
+            {'x_train': x + np.array([0, 1e9]), 'y_train': y.astype(int)},
+            'classification',
+            'of channel or feature 2 float32 does not tell its values apart',
+        ),
+        ({'y_train': np.zeros(N, int)}, 'classification', 'has one class alone, 0; there must be two'),
+    ):
+        np.savez(tmp_path / 'f.npz', **{'x_train': x, 'y_train': y, **change})
+        with pytest.raises(UserError, match=says):
+            load(f'npz:{tmp_path}/f.npz', task=task)
+    np.savez(tmp_path / 'f.npz', x_train=x, y_train=y, x_test=x[:1], y_test=y[:1])
+    (note,) = load(f'npz:{tmp_path}/f.npz', task='regression').notes
+    assert note.startswith('where the targets of a split are all the same')
+
+
+def test_booleans_and_whole_numbers_are_alike() -> None:
+    train, test, classes, _ = splits(np.zeros((N, 2)), Y > 0, (np.zeros((2, 2)), np.array([0, 1], np.uint64)))
+    assert (train.labels_N.tolist(), test.labels_N.tolist(), classes) == ((Y > 0).tolist(), [0, 1], 2)
 
 
 def test_a_label_at_each_position() -> None:
@@ -149,7 +177,7 @@ def test_a_label_at_each_position() -> None:
     [
         ('regression', np.array(['a'] * N), 'targets must be numbers'),
         ('regression', np.zeros((N, 2, 2)), 'targets must be numbers, [N] or [N, K]'),
-        ('regression', np.full(N, np.inf), 'some NaN, infinite or too large'),
+        ('regression', np.full(N, np.inf), 'some NaN or infinite'),
         ('classification', np.zeros(N), 'or else config.task=regression'),
     ],
 )
@@ -201,12 +229,13 @@ def test_constants_by_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('made', 'says'),
     [
-        ({}, 'must hold exactly one array x_train; it holds none'),
+        ({}, 'f.npz must hold exactly one array x_train; it holds none'),
         ({'x_train': Y}, 'must hold exactly one array y_train; it holds x_train'),
         ({'x_train': Y, 'train_x': Y, 'y_train': Y}, 'must hold exactly one array x_train; it holds'),
         ({'x_train': Y, 'y_train': Y, 'x_test': Y}, 'has half a test split'),
         ({'x_train': np.array([None]), 'y_train': Y}, 'cannot be read: it holds Python objects'),
-        (b'PK', 'cannot be read'),
+        (b'PK', 'cannot be read: File is not a zip file'),
+        (b'a,b', 'cannot be read: File is not a zip file'),
         (None, 'cannot be read: [Errno 2] No such file'),
     ],
 )

@@ -155,6 +155,7 @@ def test_tables(tmp_path: Path, kind: str) -> None:
          'ill', 'column town has 180 different texts; a class has 100 at most'),
         (lambda f: f[['ill']], 'ill', 'has no column beside ill'),
         (lambda f: f.drop(f.index), 'ill', 'the train split has 0 examples'),
+        (lambda f: f.assign(pair=[[0, 1]] * len(f)), 'pair', 'config.target: pair is object, .* of numbers or texts'),
     ],
 )  # fmt: skip
 def test_tables_that_do_not_do_are_named(
@@ -175,6 +176,19 @@ def test_files_that_are_no_tables_are_named(tmp_path: Path, content: bytes | Non
         with pytest.raises(UserError, match=rf'config.dataset: {kind}:.*f\.{kind} cannot be read: ') as error:
             load(f'{kind}:{path}', target='a')
         assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('content', 'says'),
+    [
+        (b',a,y\n0,1,0\n1,2,1\n', r'column 1 has no name; name it, or write the table without its index'),
+        (b'a,y,y\n0,1,0\n1,2,1\n', r'has two columns y; names must differ'),
+    ],
+)
+def test_headings_that_pandas_would_change_are_named(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / 'f.csv').write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        load(f'csv:{tmp_path}/f.csv', target='y')
 
 
 def test_dates_are_no_numbers(tmp_path: Path) -> None:
@@ -215,6 +229,11 @@ def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
     columns = load(saved(tmp_path / 'table', a=[0.5, 1, 2, 3], b=list('xyxy'), kind=[0, 1, 1, 0]), target='kind')
     assert columns.train.examples_N.tolist() == [[0.5, 1, 0], [1, 0, 1], [2, 1, 0], [3, 0, 1]]
     for dataset, target, says in (
+        (
+            saved(tmp_path / 'none', image=[*map(Image.fromarray, arrays), None], label=[0, 1] * 3 + [1]),
+            '',
+            'has no picture at number 6',
+        ),
         (tokens_of_many_lengths(tmp_path), '', 'the arrays of column text have different shapes'),
         (pictures, 'kind', "config.target: 'kind' is not known; .* has the columns image, label"),
         (f'hf:{tmp_path}', '', 'cannot be read: .*; load it once where there is a network, call save_to_disk'),

@@ -92,7 +92,7 @@ def test_other_data_are_refused_and_nothing_is_lost(answered: tuple[Path, Recomm
     workdir, _ = answered
     before = (workdir / 'data.npz').read_bytes()
     x, y = two_clouds()
-    for train, test in (((x + 1, y), None), ((x, y), (x, y))):
+    for train, test in (((x + 1, y), None), ((x, y), (x, y)), ((x.astype(np.float32), y), None)):
         with pytest.raises(UserError, match='has other data; give each question its own workdir'):
             bsgap.recommend(train, test, workdir=workdir, model=Net, fields=SMALL)
     assert (workdir / 'data.npz').read_bytes() == before
@@ -112,7 +112,16 @@ def test_a_regression_is_told_in_its_own_words(tmp_path: Path) -> None:
         assert 'points' not in text
 
 
+def test_data_with_which_nothing_was_trained_lock_nothing(tmp_path: Path) -> None:
+    x, y = two_clouds(200)
+    with pytest.raises(UserError, match=r'takes images \[H, W, C\]'):
+        bsgap.recommend((x, y), workdir=tmp_path, model='cnn', fields=SMALL)
+    with pytest.raises(UserError, match="no model 'other'"):
+        bsgap.recommend((x + 1, y), workdir=tmp_path, model='other', fields=SMALL)
+
+
 def test_damaged_data_are_named(tmp_path: Path) -> None:
+    (tmp_path / 'study.json').write_text('{}')
     (tmp_path / 'data.npz').write_bytes(b'PK')
     with pytest.raises(UserError, match=r'workdir: .*/data.npz is damaged'):
         bsgap.recommend(two_clouds(), workdir=tmp_path, model=Net, fields=SMALL)
@@ -129,11 +138,11 @@ def test_where_there_is_nothing_to_learn_nothing_is_recommended(tmp_path: Path) 
 
 def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr('bsgap.launch.job.train', lambda settings, _: asked.append(settings) or sys.exit())
+    monkeypatch.setattr('bsgap.launch.job.train', lambda settings, _, given: asked.append(settings) or sys.exit())
     for n, sizes in ((2000, (4, 16, 64)), (100, (4, 16)), (60_000, (4, 16, 64, 256, 1024))):
         x = np.zeros((n, 1), np.uint8)
         with pytest.raises(SystemExit):
-            bsgap.recommend((x, x), (x[:5], x[:5]), workdir=tmp_path / str(n))
+            bsgap.recommend((x, np.arange(n) % 2), workdir=tmp_path / str(n), fields={'test_share': 1e-9 + 1 / n})
         assert asked[-1].sweep.batch_size == sizes
 
 
@@ -143,6 +152,15 @@ def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, mon
         ({'train': np.zeros((4, 2))}, r'train: ndarray is not allowed; it must be a pair, \(x, y\)'),
         ({'test': (1, 2, 3)}, 'test: tuple is not allowed'),
         ({'train': (np.full((4, 2), np.nan), [0, 1, 0, 1])}, 'NaN'),
+        ({'train': ([[1.0, 2.0], [3.0]], [0, 1])}, 'train: ValueError: .*inhomogeneous'),
+        (
+            {'model': Net((2,), 2, rngs=nnx.Rngs(0))},
+            'model: a Net is not allowed; it must be mlp, cnn, module:Class, or a class',
+        ),
+        ({'fields': {'dataset': 'mnist'}}, 'fields: dataset is not allowed; give train and test'),
+        ({'fields': {'search.rungs': 0}}, 'fields: search.rungs 0 is not allowed'),
+        ({'fields': {'batch_size': 5}}, 'config.batch_size: has no effect in a search; give sweep.batch_size'),
+        ({'fields': {'hidden.x': 3}}, 'fields: '),
         ({'fields': {'seedz': 3}}, r'config.seedz: unknown field; did you mean config.seeds\?'),
         ({'fields': {'seeds': 'three'}}, "fields: Could not override field 'seeds'"),
         ({'model': 'mlpp'}, "config.model: no model 'mlpp'"),

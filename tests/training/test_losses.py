@@ -54,6 +54,7 @@ def absolute(outputs, targets):
     error = jnp.abs(outputs - targets).mean(-1)
     return error, -error
 def one(outputs, targets): return error
+def lost(outputs, targets): return outputs.mean(-1), outputs.mean(-1) * jnp.nan
 def short(outputs, targets): return outputs.mean(), targets.mean()
 x = jnp.linspace(-1, 1, 60)[:, None]
 def data(): return (x, 3 + 2 * x), (x[::7], 3 + 2 * x[::7])
@@ -116,6 +117,12 @@ def test_tasks_that_do_not_do_are_named(tmp_path: Path, task: str, says: str) ->
     with pytest.raises(UserError, match=says) as error:
         train(settings(task), tmp_path / 'run')
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.usefixtures('mytask')
+def test_a_score_that_is_not_finite_is_a_run_that_diverged(tmp_path: Path) -> None:
+    records = train(settings('mytask:lost', epochs=1), tmp_path)
+    assert [record.status for record in records.values()] == ['diverged']
 
 
 @pytest.mark.usefixtures('mytask')

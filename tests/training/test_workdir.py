@@ -188,3 +188,15 @@ def test_the_environment_names_what_a_result_depends_on() -> None:
     assert set(found['versions']) == set(files.PACKAGES)
     assert found['devices']
     assert found['platform'] == jax.default_backend()
+
+
+def test_a_workdir_of_a_bsgap_that_had_fewer_fields_is_gone_on_with(tmp_path: Path) -> None:
+    opened(tmp_path)
+    study = read_json(tmp_path / 'study.json')
+    for field in ('task', 'target', 'image_size', 'test_share'):
+        del study['config'][field]
+    (tmp_path / 'study.json').write_text(json.dumps(study))
+    opened(tmp_path)
+    (tmp_path / 'study.json').write_text(json.dumps(study))
+    with pytest.raises(UserError, match=r'config.test_share: 0.5 contradicts 0.2'):
+        opened(tmp_path, test_share=0.5)
