@@ -98,6 +98,7 @@ def test_other_data_are_refused_and_nothing_is_lost(answered: tuple[Path, Recomm
     assert (workdir / 'data.npz').read_bytes() == before
 
 
+@pytest.mark.smoke
 def test_a_regression_is_told_in_its_own_words(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(500, 2))
     y = x @ [1, 2] + np.random.default_rng(1).normal(size=500)
@@ -127,6 +128,7 @@ def test_damaged_data_are_named(tmp_path: Path) -> None:
         bsgap.recommend(two_clouds(), workdir=tmp_path, model=Net, fields=SMALL)
 
 
+@pytest.mark.smoke
 def test_where_there_is_nothing_to_learn_nothing_is_recommended(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(400, 2)), rng.integers(0, 2, 400)

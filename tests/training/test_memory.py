@@ -61,10 +61,10 @@ def test_where_one_run_does_not_fit_its_batches_are_computed_in_parts(
     programs = Programs(study, datasets, watcher, jax.local_devices()[0])
     train(tiny(**settings), tmp_path / 'whole')
     needed = [memory.needed(programs, runs, 1)]
-    while programs.halve():
+    for _ in range(2):
+        assert programs.halve()
         needed.append(memory.needed(programs, runs, 1))
-    assert needed == sorted(needed, reverse=True)
-    assert needed[2] < needed[1]
+    assert needed[2] < needed[1] <= needed[0]
     monkeypatch.setattr(memory, '_memory', lambda _: (math.inf, needed[2]))
     fitted = Programs(study, datasets, watcher, jax.local_devices()[0])
     train(tiny(**settings), tmp_path / 'parts', watcher, programs=fitted)
@@ -72,9 +72,11 @@ def test_where_one_run_does_not_fit_its_batches_are_computed_in_parts(
     assert [len(event.runs) for event in watcher.events if event.what == 'began'] == [1, 1]
     assert ('batch size 300 in 4 parts, 1 run',) in [event.said[:1] for event in watcher.events]
     assert_close(tmp_path / 'whole', tmp_path / 'parts', rtol=1e-4, atol=1e-6)
+    while fitted.halve():
+        pass
+    assert fitted.physical_batch == 8
     monkeypatch.setattr(memory, '_memory', lambda _: (math.inf, 0))
     assert memory.parallel_runs(fitted, runs) == 1
-    assert fitted.physical_batch == 8
 
 
 def test_a_batch_that_is_normalised_as_a_whole_stays_whole() -> None:
