@@ -26,7 +26,7 @@ def ends(workdir: Path) -> pd.DataFrame:
 
 def main() -> None:
     linear, constant = map(ends, map(Path, sys.argv[1:]))
-    both = linear.join(constant, lsuffix='_linear', rsuffix='_constant', how='inner').reset_index()
+    both = linear.add_suffix('_linear').join(constant.add_suffix('_constant'), how='inner').reset_index()
     print('| batch size | updates | ε | linear to zero: test accuracy | constant | ratio of the standard deviations |')
     print('|--:|--:|--:|--:|--:|--:|')
     for _, row in both.iterrows():
