@@ -61,7 +61,7 @@ def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record],
     done = {
         role: [r for r in by_recipe.get(entry['recipe'], []) if r.status == 'done'] for role, entry in wanted.items()
     }
-    right = {
+    scores = {
         (role, split): trials.answers(workdir, (record.name for record in runs), split)
         for role, runs in done.items()
         for split in ('validation', 'test')
@@ -69,7 +69,7 @@ def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record],
     }
     # A setting with which a run diverges is no candidate.
     lost = {role: len(by_recipe.get(entry['recipe'], [])) - len(done[role]) for role, entry in wanted.items()}
-    settled = {role: right[role, 'validation'] for role in done if done[role] and not lost[role]}
+    settled = {role: scores[role, 'validation'] for role in done if done[role] and not lost[role]}
     grown = settled.pop('growing', None)
     slack = {row['batch_size']: row['slack'] for row in budget['rows']}
     sizes = {role: entry['batch_size'] for role, entry in wanted.items()}
@@ -93,7 +93,7 @@ def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record],
         if done[role]:
             row['updates'], row['examples'] = (done[role][0].about[key] for key in ('updates', 'examples'))
             row['seconds'] = _seconds(done[role][0], search)
-            row['test_score'] = plain(comparison.mean(right[role, 'test']))
+            row['test_score'] = plain(comparison.mean(scores[role, 'test']))
         if told := compared.get(role):
             row |= {**told._asdict(), 'difference': plain(told.difference)}
         rows.append(row)

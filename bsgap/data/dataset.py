@@ -46,9 +46,14 @@ class Dataset:
         return digest.hexdigest()
 
     @property
+    def has_classes(self) -> bool:
+        """Whether labels are classes; else they are numbers."""
+        return self.train.labels_N.dtype == np.int32
+
+    @property
     def label_shape(self) -> tuple[int, ...]:
-        """Of an example's classes; () of a regression."""
-        return self.train.labels_N.shape[1:] if self.train.labels_N.dtype == np.int32 else ()
+        """Of an example's classes; () of numbers."""
+        return self.train.labels_N.shape[1:] if self.has_classes else ()
 
     @functools.cached_property
     def baseline(self) -> dict[str, float]:
@@ -57,7 +62,7 @@ class Dataset:
         train_N = self.train.labels_N
         if self.task not in ('classification', 'regression'):
             return {}
-        if train_N.dtype == np.int32:
+        if self.has_classes:
             answer = np.bincount(train_N.ravel()).argmax()
             return {name: float((split.labels_N == answer).mean()) for name, split in self.splits.items()}
         found = {}
@@ -109,9 +114,9 @@ def _source(settings: config.Data) -> Source:
         from bsgap.data import hugging_face, table  # here, for pandas, which others need not wait for
 
         return {'csv': table.csv, 'parquet': table.parquet, 'hf': hugging_face.read}[kind](where, settings)
-    if kind in ('folder', 'sklearn'):
-        return {'folder': pictures.read, 'sklearn': scikit_learn.read}[kind](where, settings)
-    readers = {'idx': idx.read, 'npz': npz.read, 'tfds': tfds.read}
+    if kind == 'folder':
+        return pictures.read(where, settings)
+    readers = {'idx': idx.read, 'npz': npz.read, 'sklearn': scikit_learn.read, 'tfds': tfds.read}
     return readers[kind](where) if kind in readers else function.read(dataset)
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Group
 from rich.jupyter import JupyterMixin
 from rich.live import Live
@@ -88,8 +87,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
             splits = ', '.join(f'{len(split.labels_N):,} {name}' for name, split in dataset.splits.items())
             noise = f', {training_set.label_noise:.0%} of the labels changed' if training_set.label_noise else ''
             fewer = f'; there are no {training_set.subset:,} to train on' * (dataset.n < training_set.subset)
-            kind = 'class' if dataset.train.labels_N.dtype == np.int32 else 'target'
-            kinds = f'{dataset.outputs} {kind}' + ('es' if kind == 'class' else 's') * (dataset.outputs > 1)
+            one, many = ('class', 'classes') if dataset.has_classes else ('target', 'targets')
+            kinds = f'{dataset.outputs} {many if dataset.outputs > 1 else one}'
             of_data = f'{study.data.dataset}: {splits} examples, {kinds}{noise}{fewer}'
             said |= dict.fromkeys((of_data, *dataset.notes))
         for text in said:

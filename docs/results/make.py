@@ -1,6 +1,7 @@
 """Makes docs/results from the workdirs of studies: python docs/results/make.py WORKDIR …
 
-Each study's verdicts, finding, first figures and results.csv, and one page that lists every claim.
+Each study's verdicts, finding, first figures and results.csv, and one page that lists every claim. The studies of other
+workdirs stay on it as they are.
 """
 
 import collections
@@ -25,8 +26,8 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return '\n'.join([lines[0], '|' + '--|' * len(rows[0]), *lines[1:]])
 
 
-def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
-    """A study's part of the page; copies its figures and results beside it."""
+def section(workdir: Path) -> tuple[str, str]:
+    """A study's name and its part of the page; copies its figures and results beside it."""
     contents = page.read(workdir)
     records, found, verdicts = contents.records, contents.found, contents.verdicts
     settings = contents.about['config']
@@ -38,7 +39,7 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     folder.mkdir()
     if contents.kept:
         shutil.copy(workdir / 'claims.csv', folder)
-    else:
+    elif verdicts:
         claims.write(folder / 'claims.csv', verdicts)
     write_results(folder, records)
     pictures = []
@@ -55,7 +56,7 @@ def section(workdir: Path) -> tuple[str, list[claims.Verdict]]:
     judged = table(contents.judged) if verdicts else ''
     provenience = f'<sub>{provenance(contents)} Every run: {files}.</sub>'
     parts = [f'## {name}', *parts, ' '.join(contents.says), judged, *contents.notes, *pictures, provenience]
-    return '\n\n'.join(filter(None, parts)), verdicts
+    return name, '\n\n'.join(filter(None, parts))
 
 
 def provenance(contents: page.Contents) -> str:
@@ -78,12 +79,11 @@ def provenance(contents: page.Contents) -> str:
 
 
 def main() -> None:
-    sections, every = [], []
-    for workdir in map(Path, sys.argv[1:]):
-        text, verdicts = section(workdir)
-        sections.append(text)
-        name = text.partition('\n')[0].removeprefix('## ')
-        every += [(name, verdict) for verdict in verdicts]
+    page_before = (HERE / 'README.md').read_text(encoding='utf-8')
+    sections = {text.partition('\n')[0]: text.strip() for text in re.split(r'(?m)^## ', page_before)[1:]}
+    sections = {name: f'## {text}' for name, text in sections.items()} | dict(map(section, map(Path, sys.argv[1:])))
+    known = {name: HERE / name / 'claims.csv' for name in sections}
+    every = [(name, verdict) for name, path in known.items() if path.exists() for verdict in claims.read(path)]
     counts = collections.Counter(verdict.verdict for _, verdict in every)
     summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
     listing = table(
@@ -92,7 +92,7 @@ def main() -> None:
             *[(f'[{name}](#{name})', verdict.claim, f'**{verdict.verdict}**') for name, verdict in every],
         ]
     )
-    whole = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections]) + '\n'
+    whole = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections.values()]) + '\n'
     (HERE / 'README.md').write_text(whole)
     print(summary)
 

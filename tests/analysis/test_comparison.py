@@ -193,6 +193,18 @@ def test_where_the_rule_of_three_decides_no_seeds_would_do() -> None:
     assert told['b'][1:] == ('undecided', None, math.ceil(-math.log(0.05) / 0.001))
 
 
+def test_the_mean_of_scores_that_are_no_shares() -> None:
+    """R² of six seeds on 50 examples: by Student's t with both of them, and never above 1."""
+    rng = np.random.default_rng(0)
+    of_seed_Sx1, of_example_N = rng.normal(0, 0.1, (6, 1)), rng.normal(0, 0.2, 50)
+    low, high = mean(0.5 + of_seed_Sx1 + of_example_N), mean(0.99 + of_seed_Sx1 + of_example_N)
+    assert low.value == pytest.approx(0.5 + of_seed_Sx1.mean() + of_example_N.mean())
+    assert low.value - low.low == pytest.approx(low.high - low.value)
+    variance = of_seed_Sx1.var(ddof=1) / 6 + of_example_N.var(ddof=1) / 50
+    assert 1.96 < (low.high - low.value) / math.sqrt(variance) < scipy.stats.t.ppf(0.975, 5)
+    assert (high.low < high.value, high.high) == (True, max(1, high.value))
+
+
 def test_settings_with_other_examples_are_refused() -> None:
     for correct in ({}, {'a': answers(1), 'b': answers(1, examples=10)}):
         with pytest.raises(ValueError, match='same validation examples'):

@@ -98,6 +98,29 @@ def test_other_data_are_refused_and_nothing_is_lost(answered: tuple[Path, Recomm
     assert (workdir / 'data.npz').read_bytes() == before
 
 
+OWN = """
+import jax.numpy as jnp
+def below(outputs, targets):
+    error = jnp.abs(outputs - targets).mean(-1)
+    return error, -error
+def above(outputs, targets): return jnp.square(outputs - targets).mean(-1), outputs.mean(-1) + 100
+"""
+
+
+@pytest.mark.smoke
+def test_scores_of_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some below 0 are the best there is; a search takes none above 1."""
+    (tmp_path / 'ownscores.py').write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    y = x @ [1, 2]
+    found = bsgap.recommend((x, y), workdir=tmp_path / 'below', model=Net, fields={**SMALL, 'task': 'ownscores:below'})
+    assert found.batch_size in (4, 32)
+    assert found.table['test_score'].between(-1, 0).all()
+    with pytest.raises(UserError, match=r'config.task: ownscores:above gives a score of .* at most 1'):
+        bsgap.recommend((x, y), workdir=tmp_path / 'above', model=Net, fields={**SMALL, 'task': 'ownscores:above'})
+
+
 @pytest.mark.smoke
 def test_a_regression_is_told_in_its_own_words(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(500, 2))

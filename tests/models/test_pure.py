@@ -246,6 +246,19 @@ def test_wrong_input_is_named(fields: dict[str, Any], message: str) -> None:
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ('name', 'changes', 'message'),
+    [
+        ('mlp', {'dtype': np.int32}, 'config.model: mlp takes numbers, and the examples are whole numbers'),
+        ('cnn', {'shape': (4, 6)}, r'config.model: cnn takes images \[H, W, C\], and the examples have shape \[4, 6\]'),
+        ('mlp', {'label_shape': (5,)}, r'config.model: mlp gives one label an example, .* labels of shape \[5\]'),
+    ],
+)
+def test_formats_that_our_models_do_not_take_are_named(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pure.define(architecture(name), pure.Format((4, 6, 1), 3, MEAN, STD)._replace(**changes))
+
+
 def test_the_cause_of_a_failed_import_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'broken_models.py').write_text('1 / 0\n')
     monkeypatch.syspath_prepend(tmp_path)

@@ -119,6 +119,24 @@ def test_tasks_that_do_not_do_are_named(tmp_path: Path, task: str, says: str) ->
     assert '\n' not in str(error.value)
 
 
+def test_a_loss_that_was_edited_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / 'editedtask.py'
+    path.write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def go_on(epochs: int) -> None:
+        made = settings('editedtask:absolute', epochs=epochs)
+        made.dataset = 'editedtask:data'
+        train(made, tmp_path / 'run')
+
+    go_on(1)
+    path.write_text(SOURCE.replace('return error, -error', 'return 5 * error, -error'))
+    with pytest.raises(UserError, match=r'config.task: the source of editedtask:absolute, SHA-256 .* contradicts'):
+        go_on(2)
+    path.write_text(SOURCE)
+    go_on(2)
+
+
 @pytest.mark.usefixtures('mytask')
 def test_a_score_that_is_not_finite_is_a_run_that_diverged(tmp_path: Path) -> None:
     records = train(settings('mytask:lost', epochs=1), tmp_path)
