@@ -31,10 +31,10 @@ class Net(nnx.Module):
 
 
 def two_clouds(n: int = 800) -> tuple[Any, Any]:
-    """Points of a plane about two centres, far from 0, as a table with texts for labels."""
+    """Points of a plane about two centres, far from 0, as a table with texts for labels; exact in float32."""
     rng = np.random.default_rng(0)
     y_N = rng.integers(0, 2, n)
-    x_NxF = 100 + 3 * y_N[:, None] + rng.normal(size=(n, 2))
+    x_NxF = 100 + 3 * y_N[:, None] + np.round(8 * rng.normal(size=(n, 2))) / 8
     return pd.DataFrame(x_NxF, columns=['a', 'b']), pd.Series(np.array(['left', 'right'])[y_N], dtype=object)
 
 
