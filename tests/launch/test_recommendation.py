@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import bsgap
+from bsgap import config, data
 from bsgap.errors import UserError
 from bsgap.launch.recommendation import Recommendation
 
@@ -61,9 +62,11 @@ def test_arrays_get_an_answer(answered: tuple[Path, Recommendation]) -> None:
     assert 'For 2 epochs take batch size' in found.text
     assert found.report == workdir.absolute() / 'report.html'
     assert found.report.is_file()
-    model = bsgap.load(workdir, f'{fresh(workdir)[0]}-seed2')
-    x, y = two_clouds()
-    assert ((np.asarray(model(x.to_numpy())).argmax(1) == 1) == (y == 'right')).mean() > 0.95
+    run, training_set = f'{fresh(workdir)[0]}-seed2', config.TrainingSet(0, 0.0)
+    test = data.load(config.Data(f'npz:{workdir}/data.npz', 0.0), [training_set])[training_set].splits['test']
+    right_N = np.asarray(bsgap.load(workdir, run)(test.examples_N)).argmax(1) == test.labels_N
+    runs = bsgap.runs(workdir)
+    assert right_N.mean() == pytest.approx(runs[runs['run'] == run]['test_accuracy'].iloc[-1])
 
 
 def fresh(workdir: Path) -> list[str]:
