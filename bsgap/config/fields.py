@@ -120,6 +120,7 @@ STUDY_FIELDS: Mapping[str, Field] = {
     'segment_seconds': Field(1.0, above_0),  # how long the compiled program works between two looks at the clock
     'checkpoint_seconds': Field(30.0, at_least_0),  # save a cohort when this long has passed since it was saved
     'tensorboard': Field(False, boolean),  # also write event files (needs the extra [tensorboard])
+    'wandb': Field(False, boolean),  # also log to Weights & Biases (needs the extra [wandb])
 }
 # A search for the answer: which batch size? See bsgap/search/rounds.py.
 SEARCH_FIELDS: Mapping[str, Field] = {
@@ -148,7 +149,15 @@ LEARNING_RATES: Mapping[str, tuple[float, ...]] = {
 # rounding at most. What a recipe is, its run.json says.
 FREE_FIELDS = (
     *('name', 'recipes', 'seeds', 'claims', 'variant', 'finding', 'figures', 'measurements', 'lines'),
-    *('deterministic', 'run_axis', 'max_parallel_runs', 'segment_seconds', 'checkpoint_seconds', 'tensorboard'),
+    *(
+        'deterministic',
+        'run_axis',
+        'max_parallel_runs',
+        'segment_seconds',
+        'checkpoint_seconds',
+        'tensorboard',
+        'wandb',
+    ),
     *(f'search.{field}' for field in ('margin', 'targets', 'confirm_seeds')),
 )
 

@@ -73,6 +73,7 @@ class Study:
     segment_seconds: float
     checkpoint_seconds: float
     tensorboard: bool
+    wandb: bool
     search: Search | None
 
     @property

@@ -18,11 +18,11 @@ from bsgap.analysis.table import write_results
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError, said
 from bsgap.files import expanded
 from bsgap.launch import plan, processes
+from bsgap.launch.boards import boards
 from bsgap.launch.lock import locked
 from bsgap.launch.progress import View
 from bsgap.launch.share import deal_out
 from bsgap.launch.signals import Stop
-from bsgap.launch.tensorboard import Board
 from bsgap.measure.weights import measure
 from bsgap.training import memory, step
 from bsgap.training import workdir as files
@@ -78,7 +78,7 @@ def train(
     processes.start()
     study, workdir, note = config.resolve(settings, given), expanded(workdir), keep_compiled()
     with step.numerics(study.precision), _others_errors():
-        boards = [Board(workdir)] if study.tensorboard else []
+        shown = boards(study, workdir)
         with processes.first_goes_first():  # it may prepare a copy of the data
             datasets = data.load(study.data, study.training_sets)
         runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
@@ -86,7 +86,7 @@ def train(
         with View(study, datasets, workdir) as view, locked(workdir):
             if note:
                 view.noted(note)
-            watcher = as_one([*boards, view], watchers)
+            watcher = as_one([*shown, view], watchers)
             programs = functools.cache(lambda device: Programs(study, datasets, watcher, device))
             here = programs(jax.local_devices()[0])
             models = [here.model(recipe) for recipe in study.recipes]  # one that can't be made stops here

@@ -14,9 +14,9 @@ from rich.table import Table
 from bsgap import config, data, output
 from bsgap.files import expanded
 from bsgap.launch import processes
+from bsgap.launch.boards import boards
 from bsgap.launch.progress import View
 from bsgap.launch.share import deal_out
-from bsgap.launch.tensorboard import Board
 from bsgap.training import memory, step
 from bsgap.training.programs import Programs, run_axis
 from bsgap.training.restore import is_done
@@ -61,8 +61,7 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     study = config.resolve(settings)
     datasets = data.load(study.data, study.training_sets)
     runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
-    if study.tensorboard:
-        Board(workdir)  # says if it can't be had
+    boards(study, workdir)  # says if one can't be had
     records = {record.name: record for record in read_records(workdir)}
 
     def missing(runs: Sequence[Run]) -> list[Run]:

@@ -59,7 +59,7 @@ class Board(Watcher):
         """Writes a run anew: its settings, which `about` has as run.json says, and the rows that it has so far."""
         shutil.rmtree(self._folder / about['name'], ignore_errors=True)
         self._shown[about['name']] = 0
-        self._add(about['name'], rows, _settings(about))
+        self._add(about['name'], rows, settings(about))
 
     def _add(self, name: str, rows: Sequence[Row], settings: dict[str, Any] | None = None) -> None:
         suffix = f'.{time.time_ns()}'  # by itself the name tells seconds, in which there may be several
@@ -67,13 +67,13 @@ class Board(Watcher):
             if settings:
                 writer.add_hparams(settings, {}, name='.')
             for row in rows[self._shown[name] :]:
-                for tag, value in _tagged(row).items():
+                for tag, value in tagged(row).items():
                     with np.errstate(over='ignore'):
                         writer.add_scalar(tag, np.float32(value), int(row['update']))
         self._shown[name] = len(rows)
 
 
-def _tagged(row: Row) -> dict[str, float]:
+def tagged(row: Row) -> dict[str, float]:
     """A row's scalars by tag. `gap` comes with the scores, as accuracies, which TensorBoard's table of settings shows
     first."""
     tagged, score = {}, next((name[5:] for name in row if name.startswith('test_') and name != 'test_loss'), '')
@@ -91,7 +91,7 @@ def _tagged(row: Row) -> dict[str, float]:
     return tagged
 
 
-def _settings(about: Mapping[str, Any]) -> dict[str, int | float | str]:
+def settings(about: Mapping[str, Any]) -> dict[str, int | float | str]:
     """What a run's recipe says, lists as text, and its seed. A table of stages is shown by its first one."""
     first = {key: about['stages'][0][key] for key in ('batch_size', 'learning_rate')}
     fields = {'recipe': about['recipe'], 'seed': about['seed'], **first, **about['fields']}

@@ -94,8 +94,8 @@ def test_every_field_is_read_somewhere() -> None:
         'evaluate_updates': 9, 'evaluate_at': (9,), 'noise_scale': True, 'figures': ('gap',),
         'measurements': ('sharpness',), 'lines': (('bs64-lr0.1',) * 2,),
         'recipes': {'x': {'stages': ({'epochs': 1, 'batch_size': 1, 'learning_rate': 1.0},)}}, 'finding': 'x',
-        'claims': 'x:y', 'variant': 'x', 'max_parallel_runs': 9, 'tensorboard': True, 'test_share': 0.5, 'target': 'x',
-        'image_size': (9, 9), 'task': 'regression',
+        'claims': 'x:y', 'variant': 'x', 'max_parallel_runs': 9, 'tensorboard': True, 'wandb': True,
+        'test_share': 0.5, 'target': 'x', 'image_size': (9, 9), 'task': 'regression',
     }  # fmt: skip
     grow = {'schedule': 'grow_batch', 'milestones': (1,)}
     switch = {'schedule': 'switch_batch', 'milestones': (1,), 'switch_to': (9,)}

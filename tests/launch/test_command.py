@@ -151,7 +151,16 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     imported = set(done.stderr.split())
     assert {'jax', 'bsgap.analysis.claims', 'bsgap.measure.landscape'} <= imported, done.stderr
-    late = {'pandas', 'scipy.optimize', 'scipy.special', 'matplotlib', 'jinja2', 'tensorflow_datasets', 'tensorboardX'}
+    late = {
+        'pandas',
+        'scipy.optimize',
+        'scipy.special',
+        'matplotlib',
+        'jinja2',
+        'tensorflow_datasets',
+        'tensorboardX',
+        'wandb',
+    }
     assert not imported & late
 
 
