@@ -47,7 +47,7 @@ def claims(variant: str = '') -> list[Claim]:
         Claim('larger_ends_lower', 'after the same number of epochs batch 1024 ends below batch 64',
               lambda runs: value(runs, small, 'test_accuracy') - value(runs, large, 'test_accuracy'),
               at_least=0.0, unit='points', published='97.9 − 95.2', source=SHEN, status='V', bound_first=False),
-        Claim('larger_ends_lower_train', 'on the training split too',
+        Claim('larger_ends_lower_train', 'batch 1024 ends below batch 64 on the training split too',
               lambda runs: value(runs, small, 'train_accuracy') - value(runs, large, 'train_accuracy'),
               at_least=0.0, unit='points', published='100 − 95.5', source=SHEN, status='V', bound_first=False),
         Claim('gap_shrinks', 'train − test accuracy is smaller at batch 1024 than at batch 64',

@@ -5,13 +5,17 @@ workdirs stay on it as they are.
 """
 
 import collections
+import contextlib
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from bsgap.analysis import claims
+from bsgap.analysis.loading import call
 from bsgap.analysis.table import write_results
+from bsgap.errors import UserError
 from bsgap.files import write_json
 from bsgap.report import answer_figures, page
 
@@ -78,6 +82,19 @@ def provenance(contents: page.Contents) -> str:
     )
 
 
+def not_run(published: Iterable[str]) -> list[tuple[str, str]]:
+    """Claims of experiments that no published study has decided: the study's name and the claim's text."""
+    found = []
+    for path in sorted((HERE.parents[1] / 'experiments').glob('[!_]*.py')):
+        name = path.stem.replace('_', '-')
+        folder = next((folder for folder in published if folder in (name, f'{name}-quick')), name)
+        known = {verdict.id for verdict in claims.read(HERE / folder / 'claims.csv')}
+        with contextlib.suppress(UserError):  # it claims nothing
+            made, study = call(f'experiments.{path.stem}:claims', folder.removeprefix(name).removeprefix('-'), None)
+            found += [(name, claim.text) for claim in made if claim.name not in known and not study.search]
+    return found
+
+
 def main() -> None:
     page_before = (HERE / 'README.md').read_text(encoding='utf-8')
     sections = {text.partition('\n')[0]: text.strip() for text in re.split(r'(?m)^## ', page_before)[1:]}
@@ -86,12 +103,10 @@ def main() -> None:
     every = [(name, verdict) for name, path in known.items() if path.exists() for verdict in claims.read(path)]
     counts = collections.Counter(verdict.verdict for _, verdict in every)
     summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
-    listing = table(
-        [
-            ('study', 'claim', 'verdict'),
-            *[(f'[{name}](#{name})', verdict.claim, f'**{verdict.verdict}**') for name, verdict in every],
-        ]
-    )
+    rows = [(f'[{name}](#{name})', verdict.claim, f'**{verdict.verdict}**') for name, verdict in every]
+    rows += (left := [(name, text, '**not run**') for name, text in not_run(sections)])
+    summary += f', and {len(left)} not run' * bool(left)
+    listing = table([('study', 'claim', 'verdict'), *rows])
     whole = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections.values()]) + '\n'
     (HERE / 'README.md').write_text(whole)
     print(summary)
