@@ -90,7 +90,7 @@ def not_run(published: Iterable[str]) -> list[tuple[str, str]]:
         folder = next((folder for folder in published if folder in (name, f'{name}-quick')), name)
         known = {verdict.id for verdict in claims.read(HERE / folder / 'claims.csv')}
         with contextlib.suppress(UserError):  # it claims nothing
-            made, study = call(f'experiments.{path.stem}:claims', folder.removeprefix(name).removeprefix('-'), None)
+            made, study = call(f'experiments.{path.stem}:claims', '', None)
             found += [(name, claim.text) for claim in made if claim.name not in known and not study.search]
     return found
 
@@ -107,7 +107,9 @@ def main() -> None:
     rows += (left := [(name, text, '**not run**') for name, text in not_run(sections)])
     summary += f', and {len(left)} not run' * bool(left)
     listing = table([('study', 'claim', 'verdict'), *rows])
-    whole = '\n\n'.join([HEAD + f'\n**{len(every)} claims: {summary}.**', listing, *sections.values()]) + '\n'
+    whole = (
+        '\n\n'.join([HEAD + f'\n**{len(every) + len(left)} claims: {summary}.**', listing, *sections.values()]) + '\n'
+    )
     (HERE / 'README.md').write_text(whole)
     print(summary)
 

@@ -102,7 +102,7 @@ def made_up(study: config.Study) -> pd.DataFrame:
                 'validation_accuracy': best * done, 'test_loss': 1.0, 'test_accuracy': best * done, 'gap': 0.01,
                 'distance': done**0.3, 'grad_norm': 1.0, 'train_seconds': 9.0 * done, 'eval_seconds': 1.0 * done,
             }
-            for done in (0.0, 1 / 30, 0.1, 0.25, 0.5, 1.0)
+            for done in (0.0, 1 / 30, 2 / 30, 0.1, 0.25, 0.5, 1.0)
         ]  # fmt: skip
         measured = {key: 1.0 + run.seed for name in study.measurements for key in MEASURED[name]}
         records.append(Record(describe(run), rows, measured))
