@@ -44,7 +44,7 @@ def get_config(variant: str = '') -> ConfigDict:
         study,
         variant,
         wrong_labels={'label_noise': 0.1},
-        fashion={'dataset': 'idx:/usr/share/dataset-fashion-mnist', 'mean': (), 'std': ()},
+        fashion={'dataset': 'idx:/usr/share/datasets/fashion-mnist', 'mean': (), 'std': ()},
         quick={'subset': 6000, 'validation': 0.05, 'sweep.batch_size': (1, 4, 64, 1024), 'seeds': 3},
         smoke={
             'subset': 640,
