@@ -28,13 +28,13 @@ def load(workdir: Path, run: str, update: int | None = None) -> Classifier:
         raise UserError(f'run: {run!r} is not in {workdir}; there are {there or "none"}')
     if not (saved := saved_updates(workdir, run)) or update not in (None, *saved):
         raise UserError(f'update: {update} of {run} is not saved; there are {", ".join(map(str, saved)) or "none"}')
-    checkpoints = checkpoint.Checkpoints(folder / 'checkpoints')
+    update = saved[-1] if update is None else update
     with step.numerics('float32'):
         model = _model(workdir, read_json(folder / 'run.json', 'fields')['fields'])
         params, model_state = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0))
         like = {'params': params, 'model_state': model_state}
         try:
-            found = checkpoints.load_part(saved[-1] if update is None else update, like)
+            found = checkpoint.Checkpoints(folder / 'checkpoints').load(update, like, whole=False).state
         except checkpoint.DamagedError as error:
             raise UserError(f'workdir: {folder}/checkpoints is damaged: {error}; give another update') from error
         return model.module(found['params'], found['model_state'])

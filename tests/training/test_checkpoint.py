@@ -58,10 +58,10 @@ def test_what_was_saved_is_loaded(checkpoints: Checkpoints) -> None:
 
 
 def test_a_part_is_loaded_by_itself(checkpoints: Checkpoints) -> None:
-    found = checkpoints.load_part(12, {'params': state(0).params})
+    found = checkpoints.load(12, {'params': state(0).params}, whole=False).state
     np.testing.assert_equal(found, {'params': state(12).params})
     with pytest.raises(DamagedError, match='it holds another model'):
-        checkpoints.load_part(12, {'model_state': state(0).params})
+        checkpoints.load(12, {'model_state': state(0).params}, whole=False)
 
 
 def test_another_model_is_named(checkpoints: Checkpoints) -> None:
@@ -86,7 +86,7 @@ def test_what_orbax_loads_without_a_word_is_compared(checkpoints: Checkpoints) -
         with pytest.raises(DamagedError, match='its checksum does not match'):
             checkpoints.load(12, state(0))
         with pytest.raises(DamagedError, match='its checksum does not match'):
-            checkpoints.load_part(12, {'update': state(0).update})
+            checkpoints.load(12, {'update': state(0).update}, whole=False)
     file.write_bytes(whole)
     metadata = folder / '_CHECKPOINT_METADATA'
     content = json.loads(metadata.read_text())
