@@ -116,7 +116,7 @@ def of_device(programs: Any, cohorts: list[list[Any]], window: Any, stacked: Cal
     for cohort in cohorts:
         run, seeds = cohort[0], [run.seed for run in cohort]
         state_R, order_RxN = programs.init(run, seeds), programs.order(run, seeds, 0)
-        jax.block_until_ready(programs.segment(run, BATCH_SIZE.value, window, order_RxN, stacked(cohort), state_R)())
+        programs.segment(run, BATCH_SIZE.value, window, order_RxN, stacked(cohort), state_R)
 
 
 def serve() -> None:

@@ -27,53 +27,40 @@ _KINDS: Any = (nnx.Param, nnx.RngState, Probe, ...)  # what a module holds, part
 
 
 class Format(NamedTuple):
-    """What a model is told of the data.
+    """What a model is told of the data."""
 
-    shape: of an example, such as (H, W, C); dtype: uint8, float32 or int32.
-    outputs: K, for each label; label_shape: () for one label an example, else that of its labels.
-    mean_C, std_C: by which bytes on a scale from 0 to 1, and numbers, are normalised.
-    target_mean_K, target_std_K: of a regression, by which its targets were standardised; else None.
-    """
-
-    shape: tuple[int, ...]
-    outputs: int
-    mean_C: np.ndarray
+    shape: tuple[int, ...]  # of an example, such as (H, W, C)
+    outputs: int  # K, for each label
+    mean_C: np.ndarray  # by which bytes on a scale from 0 to 1, and numbers, are normalised
     std_C: np.ndarray
-    dtype: Any = np.uint8
-    label_shape: tuple[int, ...] = ()
-    target_mean_K: np.ndarray | None = None
+    dtype: Any = np.uint8  # or float32 or int32
+    label_shape: tuple[int, ...] = ()  # of an example's labels
+    target_mean_K: np.ndarray | None = None  # of a regression, by which its targets were standardised
     target_std_K: np.ndarray | None = None
 
 
 class Model(NamedTuple):
     """A model as pure functions of its parameters and its state, which are nested dicts of arrays.
 
-    Parameters (`nnx.Param`) train. All other arrays of a module are its `model_state`, which a forward pass in training
-    may change, as batch normalization's running statistics, and which is carried from one to the next as long as shapes
-    stay; `{}` if there are none. A random key is there as its data, uint32. Random streams (`nnx.Rngs`) start anew in
-    each pass, what a call sows (`nnx.Intermediate`) is dropped, and everything else is a constant of the module.
-
-    Logits are float32; what examples may be, `define` says. Those that are not in `mask_B` (bool) only fill a batch.
+    Parameters (`nnx.Param`) train. All other arrays are its `model_state`, which a call in training may change, as
+    batch normalization's running statistics, as long as shapes stay; a random key is there as its data, uint32. Random
+    streams (`nnx.Rngs`) start anew in each call, what is sown (`nnx.Intermediate`) is dropped, and everything else is a
+    constant. Logits are float32. Examples that are not in `mask_B` (bool) only fill a batch.
 
     init: `init(key) -> (params, model_state)`.
-    apply: for training, `apply(params, model_state, examples_B, mask_B, key, probes) -> (logits_BxK, model_state)`;
-      without `probes` no layer tells anything.
+    apply: for training, `apply(params, model_state, examples_B, mask_B, key, probes) -> (logits_BxK, model_state)`.
     predict: for evaluation, `predict(params, model_state, examples_B) -> logits_BxK`.
     module: for use, `module(params, model_state)` is an NNX module that does the same: `module(examples_B)`.
-    probes: `probes(B)` is what `apply` takes as such, B = 0 without examples' own; {} for a model of the user's own.
-    per_example: whether its layers tell each example's own gradient as a whole.
-    name: as the config has it.
-    source: the SHA-256 of the user's code that it is made of; '' for a model of bsgap.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
     apply: Callable[..., tuple[jax.Array, Any]]
     predict: Callable[..., jax.Array]
     module: Callable[[Any, Any], 'Classifier']
-    probes: Callable[[int], Any] = lambda _: {}
-    per_example: bool = False
-    name: str = ''
-    source: str = ''
+    probes: Callable[[int], Any] = lambda _: {}  # `probes(B)`, with which layers tell norms; B = 0 without examples' own
+    per_example: bool = False  # whether they tell each example's own gradient as a whole
+    name: str = ''  # as the config has it
+    source: str = ''  # the SHA-256 of the user's code that it is made of
 
 
 class Classifier(nnx.Module):
@@ -107,16 +94,14 @@ def define(architecture: Architecture, of: Format) -> Model:
     """Makes a model for examples of a format, which it first normalises: bytes (uint8) to (x/255 − mean)/std, numbers
     (float32) to (x − mean)/std; tokens (int32) stay as they are.
 
-    A model of the user's own is any `nnx.Module` that is made as `Class(shape, outputs, **arguments, rngs=rngs)`
-    and called as `module(x_B)`, or `module(x_B, mask_B=mask_B)` if its `__call__` has a parameter
-    of that name: the mask in training, None in evaluation. Its mode is set by NNX's `train()` and `eval()`, which
-    dropout and `nnx.BatchNorm` obey (`nnx.BatchNorm` counts the examples that only fill a batch unless the module hands
-    it a mask). Its random streams start anew from `key` in each `apply`, and are not part of the state.
+    A model of the user's own is any `nnx.Module` that is made as `Class(shape, outputs, **arguments, rngs=rngs)` and
+    called as `module(x_B)`, or `module(x_B, mask_B=mask_B)` if its `__call__` has a parameter of that name: the mask in
+    training, None in evaluation. NNX's `train()` and `eval()` set its mode (`nnx.BatchNorm` counts the examples that
+    only fill a batch unless the module hands it a mask).
 
     Raises:
-      UserError: no such model, or it does not take its arguments, has parameters or a state that can't be trained or
-        saved, or does not give `logits_BxK`; whatever its code raises is told with its file and line. The functions
-        of the model raise it too, where it behaves otherwise at other batch sizes.
+      UserError: no such model, or it does not take its arguments, can't be trained or saved, or does not give
+        `logits_BxK`. The functions of the model raise it too, where it behaves otherwise at other batch sizes.
     """
     what = f'config.model: {architecture.model}'
     module_class, arguments = _find(architecture, what)

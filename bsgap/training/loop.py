@@ -37,9 +37,13 @@ class Trainer:
         self._read_back = False  # whether one of this training's checkpoints was
 
     def train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
-        """As many runs side by side as the device has memory for, in their order.
-        `records` are what the files say of the runs, by name; new rows are added to them. Raises UserError when the
-        device's memory is full, and OSError when the workdir can't be written."""
+        """As many runs side by side as the device has memory for, in their order. `records` are what the files say of
+        the runs, by name; new rows are added to them.
+
+        Raises:
+          UserError: the device's memory is full, or the user's code does not do.
+          OSError: the workdir can't be written.
+        """
         with step.numerics(self.study.precision):
             now: Sequence[Run] = runs
             try:
@@ -56,15 +60,13 @@ class Trainer:
                 if 'Traceback' in str(error) and (place := place_of(error)):  # of a callback
                     raise UserError(f'config.model: {place}: {str(error).splitlines()[-1]}') from error
                 if 'Computation compiled for' in str(error):
-                    model = now[0].recipe.architecture.model
-                    raise UserError(
-                        f'config.model: {model} keeps an array of one call for the next, as a cache'
-                    ) from error
+                    keeps = f'{now[0].recipe.architecture.model} keeps an array of one call for the next, as a cache'
+                    raise UserError(f'config.model: {keeps}') from error
                 raise
 
     def _train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
         members, cohorts = list[Member](), list[Cohort]()
-        self.header = rows.columns(self.programs.sizes(runs[0]), self.score) if runs else []
+        self.header = rows.columns(self.programs.splits(runs[0]), self.score) if runs else []
         try:
             for run in runs:
                 folder = run_folder(self.workdir, run.name)
@@ -137,10 +139,8 @@ class Trainer:
         window = step.Window(np.int32(offset), np.int32(updates))
         of_runs = [inputs(member.run, member.update) for member in members]
         inputs_R = jax.tree.map(lambda *leaves: np.stack(leaves), *of_runs)
-        call = self.programs.segment(run, batch_size, window, cohort.order[1], inputs_R, cohort.state_R)
-        began = time.perf_counter()
-        cohort.state_R = jax.block_until_ready(call())
-        seconds = time.perf_counter() - began
+        arguments = window, cohort.order[1], inputs_R, cohort.state_R
+        cohort.state_R, seconds = self.programs.segment(run, batch_size, *arguments)
         for member in members:
             member.update += updates
         cohort.share('train_seconds', seconds)
@@ -156,18 +156,16 @@ class Trainer:
             return
         full = any(member.run.full for _, member in due)
         run = cohort.members[0].run
-        call = self.programs.evaluate(run, cohort.state_R, cohort.initial_R, len(cohort.members), full)
-        began = time.perf_counter()
-        evaluations_R, distance_R = jax.device_get(call())
-        cohort.share('eval_seconds', time.perf_counter() - began)
+        arguments = cohort.state_R, cohort.initial_R, len(cohort.members)
+        evaluations_R, distance_R, seconds = self.programs.evaluate(run, *arguments, full)
+        cohort.share('eval_seconds', seconds)
         sums_R = jax.device_get(cohort.state_R.sums)
-        sizes = self.programs.sizes(run)
         for r, member in due:
             measured, answers = {}, {}
-            for name in sizes if member.run.full else ('validation',):
+            for name in self.programs.splits(run, member.run.full):
                 measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
                 answers[name] = evaluations_R[name].score_N[r]
-                measured[f'{name}_{self.score}'] = float(answers[name].sum(dtype=np.float64)) / sizes[name]
+                measured[f'{name}_{self.score}'] = float(answers[name].mean(dtype=np.float64))
             if member.update == member.run.updates:
                 rows.write_answers(member.folder, answers)
             sums = step.Sums(*(float(total_R[r]) for total_R in sums_R))
