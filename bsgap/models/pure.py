@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import functools
 import hashlib
 import importlib
 import importlib.util
@@ -57,7 +56,7 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[jax.Array, Any]]
     predict: Callable[..., jax.Array]
     module: Callable[[Any, Any], 'Classifier']
-    probes: Callable[[int], Any] = lambda _: {}  # `probes(B)`, with which layers tell norms; B = 0 without examples' own
+    probes: Callable[[int], Any] = lambda _: {}  # of a batch of B, by which layers tell norms; 0: no example's own
     per_example: bool = False  # whether they tell each example's own gradient as a whole
     name: str = ''  # as the config has it
     source: str = ''  # the SHA-256 of the user's code that it is made of
@@ -67,8 +66,8 @@ class Classifier(nnx.Module):
     """A module together with its normalisation, from examples as they were trained on to float32 logits, or to targets
     in their own unit."""
 
-    def __init__(self, module: nnx.Module, of: Format, masked: bool) -> None:
-        self.module, self.dtype, self.masked = module, np.dtype(of.dtype), masked
+    def __init__(self, module: nnx.Module, of: Format) -> None:
+        self.module, self.dtype = module, np.dtype(of.dtype)
         shift, scale = (0.0, 1.0) if of.target_mean_K is None else (of.target_mean_K, of.target_std_K)
         constants = (of.mean_C, of.std_C, shift, scale)
         self.mean_C, self.std_C, self.shift, self.scale = (nnx.Variable(jnp.asarray(each)) for each in constants)
@@ -76,7 +75,7 @@ class Classifier(nnx.Module):
     def __call__(self, examples_B: jax.Array) -> jax.Array:
         """Gives `logits_BxK`."""
         x_B = _normalised(jnp.asarray(examples_B), self.dtype, self.mean_C[...], self.std_C[...])
-        return _call(self.module, x_B, self.masked).astype(jnp.float32) * self.scale[...] + self.shift[...]
+        return _call(self.module, x_B).astype(jnp.float32) * self.scale[...] + self.shift[...]
 
 
 def _normalised(examples_B: jax.Array, dtype: Any, mean_C: Any, std_C: Any) -> jax.Array:
@@ -86,8 +85,9 @@ def _normalised(examples_B: jax.Array, dtype: Any, mean_C: Any, std_C: Any) -> j
     return ((x_B / 255 if dtype == np.uint8 else x_B) - mean_C) / std_C
 
 
-def _call(module: Any, x_B: jax.Array, masked: bool, mask_B: Any = None) -> Any:
-    return module(x_B, mask_B=mask_B) if masked else module(x_B)
+def _call(module: Any, x_B: jax.Array, mask_B: Any = None) -> Any:
+    takes_mask = 'mask_B' in inspect.signature(type(module).__call__).parameters
+    return module(x_B, mask_B=mask_B) if takes_mask else module(x_B)
 
 
 def define(architecture: Architecture, of: Format) -> Model:
@@ -112,7 +112,6 @@ def define(architecture: Architecture, of: Format) -> Model:
         raise UserError(f'{what} {needs} {list(of.label_shape)}; use a model of your own')
     if module_class is CNN and len(of.shape) != 3:
         raise UserError(f'{what} takes images [H, W, C], and the examples have shape {list(of.shape)}')
-    masked = 'mask_B' in inspect.signature(module_class.__call__).parameters
     made = dict[str, Any]()  # of tracing: what of the module is no array, and its keys
 
     def build(key: jax.Array) -> list[Any]:
@@ -127,7 +126,7 @@ def define(architecture: Architecture, of: Format) -> Model:
         params, streams, probes, state = map(nnx.to_pure_dict, parts)
         made['probes'] = jax.tree.map(lambda _: np.zeros(0, np.float32), probes)
         made['keys'] = jax.tree.map(lambda leaf: jax.random.key_impl(leaf) if _is_key(leaf) else '', state)
-        return [_as_data(params), streams, _as_data(state)]
+        return [jax.tree.map_with_path(_data, params), streams, jax.tree.map_with_path(_data, state)]
 
     def merge(params: Any, model_state: Any, key: jax.Array, probes: Any = None) -> Any:
         rng_state = [
@@ -149,7 +148,7 @@ def define(architecture: Architecture, of: Format) -> Model:
 
     def called(module: nnx.Module, examples_B: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
         with users_code(what, always=True):
-            logits = _call(module, _normalised(examples_B, of.dtype, of.mean_C, of.std_C), masked, mask_B)
+            logits = _call(module, _normalised(examples_B, of.dtype, of.mean_C, of.std_C), mask_B)
         expected = len(examples_B), *of.label_shape, of.outputs
         if getattr(logits, 'shape', None) != expected or not jnp.issubdtype(logits.dtype, jnp.floating):
             problem = f'maps {expected[0]} examples to {logits}, not to logits of shape {expected}, which are floats'
@@ -177,7 +176,7 @@ def define(architecture: Architecture, of: Format) -> Model:
         return module
 
     def module(params: Any, model_state: Any) -> Classifier:
-        return Classifier(evaluating(params, model_state), of, masked)
+        return Classifier(evaluating(params, model_state), of)
 
     abstract_key = jax.eval_shape(jax.random.key, 0)
     with users_code(what, always=True):
@@ -220,9 +219,6 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-_as_data = functools.partial(jax.tree_util.tree_map_with_path, lambda path, leaf: _data(path, leaf))
-
-
 def _data(path: Any, leaf: Any) -> jax.Array:
     """A leaf as an array whose dtype is its own; that of a Python number would change with what it is added to."""
     try:
@@ -237,8 +233,7 @@ def _name(path: Any) -> str:
 
 
 def _carried(what: str, before: Any, after: dict[Any, Any]) -> Any:
-    """A module's state after a call, its leaves by path, in the dtypes that it had before, and as such a tree; raises
-    UserError if it has other leaves."""
+    """A module's state after a call, given by path, as the tree and in the dtypes that it had before."""
     after = {path: _data(path, leaf) for path, leaf in after.items()}
     for path in (old := _leaves(before)) | after:
         first, then = (_looks(leaves.get(path)) for leaves in (old, after))
@@ -250,7 +245,7 @@ def _carried(what: str, before: Any, after: dict[Any, Any]) -> Any:
 
 def _leaves(state: Any) -> dict[Any, Any]:
     """By their paths."""
-    return dict(jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state) if isinstance(state, nnx.State) else state))
+    return dict(jax.tree.leaves_with_path(nnx.to_pure_dict(state) if isinstance(state, nnx.State) else state))
 
 
 def _looks(leaf: Any) -> str:

@@ -48,12 +48,13 @@ class Trainer:
             now: Sequence[Run] = runs
             try:
                 limit = memory.parallel_runs(self.programs, runs, self.study.max_parallel_runs)
-                for run in runs:
-                    if not run.keep and is_done(run, self.workdir, records):  # and killed before this
-                        Checkpoints(run_folder(self.workdir, run.name) / 'checkpoints').delete_after(-1)
                 for first in range(0, len(runs), limit):
-                    now = [run for run in runs[first : first + limit] if not is_done(run, self.workdir, records)]
+                    wave = runs[first : first + limit]
+                    now = [run for run in wave if not is_done(run, self.workdir, records)]
                     self._train(now, records)
+                    for run in wave:
+                        if not run.keep and is_done(run, self.workdir, records):
+                            Checkpoints(run_folder(self.workdir, run.name) / 'checkpoints').delete_after(-1)
             except (jax.errors.JaxRuntimeError, MemoryError, TypeError) as error:
                 if memory.is_full(error):
                     raise memory.too_small(self.study, self.programs, now) from error
@@ -83,8 +84,6 @@ class Trainer:
                     self._save(cohort)
             for member in members:
                 member.checkpoints.wait()
-                if member.leaves_nothing:
-                    member.checkpoints.delete_after(-1)
         except (Interrupted, StoppedElsewhere, UserError, WatcherError):
             for cohort in cohorts:
                 self._save(cohort, tell=False)  # a watcher that fails must not keep the others from being saved
@@ -161,14 +160,14 @@ class Trainer:
         cohort.share('eval_seconds', seconds)
         sums_R = jax.device_get(cohort.state_R.sums)
         for r, member in due:
-            measured, answers = {}, {}
+            measured, answers = dict[str, float](), dict[str, Any]()
             for name in self.programs.splits(run, member.run.full):
                 measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
                 answers[name] = evaluations_R[name].score_N[r]
                 measured[f'{name}_{self.score}'] = float(answers[name].mean(dtype=np.float64))
             if member.update == member.run.updates:
                 rows.write_answers(member.folder, answers)
-            sums = step.Sums(*(float(total_R[r]) for total_R in sums_R))
+            sums = jax.tree.map(lambda total_R, r=r: float(total_R[r]), sums_R)
             if member.run.full:
                 measured['gap'] = measured[f'train_{self.score}'] - measured[f'test_{self.score}']
             row = _row(member, measured, float(distance_R[r]), sums)

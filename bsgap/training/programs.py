@@ -37,7 +37,10 @@ class Programs:
     ) -> None:
         self.device, self._datasets, self._watcher = device, datasets, watcher
         self._on_device: dict[int, jax.Array] = {}
-        self._splits = {key: jax.tree.map(self._put, dataset.splits) for key, dataset in datasets.items()}
+        self._splits = {
+            key: {name: Split(*map(self._put, split)) for name, split in dataset.splits.items()}
+            for key, dataset in datasets.items()
+        }
         self.physical_batch, self._evaluated_batch = study.max_physical_batch, step.EVALUATED
         self.run_axis, self.measure = run_axis(study), losses.of(study.data.task)
         # A search trains its seeds again and again: one size of cohort is compiled once.

@@ -14,13 +14,11 @@ from bsgap.training.workdir import run_folder, saved_updates
 
 def is_done(run: Run, workdir: Path, records: Mapping[str, rows.Record]) -> bool:
     """Whether a run has all its rows, and what is kept of it at its end, or has diverged."""
-    record = records.get(run.name)
-    if record is None:
+    if not (record := records.get(run.name)):
         return False
-    have = {row['update'] for row in record.rows}
-    folder = run_folder(workdir, run.name)
-    kept = run.updates in saved_updates(workdir, run.name) if run.keep else (folder / 'answers.json').exists()
-    return record.status == 'diverged' or (kept and have.issuperset(run.evaluations))
+    answers = run_folder(workdir, run.name) / 'answers.json'
+    kept = run.updates in saved_updates(workdir, run.name) if run.keep else answers.exists()
+    return record.status == 'diverged' or (kept and {row['update'] for row in record.rows}.issuperset(run.evaluations))
 
 
 def restore(members: Sequence[Member], programs: Programs, watcher: Watcher, header: Sequence[str]) -> list[Member]:
@@ -67,19 +65,15 @@ def _begun(member: Member) -> bool:
 def _usable(member: Member) -> list[int]:
     """The updates from which a run can go on: saved, with all rows that were due before."""
     have = {row['update'] for row in member.rows}
-    first_missing = next((update for update in member.run.evaluations if update not in have), None)
-    saved = member.checkpoints.updates()
-    if first_missing is None:
-        return saved
-    return [update for update in saved if update <= first_missing and update < member.run.updates]
+    missing = [update for update in member.run.evaluations if update not in have]
+    last = min(missing[0], member.run.updates - 1) if missing else member.run.updates
+    return [update for update in member.checkpoints.updates() if update <= last]
 
 
 def start_updates(saved: dict[Run, list[int]], cohort: Callable[[Run, int], list[str]]) -> dict[Run, int]:
-    """Where each run goes on, given the updates at which it was saved and the cohort that it was saved with.
-
-    That is where it was saved last, unless the process was killed after saving some runs of a cohort and before saving
-    the others: then those that are ahead go back to where the others are, so that the cohort goes on as it was.
-    """
+    """Where each run goes on, given the updates at which it was saved and the cohort that it was saved with: where it
+    was saved last, unless the process was killed while it saved a cohort; then the runs that are ahead go back to where
+    the others are, so that the cohort goes on as it was."""
     left = {run: sorted(updates) for run, updates in saved.items()}
     by_name = {run.name: run for run in saved}
 

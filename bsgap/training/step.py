@@ -4,6 +4,7 @@ What a run does is decided by its seed and its state alone: the order of the exa
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -123,9 +124,9 @@ def segment(
     # size 8 on a CPU), those of a large one nothing.
     halve_every = min(8, max(1, 512 // batch_size))
 
-    def loss(
-        params: Any, probes: Any, model_state: Any, index_B: jax.Array, weight_B: jax.Array, key: jax.Array
-    ) -> Any:
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def slope(params: Any, probes: Any, model_state: Any, index_B: Any, weight_B: Any, key: jax.Array) -> Any:
+        """Of a weighted sum of losses, by the parameters and the probes; and the model's state after it."""
         examples_B = train.examples_N[index_B]
         told = (probes,) if probes else ()
         outputs_B, model_state = model.apply(params, model_state, examples_B, weight_B > 0, key, *told)
@@ -141,14 +142,13 @@ def segment(
 
         def part(p: Any, first: Any, size: int, model_state: Any) -> tuple[Any, Any, jax.Array]:
             index_P, weight_P = (jax.lax.dynamic_slice_in_dim(a, first, size) for a in (index_B, weight_B))
-            slope = jax.grad(loss, has_aux=True)
-            grads, model_state = slope(state.params, None, model_state, index_P, weight_P, jax.random.fold_in(key, p))
+            key_P = jax.random.fold_in(key, p)
+            (grads, _), model_state = slope(state.params, {}, model_state, index_P, weight_P, key_P)
             return optimizer.in_float32(grads), model_state, weight_P.sum()
 
         def whole() -> tuple[Any, ...]:
             each = len(index_B) if measure_noise and model.per_example else 0
             probes = model.probes(each)
-            slope = jax.grad(loss, (0, 1), has_aux=True)
             (grads, told), model_state = slope(state.params, probes, state.model_state, index_B, weight_B, key)
             grads = optimizer.in_float32(grads)
             square = optax.tree.norm(models.untold(probes, grads), squared=True)
