@@ -73,10 +73,10 @@ class Trainer:
                 folder = run_folder(self.workdir, run.name)
                 members.append(Member(run, folder, Checkpoints(folder / 'checkpoints'), records[run.name].rows))
                 members[-1].checkpoints.clear()
-            going = restore(members, self.programs, self.watcher, self.header)
-            self.watcher.began(going)
-            for boundary in boundaries(member.run for member in going):
-                cohorts = self._group(going, cohorts)
+            restore(members, self.programs, self.watcher, self.header)
+            self.watcher.began(members)
+            for boundary in boundaries(runs):
+                cohorts = self._group(members, cohorts)
                 # The one that is furthest behind goes first, so that all recipes show their epochs together.
                 while behind := [cohort for cohort in cohorts if cohort.example < boundary and not cohort.over]:
                     self._turn(min(behind, key=lambda cohort: cohort.example), boundary)
