@@ -71,8 +71,9 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
 
     with View(study, datasets, workdir) as view, step.numerics(study.precision):
         programs = Programs(study, datasets, view, jax.local_devices()[0])
-        models = [programs.model(recipe) for recipe in study.recipes]
-        check_workdir(workdir, study, depends_on(datasets, models, study.data.task))
+        for recipe in study.recipes:
+            programs.model(recipe)  # one that can't be made stops here
+        check_workdir(workdir, study, depends_on(study, datasets))
         if study.search:
             from bsgap.search.rounds import Rounds  # here, for pandas
 

@@ -58,8 +58,6 @@ class Model(NamedTuple):
     module: Callable[[Any, Any], 'Classifier']
     probes: Callable[[int], Any] = lambda _: {}  # of a batch of B, by which layers tell norms; 0: no example's own
     per_example: bool = False  # whether they tell each example's own gradient as a whole
-    name: str = ''  # as the config has it
-    source: str = ''  # the SHA-256 of the user's code that it is made of
 
 
 class Classifier(nnx.Module):
@@ -195,14 +193,14 @@ def define(architecture: Architecture, of: Format) -> Model:
     with users_code(what, always=True):  # what has no gradient is known now, too
         slope = jax.grad(lambda *of: apply(*of)[0].sum())
         jax.eval_shape(slope, params, model_state, examples, mask, abstract_key)
-    name, _, users = architecture.model.partition(':')
 
     def probes(batch: int) -> Any:
-        # A module of the user's may call a layer twice.
-        return {} if users else jax.tree.map(lambda _: np.zeros(1 + batch, np.float32), made['probes'])
+        if module_class not in (MLP, CNN):  # it may call a layer twice
+            return {}
+        return jax.tree.map(lambda _: np.zeros(1 + batch, np.float32), made['probes'])
 
     per_example = all(path[:-1] in _layers(probes(0)) for path in _leaves(params))
-    return Model(init, apply, predict, module, probes, per_example, architecture.model, source_of(name))
+    return Model(init, apply, predict, module, probes, per_example)
 
 
 def _layers(probes: Any) -> set[Any]:
@@ -276,8 +274,9 @@ def _find(architecture: Architecture, what: str) -> tuple[type[Any], dict[str, A
 
 
 def source_of(name: str) -> str:
-    """The SHA-256 of a module's source and of all that it imports of the user's own; '' if it is not the user's."""
-    digest, seen, left = hashlib.sha256(), set[str](), [name]
+    """The SHA-256 of the source of module:anything and of all that it imports of the user's own; '' if it is not the
+    user's."""
+    digest, seen, left = hashlib.sha256(), set[str](), [name.partition(':')[0]]
     while left:
         module = sys.modules.get(left.pop())
         file = getattr(module, '__file__', None)

@@ -176,9 +176,9 @@ class Trainer:
         self.watcher.evaluated(cohort.members)
 
     def _save(self, cohort: Cohort, tell: bool = True) -> None:
-        """Saves the runs that have made updates since they were saved last."""
+        """Saves the runs that have made updates since they were saved last; not those that end and leave nothing."""
         cohort.saved_at = time.monotonic()
-        sound = [member for member in cohort.members if not (member.diverged or member.leaves_nothing)]
+        sound = [m for m in cohort.members if not m.diverged and (m.run.keep or m.update < m.run.updates)]
         if all(member.update == member.saved_update for member in sound):
             return
         names = [member.run.name for member in sound]

@@ -58,7 +58,8 @@ def _usable(member: Member) -> list[int]:
     """The updates from which a run can go on: saved, with all rows that were due before."""
     have = {row['update'] for row in member.rows}
     first_missing = next((update for update in member.run.evaluations if update not in have), member.run.updates)
-    return [update for update in member.checkpoints.updates() if update <= first_missing and update < member.run.updates]
+    last = min(first_missing, member.run.updates - 1)
+    return [update for update in member.checkpoints.updates() if update <= last]
 
 
 def start_updates(saved: dict[Run, list[int]], cohort: Callable[[Run, int], list[str]]) -> dict[Run, int]:

@@ -30,7 +30,7 @@ from bsgap.config.study import recipe_settings
 from bsgap.data import Dataset
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
-from bsgap.models import Model, source_of
+from bsgap.models import source_of
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Run
 
@@ -94,11 +94,9 @@ def check_workdir(workdir: Path, study: config.Study, about: Mapping[str, Any]) 
     return []
 
 
-def depends_on(
-    datasets: Mapping[config.TrainingSet, Dataset], models: Iterable[Model], task: str = ''
-) -> dict[str, Any]:
+def depends_on(study: config.Study, datasets: Mapping[config.TrainingSet, Dataset]) -> dict[str, Any]:
     """What study.json says of the training sets, and of all else that results depend on besides the config: what it is,
-    its value, and the fields of the runs that depend on it."""
+    its value, and the fields of the runs that depend on it. The user's own modules must have been imported."""
 
     def entry(what: str, value: Any, **fields_of_runs: Any) -> dict[str, Any]:
         return {'what': what, 'value': value, 'of': fields_of_runs}
@@ -109,11 +107,11 @@ def depends_on(
         found.append(entry(f'{variable}:', ' '.join(sorted(told))))
     for training_set, dataset in datasets.items():
         found.append(entry('config.dataset: its content, SHA-256', dataset.sha256, **training_set._asdict()))
-    for model in models:
-        if model.source:
-            found.append(entry(f'config.model: the source of {model.name}, SHA-256', model.source, model=model.name))
-    if source := source_of(task.partition(':')[0]):
-        found.append(entry(f'config.task: the source of {task}, SHA-256', source))
+    for model in dict.fromkeys(recipe.architecture.model for recipe in study.recipes):
+        if source := source_of(model):
+            found.append(entry(f'config.model: the source of {model}, SHA-256', source, model=model))
+    if source := source_of(study.data.task):
+        found.append(entry(f'config.task: the source of {study.data.task}, SHA-256', source))
     sets = [_describe_data(training_set, dataset) for training_set, dataset in datasets.items()]
     return json.loads(json.dumps({'training_sets': sets, 'depends_on': found}, default=str))
 
