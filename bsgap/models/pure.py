@@ -195,7 +195,7 @@ def define(architecture: Architecture, of: Format) -> Model:
         jax.eval_shape(slope, params, model_state, examples, mask, abstract_key)
 
     def probes(batch: int) -> Any:
-        if module_class not in (MLP, CNN):  # it may call a layer twice
+        if ':' in architecture.model:  # a module of the user's may call a layer twice
             return {}
         return jax.tree.map(lambda _: np.zeros(1 + batch, np.float32), made['probes'])
 
@@ -236,8 +236,8 @@ def _carried(what: str, before: Any, after: dict[Any, Any]) -> Any:
     for path in (old := _leaves(before)) | after:
         first, then = (_looks(leaves.get(path)) for leaves in (old, after))
         if first != then:
-            problem = f'{_name(path)} is {first} before a call and {then} after it; shapes and kinds must stay'
-            raise UserError(f'{what}: {problem}')
+            changes = f'{_name(path)} is {first} before a call and {then} after it'
+            raise UserError(f'{what}: {changes}; shapes and kinds must stay')
     return jax.tree.unflatten(jax.tree.structure(before), [after[path].astype(old[path].dtype) for path in old])
 
 
@@ -274,8 +274,7 @@ def _find(architecture: Architecture, what: str) -> tuple[type[Any], dict[str, A
 
 
 def source_of(name: str) -> str:
-    """The SHA-256 of the source of module:anything and of all that it imports of the user's own; '' if it is not the
-    user's."""
+    """The SHA-256 of the module of `module:anything` and all that it imports of the user's own; '' of another's."""
     digest, seen, left = hashlib.sha256(), set[str](), [name.partition(':')[0]]
     while left:
         module = sys.modules.get(left.pop())

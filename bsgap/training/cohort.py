@@ -57,7 +57,7 @@ class Member:
 
 @dataclasses.dataclass
 class Cohort:
-    """Runs that stand at the same example with the same batch size, stacked on a leading axis R, on the device. One that
+    """Runs that stand at the same example with the same batch size, stacked on a leading axis R on the device. One that
     diverges keeps its place, so that nothing is compiled anew, but is neither evaluated nor saved any more."""
 
     members: list[Member]

@@ -23,11 +23,8 @@ from bsgap.training.workdir import run_folder
 
 
 class Trainer:
-    """Trains runs on one device, to their ends; what is done is left as it is.
-
-    `check()` is called before each segment; where it raises Interrupted, StoppedElsewhere or UserError, or a watcher
-    fails, all runs are saved before the exception goes on.
-    """
+    """Trains runs on one device, to their ends; what is done is left as it is. `check()` is called before each segment;
+    where it raises Interrupted, StoppedElsewhere or UserError, or a watcher fails, all runs are saved first."""
 
     def __init__(
         self, study: config.Study, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None]

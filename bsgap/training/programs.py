@@ -27,10 +27,8 @@ Item = TypeVar('Item')
 
 
 class Programs:
-    """A study's programs, compiled for a device: one for each model, kind of optimizer, batch size and cohort size.
-
-    The `run` that most methods take stands for its cohort.
-    """
+    """A study's programs, compiled for a device: one for each model, kind of optimizer, batch size and cohort size. The
+    `run` that most methods take stands for its cohort."""
 
     def __init__(
         self, study: config.Study, datasets: Mapping[config.TrainingSet, Dataset], watcher: Watcher, device: jax.Device
