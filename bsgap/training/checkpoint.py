@@ -23,7 +23,7 @@ from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
 from bsgap import output
-from bsgap.training.workdir import updates_in
+from bsgap.training.workdir import run_folder, saved_updates
 
 _ORBAX = threading.Lock()  # two operations that begin at once take the same of its numbers
 PATIENCE_SECONDS = 10**7  # with a save; Orbax tells time by the wall clock, which may jump ahead
@@ -55,18 +55,18 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in one run's folder, by the number of updates made. Nothing is open but while one is written."""
+    """One run's checkpoints, by the number of updates made. Nothing is open but while one is written."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, workdir: Path, run: str) -> None:
         _drop_late_complaints()
-        self.folder = folder
+        self.workdir, self.run, self.folder = workdir, run, run_folder(workdir, run) / 'checkpoints'
         self._saving: Any = None
         self._waiting = threading.Lock()  # other devices' threads may wait for it, too
         self._sha256 = ''  # of what was saved last
 
     def updates(self) -> list[int]:
         """The updates at which the run was saved, ascending."""
-        return updates_in(self.folder)
+        return saved_updates(self.workdir, self.run)
 
     def clear(self) -> None:
         """Deletes what is half written or half deleted; for the launch that holds the workdir's lock alone."""
@@ -152,11 +152,6 @@ class Checkpoints:
         for update in updates:
             path = self.folder / str(update)
             shutil.rmtree(path.rename(path.with_name(f'{update}.deleted')), ignore_errors=True)
-
-    def close(self) -> None:
-        """Returns when nothing is being written any more."""
-        with contextlib.suppress(NotSavedError):  # `wait` tells
-            self.wait()
 
 
 _in_flight = collections.deque[Checkpoints]()

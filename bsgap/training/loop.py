@@ -1,5 +1,6 @@
 """The training loop, the only one: restore → evaluate → save → segment → write."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from bsgap import config
 from bsgap.config import schedule
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError, place_of
 from bsgap.training import memory, rows, step
-from bsgap.training.checkpoint import Checkpoints, Saved
+from bsgap.training.checkpoint import Checkpoints, NotSavedError, Saved
 from bsgap.training.cohort import Cohort, Member
 from bsgap.training.programs import Programs, inputs
 from bsgap.training.restore import is_done, restore
@@ -51,7 +52,7 @@ class Trainer:
                     self._train(now, records)
                     for run in wave:
                         if not run.keep and is_done(run, self.workdir, records):
-                            Checkpoints(run_folder(self.workdir, run.name) / 'checkpoints').delete_after(-1)
+                            Checkpoints(self.workdir, run.name).delete_after(-1)
             except (jax.errors.JaxRuntimeError, MemoryError, TypeError) as error:
                 if memory.is_full(error):
                     raise memory.too_small(self.study, self.programs, now) from error
@@ -67,9 +68,9 @@ class Trainer:
         self.header = rows.columns(self.programs.splits(runs[0]), self.score) if runs else []
         try:
             for run in runs:
-                folder = run_folder(self.workdir, run.name)
-                members.append(Member(run, folder, Checkpoints(folder / 'checkpoints'), records[run.name].rows))
-                members[-1].checkpoints.clear()
+                folder, checkpoints = run_folder(self.workdir, run.name), Checkpoints(self.workdir, run.name)
+                members.append(Member(run, folder, checkpoints, records[run.name].rows))
+                checkpoints.clear()
             restore(members, self.programs, self.watcher, self.header)
             self.watcher.began(members)
             for boundary in boundaries(runs):
@@ -89,7 +90,8 @@ class Trainer:
             raise
         finally:
             for member in members:
-                member.checkpoints.close()
+                with contextlib.suppress(NotSavedError):  # told above
+                    member.checkpoints.wait()
 
     def _group(self, members: Sequence[Member], cohorts: Sequence[Cohort]) -> list[Cohort]:
         """Groups the runs that have updates to make by what a cohort has in common; so far they were in `cohorts`."""

@@ -35,7 +35,7 @@ def load(workdir: Path, run: str, update: int | None = None) -> Classifier:
         params, model_state = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0))
         like = {'params': params, 'model_state': model_state}
         try:
-            found = checkpoint.Checkpoints(folder / 'checkpoints').load(update, like, whole=False).state
+            found = checkpoint.Checkpoints(workdir, run).load(update, like, whole=False).state
         except checkpoint.DamagedError as error:
             raise UserError(f'workdir: {folder}/checkpoints is damaged: {error}; give another update') from error
         return model.module(found['params'], found['model_state'])

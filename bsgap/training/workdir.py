@@ -187,11 +187,8 @@ def run_folder(workdir: Path, name: str) -> Path:
 
 def saved_updates(workdir: Path, name: str) -> list[int]:
     """The updates at which a run was saved, ascending."""
-    return updates_in(run_folder(workdir, name) / 'checkpoints')
-
-
-def updates_in(checkpoints: Path) -> list[int]:
-    return sorted(int(path.name) for path in checkpoints.glob('[0-9]*') if path.name.isdigit())
+    folders = run_folder(workdir, name).glob('checkpoints/[0-9]*')
+    return sorted(int(path.name) for path in folders if path.name.isdigit())
 
 
 def environment() -> dict[str, Any]:
