@@ -15,7 +15,8 @@ class BatchNorm(nnx.Module):
     al. 2017, arXiv:1705.08741, Algorithm 1); with 0 the whole batch is one group. In training each group is normalised
     with the mean μ and the biased variance of its valid examples (and of all positions in an image); the running
     statistics, which normalise in evaluation, then take in one group with valid examples after the other,
-    r ← (1 − η) r + η s, s being μ or the unbiased variance m/(m − 1) σ² (Ioffe & Szegedy, Algorithm 2).
+    r ← (1 − η) r + η s, s being μ or the unbiased variance m/(m − 1) σ² (Ioffe & Szegedy, Algorithm 2; else evaluation
+    would depend on the group's size).
     """
 
     def __init__(self, features: int, ghost_batch: int = 0) -> None:
