@@ -111,12 +111,10 @@ def prepare(way: str, runs: int) -> tuple[Epoch, int]:
 
 def of_device(programs: Any, cohorts: list[list[Any]], window: Any, stacked: Callable[..., Any]) -> None:
     """An epoch of a device's share."""
-    import jax
-
     for cohort in cohorts:
         run, seeds = cohort[0], [run.seed for run in cohort]
         state_R, order_RxN = programs.init(run, seeds), programs.order(run, seeds, 0)
-        jax.block_until_ready(programs.segment(run, BATCH_SIZE.value, window, order_RxN, stacked(cohort), state_R)())
+        programs.segment(run, BATCH_SIZE.value, window, order_RxN, stacked(cohort), state_R)
 
 
 def serve() -> None:

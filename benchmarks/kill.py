@@ -100,9 +100,9 @@ def final_leaves(workdir: Path) -> dict[str, dict[str, np.ndarray]]:
     """Every leaf of each run's last checkpoint, as Orbax reads it; a run that diverged at once has none."""
     leaves = {}
     for folder in sorted(workdir.glob('runs/*/checkpoints')):
-        checkpoints = Checkpoints(folder)
+        checkpoints = Checkpoints(workdir, folder.parent.name)
         if updates := checkpoints.updates():
-            leaves[folder.parent.name] = checkpoints._read(updates[-1])[0]
+            leaves[checkpoints.run] = checkpoints._read(updates[-1])[0]
     return leaves
 
 

@@ -55,7 +55,7 @@ def epoch(programs: Programs, run: Run, seed: int) -> np.ndarray:
         of_run = inputs(run, first)._replace(seed=np.int32(seed), fresh=np.bool_(True))
         window = step.Window(np.int32(first * size), np.int32(WINDOW))
         inputs_R = jax.tree.map(lambda leaf: np.asarray(leaf)[None], of_run)
-        state_R = programs.segment(run, size, window, order_RxN, inputs_R, state_R)()
+        state_R, _ = programs.segment(run, size, window, order_RxN, inputs_R, state_R)
         sums = jax.device_get(state_R.sums)
         found.append([float(total[0]) / float(sums.measured[0]) for total in sums[1:3]])
     return np.transpose(found)

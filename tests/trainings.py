@@ -61,7 +61,7 @@ def train(
     study = config.resolve(settings)
     datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
     runs = runs_of(study)
-    open_workdir(workdir, study, runs, depends_on(datasets, (), study.data.task))
+    open_workdir(workdir, study, runs, depends_on(study, datasets))
     records = {record.name: record for record in read_records(workdir)}
     trainer = Trainer(study, programs or programs_of(study), workdir, watcher or Watcher(), check)
     trainer.train(list(runs), records)

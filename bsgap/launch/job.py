@@ -89,9 +89,9 @@ def train(
             watcher = as_one([*shown, view], watchers)
             programs = functools.cache(lambda device: Programs(study, datasets, watcher, device))
             here = programs(jax.local_devices()[0])
-            models = [here.model(recipe) for recipe in study.recipes]  # one that can't be made stops here
-            about = {**files.environment(), 'processes': processes.count()}
-            about |= files.depends_on(datasets, models, study.data.task)
+            for recipe in study.recipes:
+                here.model(recipe)  # one that can't be made stops here
+            about = {**files.environment(), 'processes': processes.count(), **files.depends_on(study, datasets)}
             try:
                 with (stop := Stop()).on_signals():
                     with processes.first_goes_first(stop.check):

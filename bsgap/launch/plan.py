@@ -22,7 +22,7 @@ from bsgap.training.programs import Programs, run_axis
 from bsgap.training.restore import is_done
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Run, cross
-from bsgap.training.workdir import check_workdir, compare_runs, depends_on, run_folder, saved_updates
+from bsgap.training.workdir import check_workdir, compare_runs, depends_on, saved_updates
 
 if TYPE_CHECKING:
     from bsgap.search.rounds import Rounds
@@ -65,13 +65,14 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     records = {record.name: record for record in read_records(workdir)}
 
     def missing(runs: Sequence[Run]) -> list[Run]:
-        compare_runs({run_folder(workdir, run.name) / 'run.json': run for run in runs})
+        compare_runs(workdir, runs)
         return [run for run in runs if not is_done(run, workdir, records)]
 
     with View(study, datasets, workdir) as view, step.numerics(study.precision):
         programs = Programs(study, datasets, view, jax.local_devices()[0])
-        models = [programs.model(recipe) for recipe in study.recipes]
-        check_workdir(workdir, study, depends_on(datasets, models, study.data.task))
+        for recipe in study.recipes:
+            programs.model(recipe)  # one that can't be made stops here
+        check_workdir(workdir, study, depends_on(study, datasets))
         if study.search:
             from bsgap.search.rounds import Rounds  # here, for pandas
 

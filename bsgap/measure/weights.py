@@ -108,9 +108,9 @@ class _Measuring:
 
     def _ended(self, run: Run) -> tuple[Any, Any] | None:
         """The parameters and the model's state with which a run ended; None, with a warning, if they can't be read."""
-        folder = run_folder(self.workdir, run.name) / 'checkpoints'
+        checkpoints = checkpoint.Checkpoints(self.workdir, run.name)
         try:
-            state = checkpoint.Checkpoints(folder).load(run.updates, self.programs.abstract_state(run)).state
+            state = checkpoints.load(run.updates, self.programs.abstract_state(run)).state
             return self.programs.put((optimizer.in_float32(state.params), state.model_state))
         except checkpoint.DamagedError as error:
             self.watcher.warned(f'{run.name} cannot be measured: its last checkpoint is damaged ({error})')

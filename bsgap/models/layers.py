@@ -8,16 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-OUTER_PRODUCTS = (
-    8  # up to so many examples a weight gradient is their sum, which XLA makes while it updates the weights
-)
+OUTER_PRODUCTS = 8  # up to so many examples a weight gradient is their sum, made while the weights are updated
 
 
 class Probe(nnx.Variable[Any]):
     """By which a dense layer tells norms of its gradients: they are the cotangents of this array, which it ignores.
 
-    float32, [1 + B] or [1] or [0]: the squared norm of the kernel's gradient, and for each example that of the kernel's
-    and the bias's gradient by that example alone.
+    float32, [1 + B], [1] or [0]: the squared norm of the kernel's gradient, and of each example's own, bias included.
     """
 
 
@@ -37,9 +34,9 @@ class Dense(nnx.Linear):
 def product(x_BxI: jax.Array, w_IxO: jax.Array, probe: jax.Array, bias: bool = False) -> jax.Array:
     """The matrix product of a dense layer, `y_BxO`; `bias` says whether one is added to it.
 
-    JAX's own rule makes the weight gradient as `(y′ᵀx)ᵀ`; under `vmap` XLA's CPU backend really transposes it, which
-    costs more than the product where the batch is small. This rule makes it as `xᵀy′`, in the weights' own layout.
-    Like every `custom_vjp` it has no forward mode: take second derivatives in reverse over reverse.
+    The weight gradient is made as `xᵀy′`, in the weights' own layout: JAX's rule makes `(y′ᵀx)ᵀ`, whose transposition
+    costs more than the product on a CPU where the batch is small. There is no forward mode: take second derivatives in
+    reverse over reverse.
 
     The cotangent of `probe` is as `Probe` says. ‖xᵀy′‖² = Σ (xxᵀ)∘(y′y′ᵀ), and an example's own gradient x_b y′_bᵀ has
     the norm ‖x_b‖ ‖y′_b‖ (Goodfellow 2015, 1510.01799): neither needs the gradient, for which an update would wait.
@@ -74,9 +71,8 @@ product.defvjp(_product_forward, _product_backward)
 def convolution(x_BxHxWxI: jax.Array, w_3x3xIxO: jax.Array, *_: Any, **__: Any) -> jax.Array:
     """The 3×3 convolution with stride 1 and padding `SAME`, as `nnx.Conv` takes it: `y_BxHxWxO`.
 
-    XLA's CPU backend makes convolutions inside a loop, which all training here is, 2 to 40 times slower than outside
-    (36 ms an example's gradient at 32 and 64 channels and batch size 512); as the matrix product of each pixel's nine
-    neighbours it takes 0.9. Elsewhere XLA's own is used.
+    On a CPU as the matrix product of each pixel's nine neighbours: XLA's own is 2 to 40 times slower inside a loop,
+    which all training here is, than outside.
     """
     if jax.default_backend() != 'cpu':
         layout = ('NHWC', 'HWIO', 'NHWC')
@@ -88,11 +84,10 @@ def convolution(x_BxHxWxI: jax.Array, w_3x3xIxO: jax.Array, *_: Any, **__: Any) 
 
 
 def max_pool(x_BxHxWxC: jax.Array) -> jax.Array:
-    """2×2 max pool.
+    """2×2 max pool, by selection.
 
-    By selection: the scatter in the gradient of `nnx.max_pool` makes the CNN 3 times slower on a CPU, and the gradients
-    of `max` and `maximum` compare each value with the maximum, which goes wrong if XLA computes the value anew with
-    another rounding (seen with `max` after batch normalization).
+    The gradient of `nnx.max_pool` makes the CNN 3 times slower on a CPU; those of `max` and `maximum` compare each
+    value with the maximum, which goes wrong if XLA computes the value anew with another rounding.
     """
     height, width = x_BxHxWxC.shape[1] // 2 * 2, x_BxHxWxC.shape[2] // 2 * 2
     upper, lower = x_BxHxWxC[:, 0:height:2, :width], x_BxHxWxC[:, 1:height:2, :width]

@@ -11,12 +11,12 @@ _EPSILON = 1e-5  # added to a variance
 class BatchNorm(nnx.Module):
     """Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167) over groups of consecutive examples of a batch.
 
-    With `ghost_batch` examples a group it is Ghost Batch Normalization (Hoffer et al. 2017, arXiv:1705.08741,
-    Algorithm 1); with 0 the whole batch is one group. The last group can be smaller. In training each group is
-    normalised with the mean μ and the biased variance of its own valid examples (and of all positions in an image);
-    the running statistics then take in one group after the other, r ← (1 − η) r + η s with η = 0.1, s being μ or the
-    unbiased variance m/(m − 1) σ² (Ioffe & Szegedy, Algorithm 2; else evaluation would depend on the group's size).
-    A group without a valid example leaves them alone. In evaluation the running statistics normalise.
+    With `ghost_batch` examples a group, the last of which can be smaller, it is Ghost Batch Normalization (Hoffer et
+    al. 2017, arXiv:1705.08741, Algorithm 1); with 0 the whole batch is one group. In training each group is normalised
+    with the mean μ and the biased variance of its valid examples (and of all positions in an image); the running
+    statistics, which normalise in evaluation, then take in one group with valid examples after the other,
+    r ← (1 − η) r + η s, s being μ or the unbiased variance m/(m − 1) σ² (Ioffe & Szegedy, Algorithm 2; else evaluation
+    would depend on the group's size).
     """
 
     def __init__(self, features: int, ghost_batch: int = 0) -> None:

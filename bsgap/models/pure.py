@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import functools
 import hashlib
 import importlib
 import importlib.util
@@ -27,61 +26,46 @@ _KINDS: Any = (nnx.Param, nnx.RngState, Probe, ...)  # what a module holds, part
 
 
 class Format(NamedTuple):
-    """What a model is told of the data.
+    """What a model is told of the data."""
 
-    shape: of an example, such as (H, W, C); dtype: uint8, float32 or int32.
-    outputs: K, for each label; label_shape: () for one label an example, else that of its labels.
-    mean_C, std_C: by which bytes on a scale from 0 to 1, and numbers, are normalised.
-    target_mean_K, target_std_K: of a regression, by which its targets were standardised; else None.
-    """
-
-    shape: tuple[int, ...]
-    outputs: int
-    mean_C: np.ndarray
+    shape: tuple[int, ...]  # of an example, such as (H, W, C)
+    outputs: int  # K, for each label
+    mean_C: np.ndarray  # by which bytes on a scale from 0 to 1, and numbers, are normalised
     std_C: np.ndarray
-    dtype: Any = np.uint8
-    label_shape: tuple[int, ...] = ()
-    target_mean_K: np.ndarray | None = None
+    dtype: Any = np.uint8  # or float32 or int32
+    label_shape: tuple[int, ...] = ()  # of an example's labels
+    target_mean_K: np.ndarray | None = None  # of a regression, by which its targets were standardised
     target_std_K: np.ndarray | None = None
 
 
 class Model(NamedTuple):
     """A model as pure functions of its parameters and its state, which are nested dicts of arrays.
 
-    Parameters (`nnx.Param`) train. All other arrays of a module are its `model_state`, which a forward pass in training
-    may change, as batch normalization's running statistics, and which is carried from one to the next as long as shapes
-    stay; `{}` if there are none. A random key is there as its data, uint32. Random streams (`nnx.Rngs`) start anew in
-    each pass, what a call sows (`nnx.Intermediate`) is dropped, and everything else is a constant of the module.
-
-    Logits are float32; what examples may be, `define` says. Those that are not in `mask_B` (bool) only fill a batch.
+    Parameters (`nnx.Param`) train. All other arrays are its `model_state`, which a call in training may change, as
+    batch normalization's running statistics, as long as shapes stay; a random key is there as its data, uint32. Random
+    streams (`nnx.Rngs`) start anew in each call, what is sown (`nnx.Intermediate`) is dropped, and everything else is a
+    constant. Logits are float32. Examples that are not in `mask_B` (bool) only fill a batch.
 
     init: `init(key) -> (params, model_state)`.
-    apply: for training, `apply(params, model_state, examples_B, mask_B, key, probes) -> (logits_BxK, model_state)`;
-      without `probes` no layer tells anything.
+    apply: for training, `apply(params, model_state, examples_B, mask_B, key, probes) -> (logits_BxK, model_state)`.
     predict: for evaluation, `predict(params, model_state, examples_B) -> logits_BxK`.
     module: for use, `module(params, model_state)` is an NNX module that does the same: `module(examples_B)`.
-    probes: `probes(B)` is what `apply` takes as such, B = 0 without examples' own; {} for a model of the user's own.
-    per_example: whether its layers tell each example's own gradient as a whole.
-    name: as the config has it.
-    source: the SHA-256 of the user's code that it is made of; '' for a model of bsgap.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
     apply: Callable[..., tuple[jax.Array, Any]]
     predict: Callable[..., jax.Array]
     module: Callable[[Any, Any], 'Classifier']
-    probes: Callable[[int], Any] = lambda _: {}
-    per_example: bool = False
-    name: str = ''
-    source: str = ''
+    probes: Callable[[int], Any] = lambda _: {}  # of a batch of B, by which layers tell norms; 0: no example's own
+    per_example: bool = False  # whether they tell each example's own gradient as a whole
 
 
 class Classifier(nnx.Module):
     """A module together with its normalisation, from examples as they were trained on to float32 logits, or to targets
     in their own unit."""
 
-    def __init__(self, module: nnx.Module, of: Format, masked: bool) -> None:
-        self.module, self.dtype, self.masked = module, np.dtype(of.dtype), masked
+    def __init__(self, module: nnx.Module, of: Format) -> None:
+        self.module, self.dtype = module, np.dtype(of.dtype)
         shift, scale = (0.0, 1.0) if of.target_mean_K is None else (of.target_mean_K, of.target_std_K)
         constants = (of.mean_C, of.std_C, shift, scale)
         self.mean_C, self.std_C, self.shift, self.scale = (nnx.Variable(jnp.asarray(each)) for each in constants)
@@ -89,7 +73,7 @@ class Classifier(nnx.Module):
     def __call__(self, examples_B: jax.Array) -> jax.Array:
         """Gives `logits_BxK`."""
         x_B = _normalised(jnp.asarray(examples_B), self.dtype, self.mean_C[...], self.std_C[...])
-        return _call(self.module, x_B, self.masked).astype(jnp.float32) * self.scale[...] + self.shift[...]
+        return _call(self.module, x_B).astype(jnp.float32) * self.scale[...] + self.shift[...]
 
 
 def _normalised(examples_B: jax.Array, dtype: Any, mean_C: Any, std_C: Any) -> jax.Array:
@@ -99,24 +83,23 @@ def _normalised(examples_B: jax.Array, dtype: Any, mean_C: Any, std_C: Any) -> j
     return ((x_B / 255 if dtype == np.uint8 else x_B) - mean_C) / std_C
 
 
-def _call(module: Any, x_B: jax.Array, masked: bool, mask_B: Any = None) -> Any:
-    return module(x_B, mask_B=mask_B) if masked else module(x_B)
+def _call(module: Any, x_B: jax.Array, mask_B: Any = None) -> Any:
+    takes_mask = 'mask_B' in inspect.signature(type(module).__call__).parameters
+    return module(x_B, mask_B=mask_B) if takes_mask else module(x_B)
 
 
 def define(architecture: Architecture, of: Format) -> Model:
     """Makes a model for examples of a format, which it first normalises: bytes (uint8) to (x/255 − mean)/std, numbers
     (float32) to (x − mean)/std; tokens (int32) stay as they are.
 
-    A model of the user's own is any `nnx.Module` that is made as `Class(shape, outputs, **arguments, rngs=rngs)`
-    and called as `module(x_B)`, or `module(x_B, mask_B=mask_B)` if its `__call__` has a parameter
-    of that name: the mask in training, None in evaluation. Its mode is set by NNX's `train()` and `eval()`, which
-    dropout and `nnx.BatchNorm` obey (`nnx.BatchNorm` counts the examples that only fill a batch unless the module hands
-    it a mask). Its random streams start anew from `key` in each `apply`, and are not part of the state.
+    A model of the user's own is any `nnx.Module` that is made as `Class(shape, outputs, **arguments, rngs=rngs)` and
+    called as `module(x_B)`, or `module(x_B, mask_B=mask_B)` if its `__call__` has a parameter of that name: the mask in
+    training, None in evaluation. NNX's `train()` and `eval()` set its mode (`nnx.BatchNorm` counts the examples that
+    only fill a batch unless the module hands it a mask).
 
     Raises:
-      UserError: no such model, or it does not take its arguments, has parameters or a state that can't be trained or
-        saved, or does not give `logits_BxK`; whatever its code raises is told with its file and line. The functions
-        of the model raise it too, where it behaves otherwise at other batch sizes.
+      UserError: no such model, or it does not take its arguments, can't be trained or saved, or does not give
+        `logits_BxK`. The functions of the model raise it too, where it behaves otherwise at other batch sizes.
     """
     what = f'config.model: {architecture.model}'
     module_class, arguments = _find(architecture, what)
@@ -127,7 +110,6 @@ def define(architecture: Architecture, of: Format) -> Model:
         raise UserError(f'{what} {needs} {list(of.label_shape)}; use a model of your own')
     if module_class is CNN and len(of.shape) != 3:
         raise UserError(f'{what} takes images [H, W, C], and the examples have shape {list(of.shape)}')
-    masked = 'mask_B' in inspect.signature(module_class.__call__).parameters
     made = dict[str, Any]()  # of tracing: what of the module is no array, and its keys
 
     def build(key: jax.Array) -> list[Any]:
@@ -142,7 +124,7 @@ def define(architecture: Architecture, of: Format) -> Model:
         params, streams, probes, state = map(nnx.to_pure_dict, parts)
         made['probes'] = jax.tree.map(lambda _: np.zeros(0, np.float32), probes)
         made['keys'] = jax.tree.map(lambda leaf: jax.random.key_impl(leaf) if _is_key(leaf) else '', state)
-        return [_as_data(params), streams, _as_data(state)]
+        return [jax.tree.map_with_path(_data, params), streams, jax.tree.map_with_path(_data, state)]
 
     def merge(params: Any, model_state: Any, key: jax.Array, probes: Any = None) -> Any:
         rng_state = [
@@ -164,7 +146,7 @@ def define(architecture: Architecture, of: Format) -> Model:
 
     def called(module: nnx.Module, examples_B: jax.Array, mask_B: jax.Array | None = None) -> jax.Array:
         with users_code(what, always=True):
-            logits = _call(module, _normalised(examples_B, of.dtype, of.mean_C, of.std_C), masked, mask_B)
+            logits = _call(module, _normalised(examples_B, of.dtype, of.mean_C, of.std_C), mask_B)
         expected = len(examples_B), *of.label_shape, of.outputs
         if getattr(logits, 'shape', None) != expected or not jnp.issubdtype(logits.dtype, jnp.floating):
             problem = f'maps {expected[0]} examples to {logits}, not to logits of shape {expected}, which are floats'
@@ -192,7 +174,7 @@ def define(architecture: Architecture, of: Format) -> Model:
         return module
 
     def module(params: Any, model_state: Any) -> Classifier:
-        return Classifier(evaluating(params, model_state), of, masked)
+        return Classifier(evaluating(params, model_state), of)
 
     abstract_key = jax.eval_shape(jax.random.key, 0)
     with users_code(what, always=True):
@@ -211,14 +193,14 @@ def define(architecture: Architecture, of: Format) -> Model:
     with users_code(what, always=True):  # what has no gradient is known now, too
         slope = jax.grad(lambda *of: apply(*of)[0].sum())
         jax.eval_shape(slope, params, model_state, examples, mask, abstract_key)
-    name, _, users = architecture.model.partition(':')
 
     def probes(batch: int) -> Any:
-        # A module of the user's may call a layer twice.
-        return {} if users else jax.tree.map(lambda _: np.zeros(1 + batch, np.float32), made['probes'])
+        if ':' in architecture.model:  # a module of the user's may call a layer twice
+            return {}
+        return jax.tree.map(lambda _: np.zeros(1 + batch, np.float32), made['probes'])
 
     per_example = all(path[:-1] in _layers(probes(0)) for path in _leaves(params))
-    return Model(init, apply, predict, module, probes, per_example, architecture.model, source_of(name))
+    return Model(init, apply, predict, module, probes, per_example)
 
 
 def _layers(probes: Any) -> set[Any]:
@@ -235,9 +217,6 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-_as_data = functools.partial(jax.tree_util.tree_map_with_path, lambda path, leaf: _data(path, leaf))
-
-
 def _data(path: Any, leaf: Any) -> jax.Array:
     """A leaf as an array whose dtype is its own; that of a Python number would change with what it is added to."""
     try:
@@ -252,20 +231,19 @@ def _name(path: Any) -> str:
 
 
 def _carried(what: str, before: Any, after: dict[Any, Any]) -> Any:
-    """A module's state after a call, its leaves by path, in the dtypes that it had before, and as such a tree; raises
-    UserError if it has other leaves."""
+    """A module's state after a call, given by path, as the tree and in the dtypes that it had before."""
     after = {path: _data(path, leaf) for path, leaf in after.items()}
     for path in (old := _leaves(before)) | after:
         first, then = (_looks(leaves.get(path)) for leaves in (old, after))
         if first != then:
-            problem = f'{_name(path)} is {first} before a call and {then} after it; shapes and kinds must stay'
-            raise UserError(f'{what}: {problem}')
+            changes = f'{_name(path)} is {first} before a call and {then} after it'
+            raise UserError(f'{what}: {changes}; shapes and kinds must stay')
     return jax.tree.unflatten(jax.tree.structure(before), [after[path].astype(old[path].dtype) for path in old])
 
 
 def _leaves(state: Any) -> dict[Any, Any]:
     """By their paths."""
-    return dict(jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state) if isinstance(state, nnx.State) else state))
+    return dict(jax.tree.leaves_with_path(nnx.to_pure_dict(state) if isinstance(state, nnx.State) else state))
 
 
 def _looks(leaf: Any) -> str:
@@ -296,8 +274,8 @@ def _find(architecture: Architecture, what: str) -> tuple[type[Any], dict[str, A
 
 
 def source_of(name: str) -> str:
-    """The SHA-256 of a module's source and of all that it imports of the user's own; '' if it is not the user's."""
-    digest, seen, left = hashlib.sha256(), set[str](), [name]
+    """The SHA-256 of the module of `module:anything` and all that it imports of the user's own; '' of another's."""
+    digest, seen, left = hashlib.sha256(), set[str](), [name.partition(':')[0]]
     while left:
         module = sys.modules.get(left.pop())
         file = getattr(module, '__file__', None)

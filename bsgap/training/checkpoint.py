@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
 from bsgap import output
-from bsgap.training.workdir import updates_in
+from bsgap.training.workdir import run_folder, saved_updates
 
 _ORBAX = threading.Lock()  # two operations that begin at once take the same of its numbers
 PATIENCE_SECONDS = 10**7  # with a save; Orbax tells time by the wall clock, which may jump ahead
@@ -55,18 +55,18 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in one run's folder, by the number of updates made. Nothing is open but while one is written."""
+    """One run's checkpoints, by the number of updates made. Nothing is open but while one is written."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, workdir: Path, run: str) -> None:
         _drop_late_complaints()
-        self.folder = folder
+        self.workdir, self.run, self.folder = workdir, run, run_folder(workdir, run) / 'checkpoints'
         self._saving: Any = None
         self._waiting = threading.Lock()  # other devices' threads may wait for it, too
         self._sha256 = ''  # of what was saved last
 
     def updates(self) -> list[int]:
         """The updates at which the run was saved, ascending."""
-        return updates_in(self.folder)
+        return saved_updates(self.workdir, self.run)
 
     def clear(self) -> None:
         """Deletes what is half written or half deleted; for the launch that holds the workdir's lock alone."""
@@ -83,7 +83,8 @@ class Checkpoints:
         leaves = _leaves(saved.state)
         facts = saved._replace(state=None)._asdict()
         self._sha256 = _checksum(leaves, facts)
-        metadata, context = {'sha256': self._sha256, 'facts': facts}, ocp.Context()
+        metadata = {'sha256': self._sha256, 'facts': facts}
+        context = ocp.Context()
         context.asynchronous.timeout_secs = PATIENCE_SECONDS
         with _ORBAX, _as_not_saved(self.folder / str(update)), context:
             _writable(self.folder, str(update), sum(leaf.nbytes for leaf in leaves.values()))
@@ -97,8 +98,7 @@ class Checkpoints:
             if saving:
                 with _as_not_saved(self.folder):
                     saving.result()
-                for update in self.updates()[:-KEEP]:
-                    self._delete(update)
+                self._delete(self.updates()[:-KEEP])
 
     def read_back(self, update: int) -> None:
         """Raises NotSavedError unless what was saved last is what can be read of it."""
@@ -107,16 +107,19 @@ class Checkpoints:
             if _checksum(*self._read(update)) != self._sha256:
                 raise DamagedError('what is read is not what was written')
 
-    def load(self, update: int, like: Any) -> Saved:
-        """Loads what was saved, a state of the structure, shapes and dtypes of `like`; raises DamagedError."""
+    def load(self, update: int, like: Any, whole: bool = True) -> Saved:
+        """Loads what was saved, a state of the structure, shapes and dtypes of `like`; if not the `whole`, only the
+        fields that the mapping `like` has. Raises DamagedError."""
         leaves, facts = self._read(update)
-        if leaves.keys() != _leaves(like).keys():
+        wanted = _leaves(like)
+        if not whole:
+            leaves = {name: leaf for name, leaf in leaves.items() if name in wanted}
+        looks, needs = ({k: (leaf.shape, leaf.dtype) for k, leaf in each.items()} for each in (leaves, wanted))
+        if looks != needs:
             raise DamagedError('it holds another model')
-        return Saved(**{**facts, 'state': _pick(leaves, like)})
-
-    def load_part(self, update: int, like: Any) -> Any:
-        """As `load`, but only the fields of the state that the mapping `like` has."""
-        return _pick(self._read(update)[0], like)
+        found = (leaves[name] for name in wanted)
+        state = jax.tree.map(lambda leaf: next(found) if leaf.size else np.zeros(leaf.shape, leaf.dtype), like)
+        return Saved(**facts)._replace(state=state)
 
     def cohort(self, update: int) -> list[str]:
         """The runs that were saved together with this one at `update`; none if that can't be read."""
@@ -142,19 +145,13 @@ class Checkpoints:
         return leaves, facts
 
     def delete_after(self, update: int) -> None:
-        for later in self.updates():
-            if later > update:
-                self._delete(later)
+        self._delete([later for later in self.updates() if later > update])
 
-    def _delete(self, update: int) -> None:
-        """Takes its name from it first, so that half of one is none."""
-        path = self.folder / str(update)
-        shutil.rmtree(path.rename(path.with_name(f'{update}.deleted')), ignore_errors=True)
-
-    def close(self) -> None:
-        """Returns when nothing is being written any more."""
-        with contextlib.suppress(NotSavedError):  # `wait` tells
-            self.wait()
+    def _delete(self, updates: Iterable[int]) -> None:
+        """Takes its name from each first, so that half of one is none."""
+        for update in updates:
+            path = self.folder / str(update)
+            shutil.rmtree(path.rename(path.with_name(f'{update}.deleted')), ignore_errors=True)
 
 
 _in_flight = collections.deque[Checkpoints]()
@@ -226,10 +223,7 @@ def _unless_late(hook: Callable[..., Any], *complaint: Any) -> None:
 
 
 def _leaves(state: Any) -> dict[str, Any]:
-    """The leaves of a state by names that are made of their paths; those without elements, which need no saving, not.
-
-    A key that is a text is written so that no two paths have one name.
-    """
+    """The leaves of a state that have elements, by names that are made of their paths, so that no two have one name."""
 
     def name(key: Any) -> str:
         text = jax.tree_util.keystr((key,), simple=True)
@@ -238,15 +232,6 @@ def _leaves(state: Any) -> dict[str, Any]:
 
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {'.'.join(map(name, path)): leaf for path, leaf in leaves if leaf.size}
-
-
-def _pick(leaves: dict[str, np.ndarray], like: Any) -> Any:
-    """The leaves that the tree `like` has, as such a tree; raises DamagedError."""
-    for name, leaf in _leaves(like).items():
-        if name not in leaves or (leaves[name].shape, leaves[name].dtype) != (leaf.shape, leaf.dtype):
-            raise DamagedError('it holds another model')
-    found = iter(leaves[name] for name in _leaves(like))
-    return jax.tree.map(lambda leaf: next(found) if leaf.size else np.zeros(leaf.shape, leaf.dtype), like)
 
 
 def _checksum(leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> str:

@@ -49,11 +49,6 @@ class Member:
         return status(self.rows, self.run.updates) == 'diverged'
 
     @property
-    def leaves_nothing(self) -> bool:
-        """Whether the run is over and its weights are not wanted."""
-        return not self.run.keep and self.update == self.run.updates
-
-    @property
     def due(self) -> bool:
         """Whether the run is to be evaluated before its next update."""
         evaluated = bool(self.rows) and self.rows[-1]['update'] == self.update
@@ -62,10 +57,8 @@ class Member:
 
 @dataclasses.dataclass
 class Cohort:
-    """Runs that stand at the same example with the same batch size, stacked on a leading axis R, on the device.
-
-    A run that diverges keeps its place, so that nothing is compiled anew, but is neither evaluated nor saved any more.
-    """
+    """Runs that stand at the same example with the same batch size, stacked on a leading axis R on the device. One that
+    diverges keeps its place, so that nothing is compiled anew, but is neither evaluated nor saved any more."""
 
     members: list[Member]
     state_R: step.State

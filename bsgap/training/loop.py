@@ -1,5 +1,6 @@
 """The training loop, the only one: restore → evaluate → save → segment → write."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from bsgap import config
 from bsgap.config import schedule
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError, place_of
 from bsgap.training import memory, rows, step
-from bsgap.training.checkpoint import Checkpoints, Saved
+from bsgap.training.checkpoint import Checkpoints, NotSavedError, Saved
 from bsgap.training.cohort import Cohort, Member
 from bsgap.training.programs import Programs, inputs
 from bsgap.training.restore import is_done, restore
@@ -23,11 +24,8 @@ from bsgap.training.workdir import run_folder
 
 
 class Trainer:
-    """Trains runs on one device, to their ends; what is done is left as it is.
-
-    `check()` is called before each segment; where it raises Interrupted, StoppedElsewhere or UserError, or a watcher
-    fails, all runs are saved before the exception goes on.
-    """
+    """Trains runs on one device, to their ends; what is done is left as it is. `check()` is called before each segment;
+    where it raises Interrupted, StoppedElsewhere or UserError, or a watcher fails, all runs are saved first."""
 
     def __init__(
         self, study: config.Study, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None]
@@ -37,43 +35,46 @@ class Trainer:
         self._read_back = False  # whether one of this training's checkpoints was
 
     def train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
-        """As many runs side by side as the device has memory for, in their order.
-        `records` are what the files say of the runs, by name; new rows are added to them. Raises UserError when the
-        device's memory is full, and OSError when the workdir can't be written."""
+        """As many runs side by side as the device has memory for, in their order. `records` are what the files say of
+        the runs, by name; new rows are added to them.
+
+        Raises:
+          UserError: the device's memory is full, or the user's code does not do.
+          OSError: the workdir can't be written.
+        """
         with step.numerics(self.study.precision):
             now: Sequence[Run] = runs
             try:
                 limit = memory.parallel_runs(self.programs, runs, self.study.max_parallel_runs)
-                for run in runs:
-                    if not run.keep and is_done(run, self.workdir, records):  # and killed before this
-                        Checkpoints(run_folder(self.workdir, run.name) / 'checkpoints').delete_after(-1)
                 for first in range(0, len(runs), limit):
-                    now = [run for run in runs[first : first + limit] if not is_done(run, self.workdir, records)]
+                    wave = runs[first : first + limit]
+                    now = [run for run in wave if not is_done(run, self.workdir, records)]
                     self._train(now, records)
+                    for run in wave:
+                        if not run.keep and is_done(run, self.workdir, records):
+                            Checkpoints(self.workdir, run.name).delete_after(-1)
             except (jax.errors.JaxRuntimeError, MemoryError, TypeError) as error:
                 if memory.is_full(error):
                     raise memory.too_small(self.study, self.programs, now) from error
                 if 'Traceback' in str(error) and (place := place_of(error)):  # of a callback
                     raise UserError(f'config.model: {place}: {str(error).splitlines()[-1]}') from error
                 if 'Computation compiled for' in str(error):
-                    model = now[0].recipe.architecture.model
-                    raise UserError(
-                        f'config.model: {model} keeps an array of one call for the next, as a cache'
-                    ) from error
+                    keeps = f'{now[0].recipe.architecture.model} keeps an array of one call for the next, as a cache'
+                    raise UserError(f'config.model: {keeps}') from error
                 raise
 
     def _train(self, runs: Sequence[Run], records: Mapping[str, rows.Record]) -> None:
         members, cohorts = list[Member](), list[Cohort]()
-        self.header = rows.columns(self.programs.sizes(runs[0]), self.score) if runs else []
+        self.header = rows.columns(self.programs.splits(runs[0]), self.score) if runs else []
         try:
             for run in runs:
-                folder = run_folder(self.workdir, run.name)
-                members.append(Member(run, folder, Checkpoints(folder / 'checkpoints'), records[run.name].rows))
-                members[-1].checkpoints.clear()
-            going = restore(members, self.programs, self.watcher, self.header)
-            self.watcher.began(going)
-            for boundary in boundaries(member.run for member in going):
-                cohorts = self._group(going, cohorts)
+                folder, checkpoints = run_folder(self.workdir, run.name), Checkpoints(self.workdir, run.name)
+                members.append(Member(run, folder, checkpoints, records[run.name].rows))
+                checkpoints.clear()
+            restore(members, self.programs, self.watcher, self.header)
+            self.watcher.began(members)
+            for boundary in boundaries(runs):
+                cohorts = self._group(members, cohorts)
                 # The one that is furthest behind goes first, so that all recipes show their epochs together.
                 while behind := [cohort for cohort in cohorts if cohort.example < boundary and not cohort.over]:
                     self._turn(min(behind, key=lambda cohort: cohort.example), boundary)
@@ -81,8 +82,6 @@ class Trainer:
                     self._save(cohort)
             for member in members:
                 member.checkpoints.wait()
-                if member.leaves_nothing:
-                    member.checkpoints.delete_after(-1)
         except (Interrupted, StoppedElsewhere, UserError, WatcherError):
             for cohort in cohorts:
                 self._save(cohort, tell=False)  # a watcher that fails must not keep the others from being saved
@@ -91,7 +90,8 @@ class Trainer:
             raise
         finally:
             for member in members:
-                member.checkpoints.close()
+                with contextlib.suppress(NotSavedError):  # told above
+                    member.checkpoints.wait()
 
     def _group(self, members: Sequence[Member], cohorts: Sequence[Cohort]) -> list[Cohort]:
         """Groups the runs that have updates to make by what a cohort has in common; so far they were in `cohorts`."""
@@ -137,10 +137,8 @@ class Trainer:
         window = step.Window(np.int32(offset), np.int32(updates))
         of_runs = [inputs(member.run, member.update) for member in members]
         inputs_R = jax.tree.map(lambda *leaves: np.stack(leaves), *of_runs)
-        call = self.programs.segment(run, batch_size, window, cohort.order[1], inputs_R, cohort.state_R)
-        began = time.perf_counter()
-        cohort.state_R = jax.block_until_ready(call())
-        seconds = time.perf_counter() - began
+        arguments = window, cohort.order[1], inputs_R, cohort.state_R
+        cohort.state_R, seconds = self.programs.segment(run, batch_size, *arguments)
         for member in members:
             member.update += updates
         cohort.share('train_seconds', seconds)
@@ -156,21 +154,19 @@ class Trainer:
             return
         full = any(member.run.full for _, member in due)
         run = cohort.members[0].run
-        call = self.programs.evaluate(run, cohort.state_R, cohort.initial_R, len(cohort.members), full)
-        began = time.perf_counter()
-        evaluations_R, distance_R = jax.device_get(call())
-        cohort.share('eval_seconds', time.perf_counter() - began)
+        arguments = cohort.state_R, cohort.initial_R, len(cohort.members)
+        evaluations_R, distance_R, seconds = self.programs.evaluate(run, *arguments, full)
+        cohort.share('eval_seconds', seconds)
         sums_R = jax.device_get(cohort.state_R.sums)
-        sizes = self.programs.sizes(run)
         for r, member in due:
-            measured, answers = {}, {}
-            for name in sizes if member.run.full else ('validation',):
+            measured, answers = dict[str, float](), dict[str, Any]()
+            for name in self.programs.splits(run, member.run.full):
                 measured[f'{name}_loss'] = float(evaluations_R[name].loss[r])
                 answers[name] = evaluations_R[name].score_N[r]
-                measured[f'{name}_{self.score}'] = float(answers[name].sum(dtype=np.float64)) / sizes[name]
+                measured[f'{name}_{self.score}'] = float(answers[name].mean(dtype=np.float64))
             if member.update == member.run.updates:
                 rows.write_answers(member.folder, answers)
-            sums = step.Sums(*(float(total_R[r]) for total_R in sums_R))
+            sums = jax.tree.map(lambda total_R, r=r: float(total_R[r]), sums_R)
             if member.run.full:
                 measured['gap'] = measured[f'train_{self.score}'] - measured[f'test_{self.score}']
             row = _row(member, measured, float(distance_R[r]), sums)
@@ -179,9 +175,9 @@ class Trainer:
         self.watcher.evaluated(cohort.members)
 
     def _save(self, cohort: Cohort, tell: bool = True) -> None:
-        """Saves the runs that have made updates since they were saved last."""
+        """Saves the runs that have made updates since they were saved last; not those that end and leave nothing."""
         cohort.saved_at = time.monotonic()
-        sound = [member for member in cohort.members if not (member.diverged or member.leaves_nothing)]
+        sound = [m for m in cohort.members if not m.diverged and (m.run.keep or m.update < m.run.updates)]
         if all(member.update == member.saved_update for member in sound):
             return
         names = [member.run.name for member in sound]

@@ -24,11 +24,9 @@ Measure = Callable[[jax.Array, jax.Array, Any, Any], Measured]
 
 
 def classification(logits: jax.Array, labels: jax.Array, label_smoothing: Any, _: Any) -> Measured:
-    """Cross-entropy (nats), and whether the class with the largest logit is the right one.
-
-    `logits` [B, …, K] and `labels` [B, …]: with more than one label an example, the mean over them. With label
-    smoothing α the target is (1 − α)·one-hot + α/K (Szegedy et al. 2016, 1512.00567, §7).
-    """
+    """Cross-entropy (nats), and whether the class with the largest logit is the right one, from `logits` [B, …, K] and
+    `labels` [B, …]: means over an example's labels. With label smoothing α the target is (1 − α)·one-hot + α/K (Szegedy
+    et al. 2016, 1512.00567, §7)."""
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     loss += label_smoothing * (-jax.nn.log_softmax(logits).mean(-1) - loss)
     # NaN compares as false and would count as class 0.

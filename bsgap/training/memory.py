@@ -18,17 +18,14 @@ from bsgap.training.runs import Run, boundaries
 
 
 def needed(programs: Programs, runs: Sequence[Run], limit: int = 0) -> int:
-    """Bytes that these runs take while they are trained, `limit` side by side; all at once without it.
-
-    The data, the runs' states and orders, and what the largest program needs while it runs, as XLA counts it for
-    the cohorts of all runs; where they are advanced side by side, a part of a cohort needs that part of it.
-    """
+    """Bytes that these runs take while they are trained, `limit` side by side, or all: the data, their states and
+    orders, and what the largest program needs, as XLA counts it for the cohorts of all runs; side by side, a part of a
+    cohort needs that part of it."""
     whole: dict[Any, tuple[int, int]] = {}  # of a cohort: its size; the bytes a program needs besides its arguments
     for (program, batch_size), alike in _groups(runs).items():
-        size = len(programs.cohorts(alike, batch_size)[0])
-        segment = programs.segment_program(alike[0], batch_size, size)
-        evaluation = programs.evaluation_program(alike[0], size, full=True)
-        analyses = [made.memory_analysis() for made in (segment, evaluation)]
+        run, size = alike[0], len(programs.cohorts(alike, batch_size)[0])
+        made = programs.segment_program(run, batch_size, size), programs.evaluation_program(run, size, full=True)
+        analyses = [each.memory_analysis() for each in made]
         besides = [a.temp_size_in_bytes + a.output_size_in_bytes - a.alias_size_in_bytes for a in analyses]
         whole[program, batch_size] = size, max(besides)
     most, limit = 0, limit or len(runs)
@@ -65,11 +62,8 @@ def _resident(programs: Programs, runs: Sequence[Run]) -> int:
 
 def parallel_runs(programs: Programs, runs: Sequence[Run], asked: int = 0) -> int:
     """How many of these runs fit on the device side by side; all on one of unknown size, and as many as were asked for.
-    Where not one does, batches are computed in more parts, half as large again and again.
-
-    Raises:
-      UserError: one of them alone is larger than the device's memory.
-    """
+    Where not one does, batches are computed in more parts, half as large again and again. Raises UserError if one alone
+    is larger than the device's memory."""
     whole, room = _memory(programs.device)
     largest = max(runs, key=lambda run: _resident(programs, [run]), default=None)
     if largest and programs.data_bytes + _resident(programs, [largest]) > whole:
@@ -92,12 +86,11 @@ def too_small(study: Study, programs: Programs, runs: Sequence[Run]) -> UserErro
     """What to say when these runs were trained side by side and memory ran out."""
     if len(runs) < 2:
         return _alone(programs, runs[0])
-    fit, needs = parallel_runs(programs, runs), needed(programs, runs) / 2**30
-    return UserError(
-        f'config.max_parallel_runs: {study.max_parallel_runs or "unset"} does not do, the memory of {programs.device}'
-        f' is full: {len(runs)} runs side by side need {needs:.2g} GiB; it must be at most'
-        f' {fit if fit < len(runs) else len(runs) // 2}'
-    )
+    fit, gib = parallel_runs(programs, runs), needed(programs, runs) / 2**30
+    most = fit if fit < len(runs) else len(runs) // 2
+    full = f'{study.max_parallel_runs or "unset"} does not do, the memory of {programs.device} is full'
+    needs = f'{len(runs)} runs side by side need {gib:.2g} GiB'
+    return UserError(f'config.max_parallel_runs: {full}: {needs}; it must be at most {most}')
 
 
 def _alone(programs: Programs, run: Run) -> UserError:
@@ -115,8 +108,7 @@ def _groups(runs: Sequence[Run]) -> dict[tuple[Any, int], list[Run]]:
     for example in (0, *boundaries(runs)):
         alike: dict[tuple[Any, int], list[Run]] = {}
         for run in runs:
-            if example < run.examples:
-                span = next(span for span in run.spans if example < span.last_example)
+            if span := next((span for span in run.spans if example < span.last_example), None):
                 alike.setdefault((run.program, span.stage.batch_size), []).append(run)
         for key, group in alike.items():
             largest[key] = max(largest.get(key, []), group, key=len)

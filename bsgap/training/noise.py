@@ -9,9 +9,8 @@ def from_parts(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Unbiased estimates of ‖G‖² and tr Σ from one batch whose gradient was computed in P parts. Traceable.
 
-    `count_P` examples are in each part (0 is allowed), `square_P` is ‖g_p‖² of each part's mean gradient (whatever it
-    is where a part is empty), `square` is ‖ḡ‖² of the batch's mean gradient. The B = Σ count examples are a random
-    sample of the n training examples, without replacement, in random order.
+    `count_P` examples are in each part (0 is allowed), `square_P` is ‖g_p‖² of each part's mean gradient, `square` is
+    ‖ḡ‖² of the batch's. The B = Σ count examples are a random sample, without replacement, of the n training examples.
 
     Analysis of variance between the K parts that are not empty: tr Σ̂ = (Σ count_p ‖g_p‖² − B ‖ḡ‖²) / (K − 1), and
     ‖G‖²̂ = ‖ḡ‖² − tr Σ̂ (1/B − 1/n). For two equal parts and n → ∞ these are the estimators of McCandlish et al. 2018

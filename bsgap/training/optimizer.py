@@ -21,12 +21,12 @@ class Hyperparameters(NamedTuple):
 
 
 def make(kind: Kind, hyperparameters: Hyperparameters, norm: jax.Array) -> optax.GradientTransformation:
-    """Builds the transformation of a gradient with that norm. Called inside the compiled update with traced values, so
-    that no value recompiles it.
+    """Builds the transformation of a gradient with that norm, inside the compiled update: its state's shape depends on
+    `kind` alone, so that no value recompiles it.
 
-    The shape of its state depends on `kind` alone. Clipping comes first (Pascanu et al. 2013). Weight decay is L2 in
-    sgd and adam: λw is then added to the gradient; in adamw it is decoupled (Loshchilov & Hutter 2019), in lars and
-    lamb it is part of what the trust ratio scales (You et al. 2017 and 2020).
+    Clipping comes first (Pascanu et al. 2013). Weight decay is L2 in sgd and adam, where λw is added to the gradient;
+    decoupled in adamw (Loshchilov & Hutter 2019); in lars and lamb a part of what the trust ratio scales (You et al.
+    2017 and 2020).
     """
     rate, momentum, beta1, beta2, weight_decay, clip = hyperparameters
     clipped = optax.stateless(lambda grads, _: optax.tree.scale(jnp.where(norm < clip, 1, clip / norm), grads))

@@ -27,17 +27,18 @@ Item = TypeVar('Item')
 
 
 class Programs:
-    """A study's programs, compiled for a device: one for each model, kind of optimizer, batch size and cohort size.
-
-    The `run` that most methods take stands for its cohort.
-    """
+    """A study's programs, compiled for a device: one for each model, kind of optimizer, batch size and cohort size. The
+    `run` that most methods take stands for its cohort."""
 
     def __init__(
         self, study: config.Study, datasets: Mapping[config.TrainingSet, Dataset], watcher: Watcher, device: jax.Device
     ) -> None:
         self.device, self._datasets, self._watcher = device, datasets, watcher
         self._on_device: dict[int, jax.Array] = {}
-        self._splits = {key: jax.tree.map(self._put, dataset.splits) for key, dataset in datasets.items()}
+        self._splits = {
+            key: {name: Split(*map(self._put, split)) for name, split in dataset.splits.items()}
+            for key, dataset in datasets.items()
+        }
         self.physical_batch, self._evaluated_batch = study.max_physical_batch, step.EVALUATED
         self.run_axis, self.measure = run_axis(study), losses.of(study.data.task)
         # A search trains its seeds again and again: one size of cohort is compiled once.
@@ -57,13 +58,10 @@ class Programs:
             self._on_device[id(array)] = self.put(array)
         return self._on_device[id(array)]
 
-    def sizes(self, run: Run) -> dict[str, int]:
-        """The number of examples of each split."""
-        return {name: len(split.labels_N) for name, split in self._datasets[run.recipe.training_set].splits.items()}
-
-    def splits(self, run: Run) -> dict[str, Split]:
-        """On the device."""
-        return self._splits[run.recipe.training_set]
+    def splits(self, run: Run, full: bool = True) -> dict[str, Split]:
+        """On the device; the validation split alone if not `full`."""
+        splits = self._splits[run.recipe.training_set]
+        return splits if full else {'validation': splits['validation']}
 
     @property
     def data_bytes(self) -> int:
@@ -73,9 +71,9 @@ class Programs:
         """A recipe's model, normalisation included."""
         key = recipe.architecture, recipe.training_set
         if key not in self._models:
-            dataset = self._datasets[recipe.training_set]
-            of, examples_N = dataset, dataset.train.examples_N
-            constants = of.mean_C, of.std_C, examples_N.dtype, of.label_shape, of.target_mean_K, of.target_std_K
+            of = self._datasets[recipe.training_set]
+            examples_N, targets = of.train.examples_N, (of.target_mean_K, of.target_std_K)
+            constants = of.mean_C, of.std_C, examples_N.dtype, of.label_shape, *targets
             of_data = models.Format(examples_N.shape[1:], of.outputs, *constants)
             self._models[key] = models.define(recipe.architecture, of_data)
         return self._models[key]
@@ -115,10 +113,12 @@ class Programs:
 
     def segment(
         self, run: Run, batch_size: int, window: Window, order_RxN: jax.Array, inputs_R: Inputs, state_R: State
-    ) -> Callable[[], State]:
-        """Compiles if need be, and returns the call that makes the segment; the call uses up `state_R`."""
-        arguments = (self.splits(run)['train'], *self.put((window, order_RxN, inputs_R)), state_R)
-        return functools.partial(self.segment_program(run, batch_size, len(inputs_R.stop)), *arguments)
+    ) -> tuple[State, float]:
+        """Makes a cohort's segment, which uses up `state_R`. The seconds that it takes are without compilation."""
+        program = self.segment_program(run, batch_size, len(inputs_R.stop))
+        train, of_segment = self.splits(run)['train'], self.put((window, order_RxN, inputs_R))
+        began = time.perf_counter()
+        return jax.block_until_ready(program(train, *of_segment, state_R)), time.perf_counter() - began
 
     def segment_program(self, run: Run, batch_size: int, runs: int) -> Any:
         recipe = run.recipe
@@ -138,14 +138,13 @@ class Programs:
 
     def evaluate(
         self, run: Run, state_R: State, initial_R: Any, runs: int, full: bool
-    ) -> Callable[[], tuple[dict[str, Evaluation], Any]]:
-        """Likewise for a cohort's evaluation, on all splits if `full`, else on the validation split, and ‖w − w₀‖."""
-        arguments = (self._evaluated(run, full), state_R.params, state_R.model_state, initial_R)
-        return functools.partial(self.evaluation_program(run, runs, full), *arguments)
-
-    def _evaluated(self, run: Run, full: bool) -> dict[str, Split]:
-        splits = self.splits(run)
-        return splits if full else {'validation': splits['validation']}
+    ) -> tuple[dict[str, Evaluation], Any, float]:
+        """Evaluates a cohort, on all splits if `full`, else on the validation split: host arrays of each split and of
+        ‖w − w₀‖, and the seconds without compilation."""
+        program = self.evaluation_program(run, runs, full)
+        began = time.perf_counter()
+        found = jax.device_get(program(self.splits(run, full), state_R.params, state_R.model_state, initial_R))
+        return *found, time.perf_counter() - began
 
     def evaluation_program(self, run: Run, runs: int, full: bool) -> Any:
         model, at_once = self.model(run.recipe), self._evaluated_batch
@@ -161,7 +160,7 @@ class Programs:
             return step.over_runs(one, self.run_axis)(params_R, model_state_R, initial_R)
 
         state_R = self._abstract(self.abstract_state(run), runs)
-        arguments = self._evaluated(run, full), state_R.params, state_R.model_state, state_R.params
+        arguments = self.splits(run, full), state_R.params, state_R.model_state, state_R.params
         what = ('evaluation' if full else 'validation') + f' in parts of {at_once}' * (at_once < step.EVALUATED)
         return self._program(what, run, runs, jax.jit(evaluate), *arguments)
 
@@ -201,10 +200,8 @@ class Programs:
         def timed(updates: int) -> float:
             nonlocal state_R
             window = Window(np.int32(0), np.int32(updates))
-            call = self.segment(run, batch_size, window, order_RxN, inputs_R, state_R)
-            began = time.perf_counter()
-            state_R = jax.block_until_ready(call())
-            return (time.perf_counter() - began) / updates
+            state_R, seconds = self.segment(run, batch_size, window, order_RxN, inputs_R, state_R)
+            return seconds / updates
 
         updates = min(2, in_an_epoch)
         while updates < (fitting := min(in_an_epoch, max(1, round(TIMED_SECONDS / timed(updates))))) / 2:
@@ -213,12 +210,8 @@ class Programs:
 
     def seconds_per_evaluation(self, run: Run, runs: int = 1, full: bool = True) -> float:
         """How long a cohort's evaluation takes, on all splits if `full`, else on the validation split: the median."""
-        state_R, times = self.init(run, [run.seed] * runs), list[float]()
-        call = self.evaluate(run, state_R, state_R.params, runs, full)
-        for _ in range(TIMED_CALLS):
-            began = time.perf_counter()
-            jax.block_until_ready(call())
-            times.append(time.perf_counter() - began)
+        state_R = self.init(run, [run.seed] * runs)
+        times = [self.evaluate(run, state_R, state_R.params, runs, full)[-1] for _ in range(TIMED_CALLS)]
         return float(np.median(times))
 
     def _program(self, what: str, run: Run, runs: int, jitted: Any, *arguments: Any) -> Callable[..., Any]:
@@ -228,9 +221,9 @@ class Programs:
         if key not in self._compiled:
             name = f'{what}, {runs} run{"s"[: runs > 1]}'
             self._watcher.compiling(name)
-            began = time.perf_counter()
+            began = time.monotonic()
             self._compiled[key] = jitted.lower(*arguments).compile(self._options)
-            self.compile_seconds.append(time.perf_counter() - began)
+            self.compile_seconds.append(time.monotonic() - began)
             self._watcher.compiled(name, self.compile_seconds[-1])
         return self._compiled[key]
 

@@ -1,9 +1,7 @@
-"""One run's training and evaluation as pure functions, and the one place where they become a cohort's.
-
-What a run does is decided by its seed and its state alone: the order of the examples is a function of (seed, epoch).
-"""
+"""One run's training and evaluation as pure functions of its seed and its state, and where they become a cohort's."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +13,8 @@ from bsgap import models
 from bsgap.config import Kind, schedule
 from bsgap.data import Split
 from bsgap.models import Model
-from bsgap.training import losses, noise, optimizer
+from bsgap.training import noise, optimizer
+from bsgap.training.losses import Measure, classification
 
 EVALUATED = 2000  # examples at once, at most
 
@@ -107,7 +106,7 @@ def segment(
     order_N: jax.Array,
     inputs: Inputs,
     state: State,
-    measure: losses.Measure = losses.classification,
+    measure: Measure = classification,
 ) -> State:
     """Makes `window.updates` updates of one run, on the examples of an epoch in `order_N`.
 
@@ -123,9 +122,9 @@ def segment(
     # size 8 on a CPU), those of a large one nothing.
     halve_every = min(8, max(1, 512 // batch_size))
 
-    def loss(
-        params: Any, probes: Any, model_state: Any, index_B: jax.Array, weight_B: jax.Array, key: jax.Array
-    ) -> Any:
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def slope(params: Any, probes: Any, model_state: Any, index_B: Any, weight_B: Any, key: jax.Array) -> Any:
+        """Of a weighted sum of losses, by the parameters and the probes; and the model's state after it."""
         examples_B = train.examples_N[index_B]
         told = (probes,) if probes else ()
         outputs_B, model_state = model.apply(params, model_state, examples_B, weight_B > 0, key, *told)
@@ -133,22 +132,20 @@ def segment(
         return jnp.vdot(weight_B, loss_B), model_state
 
     def gradient(state: State, index_B: jax.Array, weight_B: jax.Array, halve: jax.Array) -> tuple[Any, ...]:
-        """The gradient of a batch's mean loss, the model's state after it, the gradient's squared norm, and, for each
-        part whose gradient is known apart, its share of the batch's examples and the squared norm of its share of the
-        gradient."""
+        """The gradient of a batch's mean loss, the model's state after it, the gradient's squared norm, and, of parts
+        whose gradients are known apart, their shares of the batch's examples and the squared norms of their shares."""
         # The randomness of an update (dropout), a stream independent of `_keys`.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(inputs.seed), 2), state.update)
 
         def part(p: Any, first: Any, size: int, model_state: Any) -> tuple[Any, Any, jax.Array]:
             index_P, weight_P = (jax.lax.dynamic_slice_in_dim(a, first, size) for a in (index_B, weight_B))
-            slope = jax.grad(loss, has_aux=True)
-            grads, model_state = slope(state.params, None, model_state, index_P, weight_P, jax.random.fold_in(key, p))
+            key_P = jax.random.fold_in(key, p)
+            (grads, _), model_state = slope(state.params, {}, model_state, index_P, weight_P, key_P)
             return optimizer.in_float32(grads), model_state, weight_P.sum()
 
         def whole() -> tuple[Any, ...]:
             each = len(index_B) if measure_noise and model.per_example else 0
             probes = model.probes(each)
-            slope = jax.grad(loss, (0, 1), has_aux=True)
             (grads, told), model_state = slope(state.params, probes, state.model_state, index_B, weight_B, key)
             grads = optimizer.in_float32(grads)
             square = optax.tree.norm(models.untold(probes, grads), squared=True)
@@ -206,17 +203,12 @@ def segment(
 
 
 def evaluate(
-    model: Model,
-    split: Split,
-    params: Any,
-    model_state: Any,
-    max_batch: int = EVALUATED,
-    measure: losses.Measure = losses.classification,
+    model: Model, split: Split, params: Any, model_state: Any, most: int = EVALUATED, measure: Measure = classification
 ) -> Evaluation:
-    """Evaluates one run on every example of a split, in equal parts of at most `max_batch`."""
+    """Evaluates one run on every example of a split, in equal parts of at most `most`."""
     n, variance = len(split.labels_N), jnp.var(split.labels_N.astype(jnp.float32), axis=0)
     variance = jnp.where(variance > 0, variance, 1)
-    parts = -(-n // max_batch)
+    parts = -(-n // most)
     part_size = -(-n // parts)
 
     def part(first: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -237,11 +229,9 @@ def distance(params: Any, initial: Any) -> jax.Array:
 
 
 def over_runs(function: Callable[..., Any], how: Literal['vmap', 'map']) -> Callable[..., Any]:
-    """Turns a function of one run into that of a cohort, whose arguments and results have a leading axis R.
-
-    `vmap` lets the runs share each operation, which fills an accelerator; `map` lets one run after the other use the
-    whole device, which keeps its parameters in a CPU's cache (1.0 to 2 times faster there, the most at batch 2).
-    """
+    """Turns a function of one run into that of a cohort, whose arguments and results have a leading axis R: `vmap` lets
+    the runs share each operation, which fills an accelerator; `map` lets one after the other use the whole device and
+    keep its parameters in a CPU's cache (1.0 to 2 times faster there, the most at batch 2)."""
     if how == 'vmap':
         return jax.vmap(function)
     return lambda *arguments: jax.lax.map(lambda one: function(*one), arguments)

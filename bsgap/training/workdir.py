@@ -30,7 +30,7 @@ from bsgap.config.study import recipe_settings
 from bsgap.data import Dataset
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
-from bsgap.models import Model, source_of
+from bsgap.models import source_of
 from bsgap.training.rows import read_records
 from bsgap.training.runs import Run
 
@@ -55,8 +55,7 @@ def open_workdir(
     workdir: Path, study: config.Study, planned: Iterable[Run], about: Mapping[str, Any], write: bool = True
 ) -> None:
     """Checks that what a workdir holds agrees with the study, and with what study.json is to say `about` this launch;
-    writes each run.json, and study.json if it is to `write`.
-    Raises UserError if the workdir can't be written, or holds runs that were trained with other settings."""
+    writes each run.json, and study.json if it is to `write`. Raises UserError, also if the workdir can't be written."""
     try:
         earlier = check_workdir(workdir, study, about)
         add_runs(workdir, planned)
@@ -65,9 +64,8 @@ def open_workdir(
             sets = about['training_sets']
             sets = sets + [other for other in before.get('training_sets', []) if other not in sets]
             depends = _by_place(before.get('depends_on', [])) | _by_place(about['depends_on'])
-            launch = {'config': config.settings(study), **about, 'training_sets': sets}
-            launch |= {'depends_on': list(depends.values()), 'earlier_launches': earlier}
-            write_json(workdir / 'study.json', launch)
+            added = {'training_sets': sets, 'depends_on': list(depends.values()), 'earlier_launches': earlier}
+            write_json(workdir / 'study.json', {'config': config.settings(study), **about, **added})
     except OSError as error:
         raise unusable(workdir, error) from error
 
@@ -82,20 +80,23 @@ def check_workdir(workdir: Path, study: config.Study, about: Mapping[str, Any]) 
         old = usual | before.pop('config')  # of a bsgap that had fewer fields
         for field, value in config.settings(study).items():
             if field not in fields.FREE_FIELDS and value != old.get(field):
-                other = f'contradicts {old.get(field)}, with which the runs in {workdir} were trained'
-                raise UserError(f'config.{field}: {value} {other}; use the same, or another --workdir')
-        _compare(workdir, before.get('depends_on', []), about['depends_on'])
+                raise _contradiction(f'config.{field}:', value, old.get(field), workdir)
+        records = read_records(workdir)
+        trained = [record.about['fields'] for record in records if record.rows and record.rows[-1]['update']]
+        known = _by_place(before.get('depends_on', []))
+        for place, entry in _by_place(about['depends_on']).items():
+            other = known.get(place, entry)['value']
+            if entry['value'] != other and any(entry['of'].items() <= run.items() for run in trained):
+                raise _contradiction(entry['what'], entry['value'], other, workdir)
         return [*before.pop('earlier_launches'), before]
     if any(workdir.glob('runs/*/metrics.csv')):
         raise UserError(f'--workdir: {workdir} has runs but no study.json, which says how; use another')
     return []
 
 
-def depends_on(
-    datasets: Mapping[config.TrainingSet, Dataset], models: Iterable[Model], task: str = ''
-) -> dict[str, Any]:
+def depends_on(study: config.Study, datasets: Mapping[config.TrainingSet, Dataset]) -> dict[str, Any]:
     """What study.json says of the training sets, and of all else that results depend on besides the config: what it is,
-    its value, and the fields of the runs that depend on it."""
+    its value, and the fields of the runs that depend on it. The user's own modules must have been imported."""
 
     def entry(what: str, value: Any, **fields_of_runs: Any) -> dict[str, Any]:
         return {'what': what, 'value': value, 'of': fields_of_runs}
@@ -106,72 +107,63 @@ def depends_on(
         found.append(entry(f'{variable}:', ' '.join(sorted(told))))
     for training_set, dataset in datasets.items():
         found.append(entry('config.dataset: its content, SHA-256', dataset.sha256, **training_set._asdict()))
-    for model in models:
-        if model.source:
-            found.append(entry(f'config.model: the source of {model.name}, SHA-256', model.source, model=model.name))
-    if source := source_of(task.partition(':')[0]):
-        found.append(entry(f'config.task: the source of {task}, SHA-256', source))
-    return {'training_sets': describe_data(datasets), 'depends_on': json.loads(json.dumps(found, default=str))}
+    for model in dict.fromkeys(recipe.architecture.model for recipe in study.recipes):
+        if source := source_of(model):
+            found.append(entry(f'config.model: the source of {model}, SHA-256', source, model=model))
+    if source := source_of(study.data.task):
+        found.append(entry(f'config.task: the source of {study.data.task}, SHA-256', source))
+    sets = [_describe_data(training_set, dataset) for training_set, dataset in datasets.items()]
+    return json.loads(json.dumps({'training_sets': sets, 'depends_on': found}, default=str))
 
 
 def _by_place(entries: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
     return {(entry['what'], json.dumps(entry['of'])): entry for entry in entries}
 
 
-def _compare(workdir: Path, before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> None:
-    """Raises UserError if something has changed that a run was trained with."""
-    trained = [record.about['fields'] for record in read_records(workdir) if record.rows and record.rows[-1]['update']]
-    known = _by_place(before)
-    for place, entry in _by_place(now).items():
-        old = known.get(place, entry)
-        if entry['value'] != old['value'] and any(entry['of'].items() <= run.items() for run in trained):
-            value, other = (each['value'] if each['value'] != '' else 'unset' for each in (entry, old))
-            contradicts = f'{value} contradicts {other}, with which runs in {workdir} were trained'
-            raise UserError(f'{entry["what"]} {contradicts}; use the same, or another --workdir')
+def _contradiction(what: str, value: Any, other: Any, workdir: Path) -> UserError:
+    value, other = ('unset' if each == '' else each for each in (value, other))
+    trained = f'with which runs in {workdir} were trained'
+    return UserError(f'{what} {value} contradicts {other}, {trained}; use the same, or another --workdir')
 
 
 def add_runs(workdir: Path, planned: Iterable[Run]) -> None:
     """Writes the run.json of those runs that have none, and of those that are to be trained further than before;
     nothing if one was trained with other settings, which raises UserError."""
-    files = {run_folder(workdir, run.name) / 'run.json': run for run in planned}
-    new, longer = compare_runs(files)
-    for file in longer:  # what was measured of the weights with which a run ended before
-        (file.parent / 'measurements.json').unlink(missing_ok=True)
-        (workdir / 'lines.json').unlink(missing_ok=True)
-    for file in new + longer:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, describe(files[file]))
+    for run, is_longer in compare_runs(workdir, planned).items():
+        folder = run_folder(workdir, run.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_longer:  # what was measured of the weights with which it ended before
+            (folder / 'measurements.json').unlink(missing_ok=True)
+            (workdir / 'lines.json').unlink(missing_ok=True)
+        write_json(folder / 'run.json', describe(run))
 
 
-def compare_runs(files: Mapping[Path, Run]) -> tuple[list[Path], list[Path]]:
-    """Of these run.json, the missing and those of a shorter run; raises UserError if one describes another run."""
-    new = [file for file in files if not file.exists()]
-    return new, [file for file in files if file not in new and _continues(file, files[file])]
-
-
-def _continues(path: Path, run: Run) -> bool:
-    """Whether a run goes further than its run.json says, and up to there as that says; False if it says the same."""
-    old, new = read_json(path, 'fields', 'stages', 'n', 'updates'), describe(run)
-    if new == old:
-        return False
-    longer = _is_start(old, run)
-    for field, value in new['fields'].items():
-        if (field not in old['fields'] or value != old['fields'][field]) and not (longer and field in schedule.UNITS):
-            other = f'contradicts {old["fields"].get(field)} in {path}'
-            needs = 'use the same, another name for the recipe, or another --workdir'
-            raise UserError(f'config.{field}: {value} {other}; {needs}')
-    if not longer:
-        other = f'its stages, or the number of examples, contradict those in {path}'
-        raise UserError(f'config.recipes.{new["recipe"]}: {other}; use the same, another name, or another --workdir')
-    return True
+def compare_runs(workdir: Path, planned: Iterable[Run]) -> dict[Run, bool]:
+    """Of these runs, those whose run.json is missing or that of a shorter run, and whether it is the latter; raises
+    UserError if one describes another run."""
+    found = dict[Run, bool]()
+    for run in planned:
+        path = run_folder(workdir, run.name) / 'run.json'
+        if not path.exists():
+            found[run] = False
+        elif (old := read_json(path, 'fields', 'stages', 'n', 'updates')) != (new := describe(run)):
+            found[run] = is_longer = _is_start(old, run)
+            use = f'in {path}; use the same, another name for the recipe, or another --workdir'
+            for field, value in new['fields'].items():
+                other = old['fields'].get(field)
+                if value != other and not (is_longer and field in schedule.UNITS):
+                    raise UserError(f'config.{field}: {value} contradicts {other} {use}')
+            if not is_longer:
+                what = 'its stages, or the number of examples, contradict those'
+                raise UserError(f'config.recipes.{new["recipe"]}: {what} {use}')
+    return found
 
 
 def _is_start(old: Mapping[str, Any], run: Run) -> bool:
     """Whether what a run.json describes is the start of a run: the same updates, and fewer."""
     if old['n'] != run.n or old['updates'] >= run.updates:
         return False
-    spans = schedule.place(tuple(schedule.Stage(**stage) for stage in old['stages']), run.n)
-    for span in spans:
+    for span in schedule.place(tuple(schedule.Stage(**stage) for stage in old['stages']), run.n):
         now = run.span(span.first_update)
         same = (now.first_update, now.first_example) == (span.first_update, span.first_example)
         to_its_end = span.last_update <= now.last_update and run.example(span.last_update) == span.last_example
@@ -195,12 +187,8 @@ def run_folder(workdir: Path, name: str) -> Path:
 
 def saved_updates(workdir: Path, name: str) -> list[int]:
     """The updates at which a run was saved, ascending."""
-    return updates_in(run_folder(workdir, name) / 'checkpoints')
-
-
-def updates_in(folder: Path) -> list[int]:
-    """Likewise, as the names in its folder of checkpoints say."""
-    return sorted(int(path.name) for path in folder.glob('[0-9]*') if path.name.isdigit())
+    folders = run_folder(workdir, name).glob('checkpoints/[0-9]*')
+    return sorted(int(path.name) for path in folders if path.name.isdigit())
 
 
 def environment() -> dict[str, Any]:
@@ -217,25 +205,23 @@ def environment() -> dict[str, Any]:
     }
 
 
-def describe_data(datasets: Mapping[config.TrainingSet, Dataset]) -> list[dict[str, Any]]:
-    """What study.json says of the training sets: all that a trained model needs to be used without them."""
-    return [
-        {
-            **training_set._asdict(),
-            'examples': dataset.n,
-            'shape': list(dataset.train.examples_N.shape[1:]),
-            'dtype': str(dataset.train.examples_N.dtype),
-            'outputs': dataset.outputs,
-            'label_shape': list(dataset.label_shape),
-            'mean': dataset.mean_C.tolist(),
-            'std': dataset.std_C.tolist(),
-            'target_mean': None if dataset.target_mean_K is None else dataset.target_mean_K.tolist(),
-            'target_std': None if dataset.target_std_K is None else dataset.target_std_K.tolist(),
-            'sizes': {name: len(split.labels_N) for name, split in dataset.splits.items()},
-            'baseline': dataset.baseline,
-        }
-        for training_set, dataset in datasets.items()
-    ]
+def _describe_data(training_set: config.TrainingSet, dataset: Dataset) -> dict[str, Any]:
+    """What study.json says of a training set: all that a trained model needs to be used without it."""
+    examples_N = dataset.train.examples_N
+    return {
+        **training_set._asdict(),
+        'examples': dataset.n,
+        'shape': examples_N.shape[1:],
+        'dtype': str(examples_N.dtype),
+        'outputs': dataset.outputs,
+        'label_shape': dataset.label_shape,
+        'mean': dataset.mean_C.tolist(),
+        'std': dataset.std_C.tolist(),
+        'target_mean': None if dataset.target_mean_K is None else dataset.target_mean_K.tolist(),
+        'target_std': None if dataset.target_std_K is None else dataset.target_std_K.tolist(),
+        'sizes': {name: len(split.labels_N) for name, split in dataset.splits.items()},
+        'baseline': dataset.baseline,
+    }
 
 
 def _git_revision() -> str | None:

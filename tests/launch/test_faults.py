@@ -216,14 +216,14 @@ def test_nothing_in_a_workdir_can_run_code(whole: Path, trained: Path) -> None:
 
 def test_a_failed_save_is_told_and_the_last_one_kept(tmp_path: Path) -> None:
     state = {'w': np.ones(3, np.float32)}
-    (tmp_path / 'run.json').touch()
-    run = checkpoint.Checkpoints(tmp_path / 'checkpoints')
+    run = checkpoint.Checkpoints(tmp_path, 'mine')
+    run.folder.parent.mkdir(parents=True)
+    (run.folder.parent / 'run.json').touch()
     run.save(1, checkpoint.Saved(state, 0.0, 0.0, []))
     run.wait()
     with pytest.raises(checkpoint.NotSavedError, match=r'checkpoints/1 could not be written \(File exists'):
         run.save(1, checkpoint.Saved(state, 0.0, 0.0, []))
     assert run.load(1, state).state['w'].tolist() == [1, 1, 1]
-    run.close()
 
 
 def test_late_complaints_of_tensorstore_are_dropped_and_others_are_not(
@@ -233,7 +233,7 @@ def test_late_complaints_of_tensorstore_are_dropped_and_others_are_not(
     monkeypatch.setattr(sys, 'unraisablehook', functools.partial(lambda told, of: told.append(str(of.exc_value)), told))
     monkeypatch.setattr(sys, 'excepthook', lambda _, error, __: told.append(str(error)))
     for _ in range(2):
-        checkpoint.Checkpoints(tmp_path / 'checkpoints').close()
+        checkpoint.Checkpoints(tmp_path, 'mine')
     for message in ('Event loop is closed', 'Disk is closed'):
         error = RuntimeError(message)
         sys.unraisablehook(SimpleNamespace(exc_value=error))

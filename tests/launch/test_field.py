@@ -20,6 +20,7 @@ import bsgap
 from bsgap.errors import Interrupted, UserError
 from bsgap.launch import job
 from bsgap.training.checkpoint import Checkpoints, DamagedError
+from bsgap.training.workdir import saved_updates
 
 ODD = 'a [1] *?%20 #$x$ :smile: [b]ü\\[/b] <i>&amp;'  # for globs, addresses, mathtext, rich and HTML
 SMALL = ('--config=experiments/mnist.py:smoke', '--config.subset=300', '--config.hidden=8', '--config.epochs=1')
@@ -104,7 +105,7 @@ def test_a_watcher_that_fails_loses_nothing_and_is_not_taken_for_the_workdir(tmp
     study = tiny(batch_size=(20,), segment_seconds=1e-6)
     with pytest.raises(OSError, match=r'^mine$'):
         bsgap.train(study, tmp_path, [After('trained', 5, fail)])
-    assert all(Checkpoints(folder).updates() for folder in tmp_path.glob('runs/*/checkpoints'))
+    assert all(saved_updates(tmp_path, folder.name) for folder in tmp_path.glob('runs/*'))
     assert set(bsgap.train(study, tmp_path).status) == {'done'}
 
 
@@ -306,7 +307,7 @@ def test_a_closed_terminal_saves_and_nohup_goes_on(tmp_path: Path) -> None:
     usual = signal.getsignal(signal.SIGHUP)
     with pytest.raises(Interrupted, match='SIGHUP'):
         bsgap.train(study, tmp_path, [After('trained', 2, hang_up)])
-    assert all(Checkpoints(folder).updates() for folder in tmp_path.glob('runs/*/checkpoints'))
+    assert all(saved_updates(tmp_path, folder.name) for folder in tmp_path.glob('runs/*'))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert set(bsgap.train(study, tmp_path, [After('trained', 2, hang_up)]).status) == {'done'}

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,15 +34,21 @@ def assert_equal(first: Any, second: Any) -> None:
 
 
 @pytest.fixture
-def checkpoints(tmp_path: Path) -> Iterator[Checkpoints]:
+def empty(tmp_path: Path) -> Checkpoints:
+    """Of a run that has not begun."""
+    made = Checkpoints(tmp_path, 'mine')
+    made.folder.parent.mkdir(parents=True)
+    (made.folder.parent / 'run.json').touch()
+    return made
+
+
+@pytest.fixture
+def checkpoints(empty: Checkpoints) -> Checkpoints:
     """Of a run that was saved at 5, 9 and 12, the first of which was deleted again."""
-    (tmp_path / 'run.json').touch()
-    made = Checkpoints(tmp_path / 'checkpoints')
     for update in (5, 9, 12):
-        made.save(update, saved(update))
-    made.wait()
-    yield made
-    made.close()
+        empty.save(update, saved(update))
+    empty.wait()
+    return empty
 
 
 def test_what_was_saved_is_loaded(checkpoints: Checkpoints) -> None:
@@ -52,16 +57,15 @@ def test_what_was_saved_is_loaded(checkpoints: Checkpoints) -> None:
     for update in (9, 12):
         assert_equal(checkpoints.load(update, state(0)), saved(update))
         assert checkpoints.cohort(update) == ['a-seed0', 'a-seed1']
-    again = Checkpoints(checkpoints.folder)
+    again = Checkpoints(checkpoints.workdir, checkpoints.run)
     assert_equal(again.load(12, state(0)), saved(12))
-    again.close()
 
 
 def test_a_part_is_loaded_by_itself(checkpoints: Checkpoints) -> None:
-    found = checkpoints.load_part(12, {'params': state(0).params})
+    found = checkpoints.load(12, {'params': state(0).params}, whole=False).state
     np.testing.assert_equal(found, {'params': state(12).params})
     with pytest.raises(DamagedError, match='it holds another model'):
-        checkpoints.load_part(12, {'model_state': state(0).params})
+        checkpoints.load(12, {'model_state': state(0).params}, whole=False)
 
 
 def test_another_model_is_named(checkpoints: Checkpoints) -> None:
@@ -86,7 +90,7 @@ def test_what_orbax_loads_without_a_word_is_compared(checkpoints: Checkpoints) -
         with pytest.raises(DamagedError, match='its checksum does not match'):
             checkpoints.load(12, state(0))
         with pytest.raises(DamagedError, match='its checksum does not match'):
-            checkpoints.load_part(12, {'update': state(0).update})
+            checkpoints.load(12, {'update': state(0).update}, whole=False)
     file.write_bytes(whole)
     metadata = folder / '_CHECKPOINT_METADATA'
     content = json.loads(metadata.read_text())
@@ -103,13 +107,12 @@ def test_what_orbax_loads_without_a_word_is_compared(checkpoints: Checkpoints) -
 def test_a_checkpoint_that_is_gone_or_in_pieces_is_damaged(checkpoints: Checkpoints) -> None:
     (checkpoints.folder / '12' / '_CHECKPOINT_METADATA').unlink()
     shutil.rmtree(checkpoints.folder / '9')
-    again = Checkpoints(checkpoints.folder)
+    again = Checkpoints(checkpoints.workdir, checkpoints.run)
     for update in (9, 12):
         with pytest.raises(DamagedError) as error:
             again.load(update, state(0))
         assert '\n' not in str(error.value)
         assert again.cohort(update) == []
-    again.close()
 
 
 def test_a_folder_that_is_gone_is_named_and_not_made_again(checkpoints: Checkpoints) -> None:
@@ -134,17 +137,15 @@ def test_the_updates_saved_are_told_by_the_names_of_folders(tmp_path: Path) -> N
     assert saved_updates(tmp_path, 'b-seed0') == []
 
 
-def test_no_two_leaves_have_one_name_and_what_is_empty_comes_back(tmp_path: Path) -> None:
-    (tmp_path / 'run.json').touch()
+def test_no_two_leaves_have_one_name_and_what_is_empty_comes_back(empty: Checkpoints) -> None:
     names: list[Any] = ['a.b', 'a%2Eb', 'c/d', '0', 'a']
     tree = {name: np.full(2, i, np.float16) for i, name in enumerate(names)}
     tree['a'] = {'b': np.full(3, 7, np.int8), 'empty': np.zeros((0, 2), np.float32)}
     lists = {'list': [np.full(4, 9, np.uint32), np.bool_([True])], 'list.0': np.ones(1, ml_dtypes.bfloat16)}
     whole = State({**tree, **lists}, np.array(1, np.int32))
-    checkpoints = Checkpoints(tmp_path / 'checkpoints')
-    checkpoints.save(1, saved(1, state=whole))
-    checkpoints.read_back(1)
-    found = checkpoints.load(1, whole).state
+    empty.save(1, saved(1, state=whole))
+    empty.read_back(1)
+    found = empty.load(1, whole).state
     assert jax.tree.structure(found) == jax.tree.structure(whole)
     for leaf, expected in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
         assert (leaf.dtype, leaf.shape, leaf.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())

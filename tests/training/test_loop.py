@@ -16,7 +16,7 @@ from trainings import stop, train, two_cohorts
 
 from bsgap import config, data
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError
-from bsgap.training import loop
+from bsgap.training import loop, programs
 from bsgap.training.rows import CHECKSUM, columns, read, read_answers
 from bsgap.training.workdir import run_folder, saved_updates
 
@@ -168,7 +168,7 @@ def test_what_is_done_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_checkpoint_comes_when_its_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a clock that goes on by 1000 seconds a segment: after every fourth, and at the end."""
     now = [time.monotonic()]
-    clock = types.SimpleNamespace(perf_counter=time.perf_counter, monotonic=lambda: now[0])
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
     monkeypatch.setattr(loop, 'time', clock)
 
     class Ticking(Noting):
@@ -190,7 +190,7 @@ def test_seconds_add_up_to_the_time_that_passed(tmp_path: Path, monkeypatch: pyt
     """A cohort's time is shared among its runs: a clock that ticks once a look makes the sum exact."""
     ticks = iter(range(10**9))
     clock = types.SimpleNamespace(perf_counter=lambda: float(next(ticks)), monotonic=time.monotonic)
-    monkeypatch.setattr(loop, 'time', clock)
+    monkeypatch.setattr(programs, 'time', clock)
     records = train(tiny(batch_size=(100,), seeds=4, epochs=2), tmp_path).values()
     total = sum(record.rows[-1]['train_seconds'] + record.rows[-1]['eval_seconds'] for record in records)
     looks = next(ticks)

@@ -24,7 +24,7 @@ def opened(workdir: Path, about: dict[str, Any] | None = None, **changes: Any) -
     study = config.resolve(tiny(**{'batch_size': (300,), 'seeds': 1, **changes}))
     runs = runs_of(study)
     datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
-    files.open_workdir(workdir, study, runs, {**files.depends_on(datasets, ()), **(about or {})})
+    files.open_workdir(workdir, study, runs, {**files.depends_on(study, datasets), **(about or {})})
     return runs
 
 
@@ -79,8 +79,8 @@ GROW = stages(('epochs', 2, 50))
         ('hidden', (17,), r'config.hidden: \[17\] contradicts \[16\]'),
         ('subset', 400, 'config.subset: 400 contradicts 300'),
         ('optimizer', 'adam', 'config.optimizer: adam contradicts sgd'),
-        ('precision', 'bfloat16', 'config.precision: bfloat16 contradicts float32, with which the runs in'),
-        ('validation', 0.1, 'config.validation: 0.1 contradicts 0.0, with which the runs in'),
+        ('precision', 'bfloat16', 'config.precision: bfloat16 contradicts float32, with which runs in'),
+        ('validation', 0.1, 'config.validation: 0.1 contradicts 0.0, with which runs in'),
         (
             'recipes',
             {'grow': stages(('epochs', 1, 50))},
@@ -173,7 +173,7 @@ def test_runs_of_which_nothing_says_how_they_were_trained_are_left_alone(tmp_pat
 def test_it_has_all_that_a_trained_model_needs_of_the_data() -> None:
     study = config.resolve(tiny(batch_size=(), recipes={'few': {'subset': 100}, 'noisy': {'label_noise': 0.5}}))
     datasets = data.load(study.data, [recipe.training_set for recipe in study.recipes])
-    few, noisy = json.loads(json.dumps(files.describe_data(datasets)))
+    few, noisy = files.depends_on(study, datasets)['training_sets']
     assert (few['subset'], few['label_noise'], few['examples']) == (100, 0.0, 100)
     assert (noisy['subset'], noisy['label_noise'], noisy['examples']) == (300, 0.5, 300)
     for described, dataset in zip((few, noisy), datasets.values(), strict=True):
