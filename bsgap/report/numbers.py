@@ -4,7 +4,7 @@ An estimate is {'value', 'low', 'high'}; an end that is not known is None. Share
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bsgap.config import Task
 
@@ -31,6 +31,18 @@ def between(estimate: Estimate) -> str:
     if low and high:
         return f'{value} ({low} to {high})'
     return f'{value} ({f"at least {low}" if low else f"at most {high}" if high else "no interval"})'
+
+
+def bounds(critical: Estimate, sizes: Sequence[int]) -> str:
+    """A critical batch size; beyond the ascending ones that were tried, no more than that it is there."""
+    value, low, high = map(critical.get, ENDS)
+    if value and sizes[0] <= value <= sizes[-1]:
+        return between(critical)
+    if low and (not value or value > sizes[-1]):
+        return f'above {number(min(low, sizes[-1]))}'
+    if high and (not value or value < sizes[0]):
+        return f'below {number(max(high, sizes[0]))}'
+    return 'not bounded by what was tried'
 
 
 def number(value: float, digits: int = 2) -> str:
