@@ -1,7 +1,7 @@
 """Means over seeds with their 95 % intervals."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,10 +20,8 @@ class Estimate(NamedTuple):
 
 
 def standard_errors(n: Any) -> Any:
-    """To each side of the mean of n values, in its 95 % interval: Student's t with n − 1 degrees of freedom.
-
-    `n` is a number or an array of them; NaN where it is below 2.
-    """
+    """To each side of the mean of n values (a number or an array), in its 95 % interval: Student's t with n − 1 degrees
+    of freedom; NaN where n is below 2."""
     return scipy.special.stdtrit(np.subtract(n, 1), 0.975)
 
 
@@ -94,27 +92,17 @@ def bounded(estimate: Estimate) -> dict[str, Any]:
     return {key: value or None for key, value in plain(estimate).items()}
 
 
-def level(estimate: Estimate | Mapping[str, Any], is_share: bool) -> str:
-    """A score with its interval: '97.50 ± 0.60 %', or, of one that is no share, '0.512 ± 0.010'. Of plain data too."""
-    return percent(estimate) if is_share else _plus_minus(estimate, '.3f', 1)
+def level(estimate: Estimate, is_share: bool) -> str:
+    """A score with its interval: '97.50 ± 0.60 %', or, of one that is no share, '0.512 ± 0.010'."""
+    return _plus_minus(estimate, '.2f', 100) + ' %' if is_share else _plus_minus(estimate, '.3f', 1)
 
 
-def difference(estimate: Estimate | Mapping[str, Any], is_share: bool) -> str:
+def difference(estimate: Estimate, is_share: bool) -> str:
     """Of two scores, likewise: '+0.40 ± 0.20 points', or '+0.012 ± 0.010'."""
-    return points(estimate) + ' points' if is_share else _plus_minus(estimate, '+.3f', 1)
+    return _plus_minus(estimate, '+.2f', 100) + ' points' if is_share else _plus_minus(estimate, '+.3f', 1)
 
 
-def percent(estimate: Estimate | Mapping[str, Any]) -> str:
-    """A fraction as per cent, with its interval if there is one: '97.50 ± 0.60 %'. Of plain data as well."""
-    return _plus_minus(estimate, '.2f') + ' %'
-
-
-def points(estimate: Estimate | Mapping[str, Any]) -> str:
-    """A difference of fractions in percentage points, likewise: '+0.40 ± 0.20'."""
-    return _plus_minus(estimate, '+.2f')
-
-
-def _plus_minus(estimate: Estimate | Mapping[str, Any], form: str, scale: int = 100) -> str:
-    value, _, high = Estimate(**estimate) if isinstance(estimate, Mapping) else estimate
-    half_width = '' if high is None or math.isnan(high) else f' ± {scale * (high - value):{form.lstrip("+")}}'
+def _plus_minus(estimate: Estimate, form: str, scale: int) -> str:
+    value, _, high = estimate
+    half_width = '' if math.isnan(high) else f' ± {scale * (high - value):{form.lstrip("+")}}'
     return f'{scale * value:{form}}{half_width}'
