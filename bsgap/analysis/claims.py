@@ -117,10 +117,9 @@ def verdicts(
 ) -> tuple[list[Verdict], list[str]]:
     """The verdicts on a study's claims, and lines that say what there is to be said of them.
 
-    `settings` are those of study.json, and `runs` the table of the workdir, where `runs.attrs['answer']` has the
-    numbers of a search's answer. Left out are the claims of an experiment about another dataset, and those about
-    recipes that the experiment has and this study, with other values on its command line, has not. Where the
-    experiment can't be had, see `loading.call`, the verdicts are those of claims.csv.
+    `settings` are those of study.json; `runs.attrs['answer']` has the numbers of a search's answer. Left out are claims
+    about another dataset, and those about recipes that the experiment has and this study, with other values on its
+    command line, has not. Where the experiment can't be had, see `loading.call`, they are those of claims.csv.
 
     Raises:
       UserError: claims.csv would be needed and is damaged.
@@ -138,8 +137,8 @@ def verdicts(
     if dataset != settings['dataset']:
         return [], [f'{_count(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
     planned = [(recipe, seed, 'running') for recipe in settings['recipes'] for seed in range(settings['seeds'])]
-    absent = [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
-    judged = evaluate(made, runs, [*planned, *absent])
+    planned += [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
+    judged = evaluate(made, runs, planned)
     left_out = len(made) - len(judged)
     return judged, [f'{_count(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
 
@@ -150,9 +149,8 @@ def evaluate(
     """Holds each claim against the rows in which all splits were evaluated.
 
     The verdict is `reproduced` if the whole 95 % interval (Student's t over seeds, or an estimate's own) lies within
-    the bound, `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`.
-    `planned` are (recipe, seed, status) of runs that may have no row yet. A claim about one that is 'absent' has no
-    verdict.
+    the bound, `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`; a
+    claim about an 'absent' run has none. `planned` are (recipe, seed, status) of runs that may have no row yet.
     """
     table = _table(runs, planned)
     return [verdict for claim in claims if (verdict := _evaluate(claim, table))]
@@ -241,16 +239,15 @@ def cells(verdict: Verdict) -> tuple[str, ...]:
 
 
 def finding(template: str, verdicts: Iterable[Verdict]) -> str:
-    """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two.
-
-    '' if the template names something that has no verdict.
-    """
+    """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two; '' if it
+    names something that has no verdict."""
     words: dict[str, str] = {}
     for v in verdicts:
         words |= {v.id: f'{v.measured} ({v.verdict})', f'{v.id}.value': v.measured, f'{v.id}.verdict': v.verdict}
-    braces = re.compile(r'\{([^{}]*)\}')
-    known = all(name in words for name in braces.findall(template))
-    return braces.sub(lambda match: words[match[1]], template) if known else ''
+    try:
+        return re.sub(r'\{([^{}]*)\}', lambda match: words[match[1]], template)
+    except KeyError:
+        return ''
 
 
 def write(path: Path, verdicts: Iterable[Verdict]) -> None:
@@ -271,10 +268,9 @@ def read(path: Path) -> list[Verdict]:
     """
     made = []
     try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding='utf-8') if path.exists() else ''))
-        for row in rows:
-            first = row.get('bound_first') != 'False'
-            cells: dict[str, Any] = {'unit': '', **row, 'n': int(row['n']), 'bound_first': first}
+        for row in csv.DictReader(io.StringIO(path.read_text(encoding='utf-8') if path.exists() else '')):
+            cells: dict[str, Any] = {'unit': '', **row, 'n': int(row['n'])}
+            cells['bound_first'] = row.get('bound_first') != 'False'
             cells |= {name: float(cells[name] or 'nan') for name in ('value', 'low', 'high', 'bound_low', 'bound_high')}
             made.append(Verdict(*(cells[name] for name in Verdict._fields)))
     except (OSError, TypeError, ValueError, KeyError) as error:

@@ -5,7 +5,7 @@ examples or seconds. In arrays with an axis R row 0 is of the data; the others a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,13 +50,13 @@ class Laws(NamedTuple):
     maximum: Estimate  # ε_max
     b_0: Estimate
     between: tuple[int, int]  # the batch sizes within which alone it advises
-    log_rate_at: Mapping[str, Any]  # by law: log B → log ε [R]
+    log_rate_at: Callable[[float], np.ndarray]  # log B → log ε [R], by the better law
 
     def learning_rate(self, batch_size: float) -> Estimate | None:
         """By the better law; None outside `between`."""
         if not self.between[0] <= batch_size <= self.between[1]:
             return None
-        return _exp(of_draws(self.log_rate_at[self.better](math.log(batch_size))))
+        return _exp(of_draws(self.log_rate_at(math.log(batch_size))))
 
 
 def cells(trials: pd.DataFrame, seeds: int, examples: int = 0) -> pd.DataFrame:
@@ -147,10 +147,10 @@ def winners(
     of: Sequence[Curve], unit: Unit, off: Mapping[int, Sequence[float]] | None = None, amounts: int = 60
 ) -> pd.DataFrame:
     """The best batch size for each of a log grid of budgets, from the shortest to the longest that all of them have
-    trials of: where one has none, another would win by default.
+    trials of: where one has none, another would win by default. log error is linear in log length between trials.
 
-    log error is linear in log length between a batch size's trials, and not known beyond them. By batch size, `off` is
-    what the log of a length may be off by: the times that were measured. Each draw takes them from one measurement.
+    By batch size, `off` is what the log of a length may be off by: the times that were measured. Each draw takes them
+    from one measurement.
 
     Returns:
       A row a budget: `amount` (float, of the unit); `winner` (int); `error`, `low`, `high` (fractions: the winner's);
@@ -162,7 +162,9 @@ def winners(
         return pd.DataFrame(columns=columns)
     log_amount_G = np.linspace(start, end, amounts) if start < end else np.array([end])
     size_P = [curve.batch_size for curve in of]
-    log_error_PxRxG = np.stack([_between(curve, unit, log_amount_G, (off or {}).get(curve.batch_size)) for curve in of])
+    log_error_PxRxG = np.stack(
+        [_between(curve, unit, log_amount_G, (off or {}).get(curve.batch_size, ())) for curve in of]
+    )
     rows = []
     for amount, log_error_PxR in zip(np.exp(log_amount_G), np.moveaxis(log_error_PxRxG, 2, 0), strict=True):
         best_R = log_error_PxR.argmin(0)
@@ -180,7 +182,7 @@ def slack(curve: Curve, updates: int, off: Sequence[float]) -> float:
     return float(math.exp(log_error_G[1]) * math.expm1(steepness * max(map(abs, off))))
 
 
-def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence[float] | None = None) -> np.ndarray:
+def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence[float] = ()) -> np.ndarray:
     """log error after these amounts, shape [R, G]; beyond its ends that of the end. See `winners` of `off`."""
     log_x_L = np.log(curve.best[unit].to_numpy(float))
 
@@ -188,8 +190,8 @@ def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence
         return np.array([np.interp(log_amount_G - off, log_x_L, one_L) for one_L in np.eye(len(log_x_L))])
 
     log_error_RxG = curve.log_error_RxL @ weights(0)
-    for m, off in enumerate(off_M or ()):
-        draws = slice(1 + m, None, len(off_M or ()))
+    for m, off in enumerate(off_M):
+        draws = slice(1 + m, None, len(off_M))
         log_error_RxG[draws] = curve.log_error_RxL[draws] @ weights(off)
     return log_error_RxG
 
@@ -213,6 +215,7 @@ def to_target(of: Sequence[Curve], target_R: Any) -> Reached:
     """The updates at which each curve reaches an error: a number, or one for each row, as `targets` has in a column."""
     log_target_R = np.broadcast_to(np.log(target_R), len(of[0].log_error_RxL))
     log_updates_RxP, censored_RxP = np.zeros((2, len(log_target_R), len(of)))
+    updates = []
     for p, curve in enumerate(of):
         log_s_L = np.log(curve.best['updates'].to_numpy(float))
         is_there_RxL = curve.log_error_RxL <= log_target_R[:, None]
@@ -221,16 +224,12 @@ def to_target(of: Sequence[Curve], target_R: Any) -> Reached:
         high_R, low_R = (np.take_along_axis(curve.log_error_RxL, at_R, 1)[:, 0] for at_R in (before_R, after_R))
         part_R = np.divide(high_R - log_target_R, high_R - low_R, out=np.ones_like(low_R), where=high_R > low_R)
         log_step_R = (log_s_L[after_R] - log_s_L[before_R])[:, 0]
-        log_updates_RxP[:, p] = log_s_L[before_R[:, 0]] + part_R.clip(0, 1) * log_step_R
+        log_updates_RxP[:, p] = log_updates_R = log_s_L[before_R[:, 0]] + part_R.clip(0, 1) * log_step_R
         is_before_R = curve.log_error_RxL[:, 0] < log_target_R
-        censored_RxP[:, p] = np.where(is_before_R, -1, np.where(is_there_RxL[:, -1], 0, 1))
-    low_RxP = np.where(censored_RxP < 0, -np.inf, log_updates_RxP)
-    high_RxP = np.where(censored_RxP > 0, np.inf, log_updates_RxP)
-    updates = []
-    for p in range(len(of)):
-        ends = of_draws(high_RxP[:, p], low_RxP[:, p])
-        low = ends.low if censored_RxP[0, p] >= 0 else -math.inf
-        updates.append(_exp(Estimate(float(log_updates_RxP[0, p]), low, ends.high)))
+        censored_RxP[:, p] = side_R = np.where(is_before_R, -1, np.where(is_there_RxL[:, -1], 0, 1))
+        ends = of_draws(np.where(side_R > 0, np.inf, log_updates_R), np.where(side_R < 0, -np.inf, log_updates_R))
+        low = ends.low if side_R[0] >= 0 else -math.inf
+        updates.append(_exp(Estimate(float(log_updates_R[0]), low, ends.high)))
     return Reached(np.array([curve.batch_size for curve in of]), log_updates_RxP, censored_RxP, updates)
 
 
@@ -245,13 +244,14 @@ def learning_rates(of: Sequence[Curve], updates: Mapping[int, int] | None = None
     for curve in of:
         length = updates.get(curve.batch_size) if updates else curve.best['updates'].iloc[-1]
         for i in np.flatnonzero(curve.best['updates'] == length):
-            log_rate_R, edge = curve.log_rate_RxL[:, i], bool(curve.best['edge'][i])
-            rows.append((curve.batch_size, int(curve.best['updates'][i]), *_exp(of_draws(log_rate_R)), edge))
-            log_rates += [] if edge else [log_rate_R]
+            log_rates.append(log_rate_R := curve.log_rate_RxL[:, i])
+            rows.append((curve.batch_size, int(length), *_exp(of_draws(log_rate_R)), bool(curve.best['edge'][i])))
     found = pd.DataFrame(rows, columns=['batch_size', 'updates', 'value', 'low', 'high', 'edge'])
-    inner_P = found['batch_size'][~found['edge'].astype(bool)].to_numpy()
+    inner_P = ~found['edge'].to_numpy(bool)
     alike = len({tuple(curve.best[SETTING[1:]].fillna(-1).iloc[-1]) for curve in of}) == 1
-    return found, laws(inner_P, np.stack(log_rates, 1)) if len(inner_P) > 2 and alike else None
+    if inner_P.sum() < 3 or not alike:
+        return found, None
+    return found, laws(found['batch_size'][inner_P].to_numpy(), np.stack(log_rates, 1)[:, inner_P])
 
 
 def laws(batch_size_P: Any, log_rate_RxP: np.ndarray) -> Laws:
@@ -260,35 +260,32 @@ def laws(batch_size_P: Any, log_rate_RxP: np.ndarray) -> Laws:
     ε_max/(1 + B_0/B) is McCandlish et al. 2018 (1812.06162, equation 2.7). Its 1/ε is the hyperbola of `scaling`, with
     1/ε_max for S_min and B_0 for B_crit, whose conventions for what is not bounded it shares.
     """
-    log_b_P, smallest, largest = scaling.log_of(batch_size_P), int(min(batch_size_P)), int(max(batch_size_P))
-
-    def power(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> tuple[np.ndarray, Any]:
-        at_one_R, p_R = np.polynomial.polynomial.polyfit(log_b_P, log_rate_RxP.T, 1)
-        return p_R, lambda log_b: at_one_R + p_R * log_b
-
-    def saturating(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> tuple[np.ndarray, Any]:
-        level_R, log_b_0_R = scaling.fit(log_b_P, -log_rate_RxP, np.zeros((1, 1)))
-        return log_b_0_R, lambda log_b: -level_R - np.logaddexp(0, log_b_0_R - log_b)
-
-    fits = {'power': power, 'saturating': saturating}
+    log_b_P = scaling.log_of(batch_size_P)
+    fits: dict[str, Callable[..., Callable[[float], np.ndarray]]] = {'power': _power, 'saturating': _saturating}
     left_out = {}
     for name, fitted in fits.items():
-        rest = [(np.delete(log_b_P, p), np.delete(log_rate_RxP[:1], p, 1)) for p in range(len(log_b_P))]
-        guess_P = [fitted(*each)[1](log_b)[0] for each, log_b in zip(rest, log_b_P, strict=True)]
+        rest = [fitted(np.delete(log_b_P, p), np.delete(log_rate_RxP[:1], p, 1)) for p in range(len(log_b_P))]
+        guess_P = [of_rest(log_b)[0] for of_rest, log_b in zip(rest, log_b_P, strict=True)]
         left_out[name] = math.sqrt(np.mean((guess_P - log_rate_RxP[0]) ** 2))
+    better = min(left_out, key=lambda name: left_out[name])
     hyperbola = scaling.hyperbola(batch_size_P, -log_rate_RxP, np.zeros_like(log_rate_RxP))
     assert hyperbola
     with np.errstate(divide='ignore'):
         value, high, low = (1 / np.array(hyperbola.s_min)).tolist()
-    return Laws(
-        min(left_out, key=lambda name: left_out[name]),
-        left_out,
-        of_draws(power(log_b_P, log_rate_RxP)[0]),
-        Estimate(value, low, high),
-        hyperbola.b_crit,
-        (smallest, largest),
-        {name: fitted(log_b_P, log_rate_RxP)[1] for name, fitted in fits.items()},
-    )
+    exponent = of_draws(np.polynomial.polynomial.polyfit(log_b_P, log_rate_RxP.T, 1)[1])
+    between = int(min(batch_size_P)), int(max(batch_size_P))
+    at_better = fits[better](log_b_P, log_rate_RxP)
+    return Laws(better, left_out, exponent, Estimate(value, low, high), hyperbola.b_crit, between, at_better)
+
+
+def _power(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> Callable[[float], np.ndarray]:
+    at_one_R, p_R = np.polynomial.polynomial.polyfit(log_b_P, log_rate_RxP.T, 1)
+    return lambda log_b: at_one_R + p_R * log_b
+
+
+def _saturating(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> Callable[[float], np.ndarray]:
+    level_R, log_b_0_R = scaling.fit(log_b_P, -log_rate_RxP, np.zeros((1, 1)))
+    return lambda log_b: -level_R - np.logaddexp(0, log_b_0_R - log_b)
 
 
 def _exp(estimate: Estimate) -> Estimate:
