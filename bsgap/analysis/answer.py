@@ -25,6 +25,8 @@ from bsgap.files import read_json
 from bsgap.training.rows import NOISE, read_records
 
 Json = dict[str, Any]
+Known = Mapping[str, Any]
+Curves = Sequence[ladder.Curve]
 CELL = [*SETTING, 'updates']  # what a trial is
 VERSION = 2  # of search.json
 FEW_EXAMPLES = 200  # of validation data: below them the answer says so first
@@ -39,7 +41,7 @@ def decided(workdir: Path) -> Json:
     return found
 
 
-def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> Json:
+def find(about: Known, search: Known, workdir: Path) -> Json:
     """recommendation.json but for its words, of study.json, search.json and runs; what is unknown is None or empty."""
     settings, records = about['config'], read_records(workdir)
     task = config.task(settings.get('task', 'classification'))
@@ -54,34 +56,25 @@ def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> 
         fresh.confirm(budget, search, records, workdir)
     fields: Json = next((record.about['fields'] for record in records if 'batch_size' in record.about['fields']), {})
     lasts = [record.rows[-1] for record in records if record.rows]
-    found: Json = {
-        'dataset': data.title(settings['dataset']),
-        'task': task.name,
-        'model': Architecture.of(fields).text if fields else '',
-        'optimizer': fields.get('optimizer', ''),
-        'schedule': {'name': fields.get('schedule', ''), 'warm_up': settings['search.warm_up']},
-        'n': records[0].about['n'] if records else 0,
-        'examples': sizes,
-        'device': search['device'],
-        'margin': search['margin'],
-        'budgets': budgets,
-        'trials': _trials(cells),
-        **_of_ladder(climbed, curves, search, sizes['validation']),
-        'machine': _machine(search),
-        'rests_on': {
-            'runs': len(records),
-            'diverged': int(table['diverged'].sum()),
-            'seeds': search['seeds'],
-            'fresh_seeds': max((len(entry['seeds']) for entry in search['fresh']), default=0),
-            'examples': int(sum(last['examples'] for last in lasts)),
-            # Of training and evaluation, shared by runs that ran side by side.
-            'seconds': sum(last['train_seconds'] + last['eval_seconds'] for last in lasts),
-        },
+    found: Json = {'dataset': data.title(settings['dataset']), 'task': task.name}
+    found |= {'model': Architecture.of(fields).text if fields else '', 'optimizer': fields.get('optimizer', '')}
+    found['schedule'] = {'name': fields.get('schedule', ''), 'warm_up': settings['search.warm_up']}
+    found |= {'n': records[0].about['n'] if records else 0, 'examples': sizes}
+    found |= {'device': search['device'], 'margin': search['margin'], 'budgets': budgets, 'trials': _trials(cells)}
+    found |= {**_of_ladder(climbed, curves, search, sizes['validation']), 'machine': _machine(search)}
+    found['rests_on'] = {
+        'runs': len(records),
+        'diverged': int(table['diverged'].sum()),
+        'seeds': search['seeds'],
+        'fresh_seeds': max((len(entry['seeds']) for entry in search['fresh']), default=0),
+        'examples': int(sum(last['examples'] for last in lasts)),
+        # Of training and evaluation, shared by runs that ran side by side.
+        'seconds': sum(last['train_seconds'] + last['eval_seconds'] for last in lasts),
     }
     return {**found, 'numbers': _numbers(found)}
 
 
-def _learned(climbed: pd.DataFrame, about: Mapping[str, Any], task: config.Task) -> pd.Series:
+def _learned(climbed: pd.DataFrame, about: Known, task: config.Task) -> pd.Series:
     """Whether trials ended above always answering with the most frequent class, or with the mean target, by two
     standard errors over seeds and two of that answer; the others are no comparison's winner or loser."""
     known = (about.get('training_sets') or [{}])[0]
@@ -99,12 +92,7 @@ def _runs(climbed: pd.DataFrame, cell: Any) -> pd.DataFrame:
 
 
 def _budget(
-    unit: str,
-    search: Mapping[str, Any],
-    climbed: pd.DataFrame,
-    cells: pd.DataFrame,
-    curves: Sequence[ladder.Curve],
-    workdir: Path,
+    unit: str, search: Known, climbed: pd.DataFrame, cells: pd.DataFrame, curves: Curves, workdir: Path
 ) -> Json:
     """What each batch size reaches within a budget at its best setting, beside the best of them."""
     ends = {int(size): updates for size, updates in search['updates'][unit].items()}
@@ -136,13 +124,13 @@ def _budget(
     return found
 
 
-def _off(search: Mapping[str, Any]) -> dict[int, list[float]]:
+def _off(search: Known) -> dict[int, list[float]]:
     """log of each measurement of an update's time, over their median, by batch size; those at a place were in turn."""
     medians, times = trials.seconds_per_update(search), search['seconds_per_update']
     return {size: [math.log(time / median) for time in times[str(size)]] for size, median in medians.items()}
 
 
-def _of_ladder(climbed: pd.DataFrame, of: Sequence[ladder.Curve], search: Mapping[str, Any], examples: int) -> Json:
+def _of_ladder(climbed: pd.DataFrame, of: Curves, search: Known, examples: int) -> Json:
     """What follows from the error against the length of the trials, for any budget, target and batch size."""
     found: Json = {'curves': [], 'winners': {}, 'targets': [], 'learning_rates': {'rows': [], 'law': None}}
     for curve in of:
@@ -166,7 +154,7 @@ def _of_ladder(climbed: pd.DataFrame, of: Sequence[ladder.Curve], search: Mappin
     return {**found, 'noise_scale': [line for line in lines if line['points']]}
 
 
-def _target(of: Sequence[ladder.Curve], error_R: np.ndarray, found: bool) -> Json:
+def _target(of: Curves, error_R: np.ndarray, found: bool) -> Json:
     """How many updates each batch size needs to an error, and the hyperbola through them."""
     reached = ladder.to_target(of, error_R if len(error_R) > 1 else float(error_R[0]))
     curve = scaling.hyperbola(reached.batch_size_P, reached.log_updates_RxP, reached.censored_RxP)
@@ -195,15 +183,15 @@ def _noise_scales(curve: ladder.Curve, climbed: pd.DataFrame) -> list[Json]:
     return points
 
 
-def _numbers(found: Mapping[str, Any]) -> Json:
+def _numbers(found: Known) -> Json:
     """What a claim can be held against, by name; those that are known.
 
     b_crit, s_min, e_min: at the target in the middle. learning_rate_exponent: p of ε* ∝ B^p after the budget in epochs.
     first_slope, last_slope: of log updates to that target against log batch size, between the two smallest and the two
       largest batch sizes that reached it.
     loss_in_epochs: what the winner of the budget in updates loses in the budget in epochs, validation score.
-    noise_growth: at the batch size nearest to B_crit, the noise scale of the longest trial over the shortest's.
-    noise_over_b_crit: there, that of the longest trial over B_crit, which is taken for exact.
+    noise_growth, noise_over_b_crit: at the batch size nearest to B_crit, the noise scale of the longest trial over the
+      shortest's, and over B_crit, which is taken for exact.
     """
     numbers: Json = {}
     if targets := [target for target in found['targets'] if target['curve']]:
@@ -230,14 +218,14 @@ def _numbers(found: Mapping[str, Any]) -> Json:
     return numbers
 
 
-def _slope(first: Mapping[str, Any], second: Mapping[str, Any]) -> Json:
+def _slope(first: Known, second: Known) -> Json:
     """Of log updates against log batch size; both are uncertain, independently."""
     step = math.log(second['batch_size'] / first['batch_size'])
     over = _over(second['updates'], first['updates'])
     return {end: value and math.log(value) / step for end, value in over.items()}
 
 
-def _over(above: Mapping[str, Any], below: Mapping[str, Any]) -> Json:
+def _over(above: Known, below: Known) -> Json:
     """The quotient of two independent positive estimates: their intervals' logarithms add up in squares."""
     found: Json = {'value': above['value'] / below['value'], 'low': None, 'high': None}
     for end, other, side in (('low', 'high', -1), ('high', 'low', 1)):
@@ -258,7 +246,7 @@ def _trials(cells: pd.DataFrame) -> list[Json]:
     return found
 
 
-def _machine(search: Mapping[str, Any]) -> list[Json]:
+def _machine(search: Known) -> list[Json]:
     """How fast updates are on the device, one run alone, and what memory one needs by XLA's count and in how
     many parts a batch is computed, by batch size."""
     found = []

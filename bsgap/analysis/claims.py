@@ -1,8 +1,8 @@
 """Claims: what the source of a study says, held against the runs.
 
 An experiment file has a function `claims(variant)` that returns a list of `Claim`, and names it in its config:
-`study.claims = 'experiments.mnist:claims'`. A claim measures a number in the table of runs, mostly with the functions
-of `bsgap.analysis.quantities`, and has the bound that the number must keep for the source to be right.
+`study.claims = 'experiments.mnist:claims'`. A claim measures a number in the table of runs, mostly by `quantities`, and
+has the bound that the number must keep for the source to be right.
 """
 
 import csv
@@ -25,6 +25,7 @@ from bsgap.files import replace
 if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
     import pandas as pd
 
+Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 
 
@@ -143,20 +144,18 @@ def verdicts(
     return judged, [f'{_count(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
 
 
-def evaluate(
-    claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Sequence[tuple[str, int, str]] = ()
-) -> list[Verdict]:
+def evaluate(claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Planned = ()) -> list[Verdict]:
     """Holds each claim against the rows in which all splits were evaluated.
 
     The verdict is `reproduced` if the whole 95 % interval (Student's t over seeds, or an estimate's own) lies within
     the bound, `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`; a
-    claim about an 'absent' run has none. `planned` are (recipe, seed, status) of runs that may have no row yet.
+    claim about an 'absent' run has none.
     """
     table = _table(runs, planned)
     return [verdict for claim in claims if (verdict := _evaluate(claim, table))]
 
 
-def _table(runs: 'pd.DataFrame', planned: Sequence[tuple[str, int, str]]) -> 'pd.DataFrame':
+def _table(runs: 'pd.DataFrame', planned: Planned) -> 'pd.DataFrame':
     """The table that claims see: the full rows, and of a run that has none the first, or one with its name alone."""
     import pandas as pd
 

@@ -35,11 +35,8 @@ def beside(budget: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
 
 
 def confirm(budget: Json, search: Mapping[str, Any], records: Sequence[Record], workdir: Path) -> None:
-    """Adds to a budget `fresh`, what fresh seeds reach, and `first_thought`.
-
-    Where they show another setting to be better than the recommended one, that is recommended in its place, and
-    `first_thought` is what was; else it is None.
-    """
+    """Adds to a budget `fresh`, what fresh seeds reach, and `first_thought`: what was recommended, where they show
+    another setting to be better, which is recommended in its place; else None."""
     budget['fresh'], budget['first_thought'] = _reached(budget, search, records, workdir), None
     rows = {row['role']: row for row in budget['fresh'] if row['verdict'] and row['role'] != 'growing'}
     if 'recommended' in rows and rows['recommended']['verdict'] == 'worse':

@@ -20,6 +20,7 @@ NEAR = 1.02  # lengths of one budget agree within this factor, as updates are wh
 SHARE = 0.05  # of the draws, in which a batch size is the best if it may be the best
 
 Unit = Literal['updates', 'examples', 'seconds']
+Off = Mapping[int, Sequence[float]]  # by batch size: what the log of a length may be off by, as times were measured
 
 
 class Curve(NamedTuple):
@@ -98,10 +99,10 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
     `best` has the columns of `cells`, and `edge`: ε* is at an end of all that was tried, so that the best may lie
     beyond (cells with diverged runs or too few seeds count as tried).
     """
-    size_C, updates_C, rate_C, n_C = (table[name].to_numpy() for name in ('batch_size', 'updates', SETTING[0], 'n'))
-    is_whole_C, kind_C = table['complete'].to_numpy(), table.groupby(SETTING[1:], dropna=False).ngroup().to_numpy()
+    names = ('batch_size', 'updates', SETTING[0], 'n', 'complete', 'loss')
+    size_C, updates_C, rate_C, n_C, is_whole_C, loss_C = (table[name].to_numpy() for name in names)
+    kind_C = table.groupby(SETTING[1:], dropna=False).ngroup().to_numpy()
     mean_C, t_C = np.maximum(table['mean'].to_numpy(), FLOOR), standard_errors(n_C)
-    loss_C = table['loss'].to_numpy()
     error_C = table['sd'].to_numpy() / np.sqrt(n_C)
     sd_C = np.where(is_whole_C, np.sqrt(t_C / standard_errors(math.inf)) * error_C / mean_C, 0)
     normal_RxC = np.random.default_rng(seed).normal(size=(0 if np.isnan(sd_C).any() else draws, len(table)))
@@ -143,14 +144,10 @@ def _lowest(log_rate_C: np.ndarray, log_error_RxC: np.ndarray) -> tuple[np.ndarr
     return np.where(bend_R > 0, x_R + log_rate_C[1], log_rate_R), np.where(bend_R > 0, lowest_R, log_error_R)
 
 
-def winners(
-    of: Sequence[Curve], unit: Unit, off: Mapping[int, Sequence[float]] | None = None, amounts: int = 60
-) -> pd.DataFrame:
+def winners(of: Sequence[Curve], unit: Unit, off: Off | None = None, amounts: int = 60) -> pd.DataFrame:
     """The best batch size for each of a log grid of budgets, from the shortest to the longest that all of them have
-    trials of: where one has none, another would win by default. log error is linear in log length between trials.
-
-    By batch size, `off` is what the log of a length may be off by: the times that were measured. Each draw takes them
-    from one measurement.
+    trials of: where one has none, another would win by default. log error is linear in log length between trials. Each
+    draw takes what lengths are off by from one measurement.
 
     Returns:
       A row a budget: `amount` (float, of the unit); `winner` (int); `error`, `low`, `high` (fractions: the winner's);
@@ -161,10 +158,8 @@ def winners(
     if len(of) < 2 or (start := ends[:, 0].max()) > (end := ends[:, 1].min()) + math.log(NEAR):
         return pd.DataFrame(columns=columns)
     log_amount_G = np.linspace(start, end, amounts) if start < end else np.array([end])
-    size_P = [curve.batch_size for curve in of]
-    log_error_PxRxG = np.stack(
-        [_between(curve, unit, log_amount_G, (off or {}).get(curve.batch_size, ())) for curve in of]
-    )
+    size_P, off = [curve.batch_size for curve in of], off or {}
+    log_error_PxRxG = np.stack([_between(curve, unit, log_amount_G, off.get(curve.batch_size, ())) for curve in of])
     rows = []
     for amount, log_error_PxR in zip(np.exp(log_amount_G), np.moveaxis(log_error_PxRxG, 2, 0), strict=True):
         best_R = log_error_PxR.argmin(0)
@@ -183,7 +178,7 @@ def slack(curve: Curve, updates: int, off: Sequence[float]) -> float:
 
 
 def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence[float] = ()) -> np.ndarray:
-    """log error after these amounts, shape [R, G]; beyond its ends that of the end. See `winners` of `off`."""
+    """log error after these amounts, shape [R, G]; beyond its ends that of the end."""
     log_x_L = np.log(curve.best[unit].to_numpy(float))
 
     def weights(off: float) -> np.ndarray:
@@ -197,12 +192,9 @@ def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence
 
 
 def targets(of: Sequence[Curve], count: int = 4) -> np.ndarray:
-    """Errors [R, count], descending, by a rule that was fixed before: evenly spaced in log error within an interval.
-
-    It reaches from the third highest of the errors after the shortest trials to the third lowest of those after the
-    longest, ends left out: three batch sizes have not reached a target at first, and three do. It is found anew in each
-    draw. An empty array [R, 0] where the data have no such interval, or not three batch sizes.
-    """
+    """Errors [R, count], descending, by a rule that was fixed before: evenly spaced in log error from the third highest
+    after the shortest trials to the third lowest after the longest, ends left out, anew in each draw. So three batch
+    sizes have not reached a target at first, and three do. [R, 0] where there is no such interval."""
     first_RxP, last_RxP = (np.stack([curve.log_error_RxL[:, i] for curve in of], 1) for i in (0, -1))
     if len(of) < 3:
         return np.empty((len(first_RxP), 0))
@@ -244,8 +236,9 @@ def learning_rates(of: Sequence[Curve], updates: Mapping[int, int] | None = None
     for curve in of:
         length = updates.get(curve.batch_size) if updates else curve.best['updates'].iloc[-1]
         for i in np.flatnonzero(curve.best['updates'] == length):
-            log_rates.append(log_rate_R := curve.log_rate_RxL[:, i])
-            rows.append((curve.batch_size, int(length), *_exp(of_draws(log_rate_R)), bool(curve.best['edge'][i])))
+            log_rate_R, best = curve.log_rate_RxL[:, i], curve.best.iloc[i]
+            log_rates.append(log_rate_R)
+            rows.append((curve.batch_size, int(best['updates']), *_exp(of_draws(log_rate_R)), bool(best['edge'])))
     found = pd.DataFrame(rows, columns=['batch_size', 'updates', 'value', 'low', 'high', 'edge'])
     inner_P = ~found['edge'].to_numpy(bool)
     alike = len({tuple(curve.best[SETTING[1:]].fillna(-1).iloc[-1]) for curve in of}) == 1

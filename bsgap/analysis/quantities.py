@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
     import pandas as pd
 
 Recipe = str | tuple[str, ...]
+At = float | str
+OfSeed = Callable[['pd.DataFrame'], float]
 
 
 @dataclasses.dataclass
@@ -64,11 +66,11 @@ def reading() -> Iterator[Reading]:
         _reading.reset(token)
 
 
-def value(runs: pd.DataFrame, recipe: Recipe, column: str, at: float | str = 'end', by: str | None = None) -> pd.Series:
+def value(runs: pd.DataFrame, recipe: Recipe, column: str, at: At = 'end', by: str | None = None) -> pd.Series:
     """A column of the table, in its unit, in the row that `at` says: 'end' | 'best', by `by` | the number of an epoch.
 
-    Of several recipes the run with the highest value of column `by` in that row is taken. With `at` 'best' that is
-    validation_accuracy unless it is given.
+    Of several recipes the run with the highest value of column `by` in that row is taken, by default with `at` 'best'
+    validation_accuracy.
     """
     by = by or ('validation_accuracy' if at == 'best' else None)
 
@@ -89,13 +91,9 @@ def growth(runs: pd.DataFrame, recipe: str, y: str, x: str) -> pd.Series:
     return _by_seed(runs, recipe, of_seed, y, x)
 
 
-def exponent(
-    runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: float | str = 'end'
-) -> pd.Series:
-    """The exponent p of y ∝ x^p with one point a run, or, with `by`, one for each x: the run that is best by it.
-
-    Such a choice at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive.
-    """
+def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: At = 'end') -> pd.Series:
+    """The exponent p of y ∝ x^p with one point a run, or, with `by`, one for each x: the run that is best by it. Such a
+    choice at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive."""
     at_an_end: list[bool] = []
 
     def of_seed(rows: pd.DataFrame) -> float:
@@ -117,10 +115,8 @@ def exponent(
 
 
 def until(runs: pd.DataFrame, recipe: Recipe, column: str, reaches: str, target: float) -> pd.Series:
-    """A column, such as 'update', where column `reaches` first reaches a value, in the run that needs least.
-
-    Linear between rows; infinite where it is not reached. Runs that diverged are passed over.
-    """
+    """A column, such as 'update', where column `reaches` first reaches a value, in the run that needs least: linear
+    between rows, infinite where it is not reached. Runs that diverged are passed over."""
 
     def of_run(run: pd.DataFrame) -> float:
         x_P, y_P = run[reaches].to_numpy(), run[column].to_numpy()
@@ -137,10 +133,8 @@ def until(runs: pd.DataFrame, recipe: Recipe, column: str, reaches: str, target:
 
 
 def spread(runs: pd.DataFrame, recipe: Recipe, column: str, relative: bool = False) -> pd.Series:
-    """How far apart runs are, largest − smallest, at the largest η·t (`learning_rate_sum`) that all of them reached.
-
-    Linear between rows; `relative` divides by their mean there.
-    """
+    """How far apart runs are, largest − smallest, at the largest η·t (`learning_rate_sum`) that all of them reached,
+    linear between rows; `relative` divides by their mean there."""
 
     def of_seed(rows: pd.DataFrame) -> float:
         curves = [(run['learning_rate_sum'], run[column]) for _, run in _finished(rows).groupby('run')]
@@ -162,9 +156,7 @@ def found(runs: pd.DataFrame, name: str) -> Estimate:
     return Estimate(known['value'], -math.inf if low is None else low, math.inf if high is None else high)
 
 
-def _by_seed(
-    runs: pd.DataFrame, recipe: Recipe, of_seed: Callable[[pd.DataFrame], float], *columns: str, by: str | None = None
-) -> pd.Series:
+def _by_seed(runs: pd.DataFrame, recipe: Recipe, of_seed: OfSeed, *columns: str, by: str | None = None) -> pd.Series:
     """`of_seed` of the rows of each seed's runs, if it has all of them and none of them is still running."""
     patterns, recipes = (recipe,) if isinstance(recipe, str) else recipe, set(runs['recipe'])
     if unmatched := [pattern for pattern in patterns if not fnmatch.filter(recipes, pattern)]:
@@ -209,7 +201,7 @@ def _only(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _rows(rows: pd.DataFrame, at: float | str, by: str | None) -> pd.DataFrame:
+def _rows(rows: pd.DataFrame, at: At, by: str | None) -> pd.DataFrame:
     """The row of each run that `at` says."""
     by_run = rows.groupby('run', sort=False)
     if at == 'end':

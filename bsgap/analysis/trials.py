@@ -29,9 +29,8 @@ def table(records: Iterable[Record], search: Mapping[str, Any], score: str) -> p
         about, fields = record.about, record.about['fields']
         row: dict[str, Any] = {'fresh': fields['data_seed'] != search['data_seed']}
         # What grows has no one batch size; others may be of an earlier launch with more seeds, sizes or settings.
-        asked = str(fields.get('batch_size')) in search['updates']['epochs'] and (
-            row['fresh'] or about['seed'] < search['seeds']
-        )
+        asked = str(fields.get('batch_size')) in search['updates']['epochs']
+        asked &= row['fresh'] or about['seed'] < search['seeds']
         if record.status == 'running' or not asked or any(fields[f] not in v for f, v in search['settings'].items()):
             continue
         row |= {'run': record.name, 'diverged': record.status == 'diverged'}

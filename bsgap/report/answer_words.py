@@ -120,8 +120,8 @@ def _sentences(answer: Known, budget: Known) -> Iterator[str]:
         verdict = 'not shown to be worse' if grown['verdict'] == 'best' else grown['verdict']
         costs = ((row['updates'], row['seconds']) for row in (grown, same))
         cost = ' instead of '.join(f'{n:,} updates' + (f' ({number(s)} s)' if s else '') for n, s in costs)
-        apart = _apart(answer, grown)
-        yield f'Growing the batch instead of lowering the learning rate is {verdict}: {apart} with {cost}.'
+        what = f'Growing the batch instead of lowering the learning rate is {verdict}'
+        yield f'{what}: {_apart(answer, grown)} with {cost}.'
     if ends := rows[:: max(1, len(rows) - 1)]:
         gaps = listed(f'{difference(row["gap"], _task(answer))} at {row["batch_size"]}' for row in ends)
         yield f'The gap, train minus test {_task(answer).text}, is {gaps}.'
@@ -129,7 +129,7 @@ def _sentences(answer: Known, budget: Known) -> Iterator[str]:
 
 def _confirmed(answer: Known, budget: Known) -> str:
     """What seeds say that had no part in the choice."""
-    first = next(iter(_fresh(budget)), {'verdict': None, 'diverged': 0})
+    first: Known = next(iter(_fresh(budget)), {'verdict': None, 'diverged': 0})
     if first['verdict'] == 'best':
         return 'Fresh seeds agree: no setting beside it that trained all its seeds did better.'
     if first['verdict']:

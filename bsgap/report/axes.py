@@ -44,14 +44,10 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, Path]
     return files
 
 
-def shades(count: int) -> list[str]:
-    """From dark blue to yellow."""
-    return [mpl.colors.to_hex(shade) for shade in mpl.colormaps['viridis'](np.linspace(0, 0.9, count))]
-
-
 def ordered(count: int) -> list[Look]:
-    """How so many things that have an order look."""
-    return [{'color': shade, 'marker': marker} for shade, marker in zip(shades(count), itertools.cycle(MARKERS))]
+    """How so many things that have an order look: from dark blue to yellow."""
+    shades = map(mpl.colors.to_hex, mpl.colormaps['viridis'](np.linspace(0, 0.9, count)))
+    return [{'color': shade, 'marker': marker} for shade, marker in zip(shades, itertools.cycle(MARKERS), strict=False)]
 
 
 def looks(panel: Axes, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
@@ -61,7 +57,8 @@ def looks(panel: Axes, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str]
     """
     pairs = list(pairs)
     firsts, seconds = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
-    colours = dict(zip(firsts, NAMED if len(firsts) <= len(NAMED) else shades(len(firsts)), strict=False))
+    many = [look['color'] for look in ordered(len(firsts))]
+    colours = dict(zip(firsts, NAMED if len(firsts) <= len(NAMED) else many, strict=False))
     styles = itertools.cycle({'linestyle': line, 'marker': marker} for line, marker in zip(LINES, MARKERS, strict=True))
     styled = dict(zip(seconds, styles, strict=False))
     for text, colour in colours.items():

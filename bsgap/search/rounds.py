@@ -63,12 +63,8 @@ class Decisions:
 class Rounds:
     """A search's rounds: iterating yields the runs of each one, once those of the round before are done.
 
-    Args:
-      study: one with a search.
-      n: the number of training examples.
-      measure: see `memory.measured_alone`; asked for what search.json does not have.
-      workdir: where the runs and search.json are.
-      write: whether decisions are written; of several processes, one does that, and makes its `Rounds` first.
+    `n` is the number of training examples; `measure`, see `memory.measured_alone`, is asked for what search.json does
+    not have. Of several processes one is to `write` decisions, and makes its `Rounds` first.
 
     Raises:
       UserError: no budget leaves a batch size more than one update, or search.json is of an earlier version.
@@ -103,8 +99,8 @@ class Rounds:
         search, sizes = self.search, self.search.batch_sizes
         times, needed, parts = (dict(before.get(key, {})) for key in ('seconds_per_update', 'bytes', 'parts'))
         if missing := [size for size in sizes if str(size) not in times]:
-            one = {'learning_rate': search.learning_rates[0], 'epochs': 1.0}
-            runs = [self._run({'batch_size': size}, one) for size in missing]
+            alike = [{'batch_size': size, 'learning_rate': search.learning_rates[0]} for size in missing]
+            runs = [Run(self._made(named, {**named, 'epochs': 1.0}), 0, self.n, keep=False) for named in alike]
             for size, alone in zip(map(str, missing), measure(runs), strict=True):
                 times[size], needed[size], parts[size] = alone
         per_update = {size: statistics.median(of_size) for size, of_size in times.items()}
@@ -155,9 +151,8 @@ class Rounds:
     def _trials(self, setting: Setting, learning_rate: float, updates: int, seeds: range, **drawn: int) -> list[Run]:
         """The runs of a trial; those at a budget's end are evaluated on all splits."""
         ends = {ends[str(setting['batch_size'])] for ends in self.decisions.updates.values()}
+        named = {**setting, 'learning_rate': learning_rate, 'updates': updates, **drawn}
         changes = {
-            'learning_rate': learning_rate,
-            'updates': updates,
             'epochs': 0.0,
             'examples': 0,
             'warm_up': float(round(self.search.warm_up * updates)),
@@ -165,16 +160,14 @@ class Rounds:
             'evaluate_on': 'all' if updates in ends else 'validation',
             'noise_scale': not self.search.base['batch_norm'],
         }
-        return [self._run(setting, {**changes, **drawn}, seed, keep=bool(drawn)) for seed in seeds]
+        made = self._made(named, {**named, **changes})
+        return [Run(made, seed, self.n, keep=bool(drawn)) for seed in seeds]
 
-    def _run(self, setting: Setting, changes: Mapping[str, Any], seed: int = 0, keep: bool = False) -> Run:
-        shown = ('learning_rate', 'updates', 'data_seed')
-        named = {**setting, **{field: changes[field] for field in shown if field in changes}}
-        name = recipe.swept_name(dict(self.search.base), named)
-        return Run(self._made(name, {**setting, **changes}), seed, self.n, keep)
-
-    def _made(self, name: str, changes: Mapping[str, Any], stages: Any = None) -> Recipe:
-        return recipe.make(name, f'recipes.{name}.', dict(self.search.base), dict(changes), stages)
+    def _made(self, named: Setting, changes: Mapping[str, Any], stages: Any = None, kind: str = '') -> Recipe:
+        """A recipe whose name tells `named`."""
+        base = dict(self.search.base)
+        name = kind + recipe.swept_name(base, dict(named))
+        return recipe.make(name, f'recipes.{name}.', base, dict(changes), stages)
 
     def _climb(self, setting: Setting) -> Iterator[list[Run]]:
         """The rounds of one ladder."""
@@ -247,7 +240,7 @@ class Rounds:
         rest = {field: value for field, value in setting.items() if field != 'batch_size'}
         changes = {**rest, 'data_seed': data_seed, 'evaluate_at': (MOST_UPDATES,)}
         named = {**setting, 'learning_rate': rate, 'updates': updates}
-        made = self._made(f'grow-{recipe.swept_name(dict(self.search.base), named)}', changes, tuple(stages))
+        made = self._made(named, changes, tuple(stages), 'grow-')
         return [Run(made, seed, self.n) for seed in seeds]
 
 
