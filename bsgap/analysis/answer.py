@@ -47,8 +47,9 @@ def find(about: Known, search: Known, workdir: Path) -> Json:
     task = config.task(settings.get('task', 'classification'))
     table = trials.table(records, search, task.score)
     climbed = table[~table['fresh']]
-    climbed = climbed.assign(learned=_learned(climbed, about, task))
-    sizes = {'train': 0, 'validation': 0, 'test': 0, **(about.get('training_sets') or [{}])[0].get('sizes', {})}
+    known = (about.get('training_sets') or [{}])[0]
+    sizes = {'train': 0, 'validation': 0, 'test': 0, **known.get('sizes', {})}
+    climbed = climbed.assign(learned=_learned(climbed, known, task))
     cells = ladder.cells(climbed, search['seeds'], sizes['validation'] if task.is_share else 0)
     curves = ladder.curves(cells) if cells['complete'].any() else []
     budgets = [_budget(unit, search, climbed, cells, curves, workdir) for unit in search['budgets']]
@@ -74,10 +75,9 @@ def find(about: Known, search: Known, workdir: Path) -> Json:
     return {**found, 'numbers': _numbers(found)}
 
 
-def _learned(climbed: pd.DataFrame, about: Known, task: config.Task) -> pd.Series:
+def _learned(climbed: pd.DataFrame, known: Known, task: config.Task) -> pd.Series:
     """Whether trials ended above always answering with the most frequent class, or with the mean target, by two
     standard errors over seeds and two of that answer; the others are no comparison's winner or loser."""
-    known = (about.get('training_sets') or [{}])[0]
     baselines = known.get('baseline', known.get('most_frequent', {}))  # as an earlier version called it
     chance, n = baselines.get('validation', -math.inf), known.get('sizes', {}).get('validation', 0)
     needed = chance + (2 * math.sqrt(chance * (1 - chance) / n) if n and task.is_share else 0)

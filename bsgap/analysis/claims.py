@@ -18,7 +18,7 @@ import numpy as np
 
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
-from bsgap.analysis.statistics import Estimate, interval
+from bsgap.analysis.statistics import Estimate, interval, plural
 from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
 
@@ -136,12 +136,12 @@ def verdicts(
         return kept, [f'claims {"as claims.csv has them" if kept else "left out"}: {error}']
     dataset = own.data.dataset
     if dataset != settings['dataset']:
-        return [], [f'{_count(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
+        return [], [f'{plural(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
     planned = [(recipe, seed, 'running') for recipe in settings['recipes'] for seed in range(settings['seeds'])]
     planned += [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
     judged = evaluate(made, runs, planned)
     left_out = len(made) - len(judged)
-    return judged, [f'{_count(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
+    return judged, [f'{plural(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
 
 
 def evaluate(claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Planned = ()) -> list[Verdict]:
@@ -194,7 +194,7 @@ def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
     of = runs[runs['recipe'].isin(known.recipes)].drop_duplicates('run')['status']
     for status, word in (('diverged', 'diverged'), ('running', 'unfinished')):
         if number := int((of == status).sum()):
-            notes.append(f'{_count(number, "run")} {word}')
+            notes.append(f'{plural(number, "run")} {word}')
     if claim.status == 'U':
         notes.append("the source's figure is unverified")
     if not known.has_interval:
@@ -211,8 +211,8 @@ def _over_seeds(values: 'pd.Series', runs: 'pd.DataFrame', known: Reading) -> tu
     done = runs[runs['recipe'].isin(known.recipes) & (runs['status'] == 'done')]
     recipes = done.groupby('seed')['recipe'].nunique().reindex(values.index, fill_value=0)
     counted, finite = values[values.notna() | (recipes == len(known.recipes))], values[np.isfinite(values)]
-    left_out = f' of {len(values)}' * (len(counted) < len(values))
-    notes = [f'{len(counted)}{left_out} seed{"s" * (len(values) != 1)}']
+    left_out = f'{len(counted)} of ' * (len(counted) < len(values))
+    notes = [left_out + plural(len(values), 'seed')]
     if len(finite) < len(counted):  # what is left is not the whole
         notes.append(f'no finite value for {len(counted) - len(finite)} of them, which no mean includes')
         known.has_interval = False
@@ -275,10 +275,6 @@ def read(path: Path) -> list[Verdict]:
     except (OSError, TypeError, ValueError, KeyError) as error:
         raise UserError(f'workdir: {path} is damaged: {error!r}; remove it') from error
     return made
-
-
-def _count(number: int, what: str) -> str:
-    return f'{number} {what}{"s" * (number != 1)}'
 
 
 def _number(value: float, unit: str) -> str:

@@ -49,9 +49,8 @@ def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record],
     """What fresh seeds reach, a row a role, compared with each other on the validation split that was drawn anew."""
     rows, scores = dict[str, Json](), dict[str, Any]()
     for entry in (entry for entry in search['fresh'] if entry['unit'] == budget['unit']):
-        runs = [
-            run for run in records if run.about['recipe'] == entry['recipe'] and run.about['seed'] in entry['seeds']
-        ]
+        runs = [run for run in records if run.about['recipe'] == entry['recipe']]
+        runs = [run for run in runs if run.about['seed'] in entry['seeds']]
         done = [run for run in runs if run.status == 'done']
         row: Json = {key: entry[key] for key in ('role', *SETTING)}
         row |= {'seeds': len(done), 'diverged': sum(run.status == 'diverged' for run in runs)}

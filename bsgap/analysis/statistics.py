@@ -106,3 +106,7 @@ def _plus_minus(estimate: Estimate, form: str, scale: int) -> str:
     value, _, high = estimate
     half_width = '' if math.isnan(high) else f' ± {scale * (high - value):{form.lstrip("+")}}'
     return f'{scale * value:{form}}{half_width}'
+
+
+def plural(count: int, noun: str) -> str:
+    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bsgap.analysis import answer as answers
+from bsgap.analysis.statistics import plural
 from bsgap.analysis.trials import SETTING
 from bsgap.config import Task, task
 from bsgap.report.numbers import between, bounds, difference, level, number
-from bsgap.report.words import budget_text, listed, plural
+from bsgap.report.words import budget_text, listed
 
 Json = dict[str, Any]
 Known = Mapping[str, Any]  # the answer, or a part of it

@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bsgap.analysis.statistics import intervals
+from bsgap.analysis.statistics import intervals, plural
 from bsgap.config import Task
-from bsgap.report import axes
+from bsgap.report import axes, words
 
 Lines = Sequence[Mapping[str, Any]]
 SCORES = ['train_score', 'test_score']
@@ -89,8 +89,7 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
     def text(recipe: pd.Series) -> str:
         if not recipe['swept']:
             return re.sub(rf'-bs{recipe["size"]}\b', '', recipe['recipe'])
-        words = [f'{field.removeprefix("recipe.")} {recipe[field]}'.removesuffix('.0') for field in differ]
-        return ', '.join(words).replace('_', ' ').replace('subset', 'training examples')
+        return words.in_words(recipe[differ]).replace('subset', 'training examples')
 
     recipes = rows.drop_duplicates('recipe').set_index('recipe', drop=False)
     return rows['recipe'].map(recipes.apply(text, axis=1))
@@ -115,7 +114,7 @@ def note(data: Data, title: str) -> str:
     """The line under the caption."""
     n = sorted(set(data.ends.groupby('recipe').size()))
     seeds = f'; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n) > 1 else ''
-    lost = f'; without {data.diverged} diverged run' + 's' * (data.diverged > 1) if data.diverged else ''
+    lost = f'; without {plural(data.diverged, "diverged run")}' if data.diverged else ''
     return title + seeds + lost
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bsgap.analysis.statistics import at_common_x, difference, interval, level
+from bsgap.analysis.statistics import at_common_x, difference, interval, level, plural
 from bsgap.config import Task
 
 
@@ -24,15 +24,17 @@ def sentences(runs: pd.DataFrame, statuses: Mapping[str, str], task: Task) -> li
 
     unfinished, rows = recipes('running'), full(runs, task)
     settings = _settings(rows[~rows['recipe'].isin(unfinished)])
+    others = settings.columns.drop('batch_size')
+    told = [field for field in others if field == 'recipe.learning_rate' or settings[field].nunique(dropna=False) > 1]
     said: list[str] = []
-    for _, alike in settings.groupby([*settings.columns.drop('batch_size')], dropna=False, sort=False):
+    for _, alike in settings.groupby([*others], dropna=False, sort=False):
         if len(alike) > 1:
-            said += _compared(rows, alike['batch_size'], _setting_text(settings, alike.index[0]), task)
+            said += _compared(rows, alike['batch_size'], in_words(alike.iloc[0][told]), task)
     if lost := collections.Counter(recipes('diverged')):
         counts = ', '.join(f'{name} ({count})' for name, count in lost.items())
         said.append(f'Runs that diverged, which no mean includes: {counts}.')
     if unfinished:
-        said.append(f'{len(unfinished)} runs are not finished.')
+        said.append(f'Not finished: {plural(len(unfinished), "run")}.')
     return said or ['There is nothing to compare: give at least two batch sizes.']
 
 
@@ -41,19 +43,15 @@ def _settings(rows: pd.DataFrame) -> pd.DataFrame:
     stays = rows.groupby('recipe')['batch_size'].transform('nunique') == 1
     scheduled = rows.reindex(columns=['recipe.schedule']).notna().all(axis=1)
     recipes = rows[stays & scheduled].drop_duplicates('recipe').set_index('recipe')
-    fields = recipes.filter(like='recipe.').rename(columns=lambda name: name.removeprefix('recipe.'))
+    fields = recipes.filter(like='recipe.').drop(columns='recipe.batch_size', errors='ignore')
     return fields.assign(batch_size=recipes['batch_size']).sort_values('batch_size', kind='stable')
 
 
-def _setting_text(settings: pd.DataFrame, recipe: str) -> str:
-    """A recipe's learning rate, and the fields in which recipes differ besides the batch size, in words."""
-
-    def plain(value: Any) -> str:
-        return 'None' if pd.isna(value) else f'{value:.12g}' if isinstance(value, float) else str(value)
-
-    differ = settings.columns[settings.nunique(dropna=False) > 1].drop('batch_size')
-    shown = [field for field in settings.columns if field == 'learning_rate' or field in differ]
-    return ', '.join(f'{field.replace("_", " ")} {plain(settings.at[recipe, field])}' for field in shown)
+def in_words(fields: pd.Series) -> str:
+    """Fields of a recipe, such as 'learning rate 0.1, momentum 0'."""
+    texts = ('None' if pd.isna(value) else f'{value:.12g}' if isinstance(value, float) else value for value in fields)
+    names = (name.removeprefix('recipe.').replace('_', ' ') for name in fields.index)
+    return ', '.join(f'{name} {text}' for name, text in zip(names, texts, strict=True))
 
 
 def _compared(rows: pd.DataFrame, sizes: pd.Series, setting: str, task: Task) -> list[str]:
@@ -101,10 +99,6 @@ def budget_text(budget: Mapping[str, Any]) -> str:
     if budget['unit'] == 'seconds':
         return f'{float(f"{amount:.3g}"):.12g} s on this device'  # without an exponent up to 10¹²
     return f'{amount:.12g} {budget["unit"][:-1] if amount == 1 else budget["unit"]}'
-
-
-def plural(count: int, noun: str) -> str:
-    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
 
 
 def listed(words: Iterable[Any]) -> str:
