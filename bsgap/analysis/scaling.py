@@ -30,9 +30,7 @@ def hyperbola(batch_size_P: Any, log_updates_RxP: Any, censored_RxP: Any) -> Hyp
     `censored_RxP` is 0 where the updates are known, 1 where these are too few, −1 where fewer might do: such a point
     counts as far as the curve lies on the wrong side of it. Where B_crit comes to lie near the end of what is sought
     (`REACH`), the data do not bound it there: for all that they say S_min, or E_min, is 0. A draw in which fewer than
-    two points are known sets no bounds.
-
-    None with fewer than three batch sizes, or than two that are known in the data.
+    two points are known sets no bounds. None with fewer than three batch sizes, or than two known in the data.
     """
     log_b_P, log_s_RxP = log_of(batch_size_P), np.asarray(log_updates_RxP, float)
     side_RxP = np.asarray(censored_RxP, int)

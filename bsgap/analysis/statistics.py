@@ -26,10 +26,8 @@ def standard_errors(n: Any) -> Any:
 
 
 def interval(values: Iterable[float]) -> Estimate:
-    """The mean of n independent values and its 95 % interval (Student's t), which is NaN for n = 1; all NaN for n = 0.
-
-    A value that is NaN makes all of it NaN.
-    """
+    """The mean of n independent values and its 95 % interval (Student's t), which is NaN for n = 1; all NaN for n = 0,
+    or where a value is NaN."""
     array = np.asarray(list(values), float)
     mean = float(array.mean()) if array.size else math.nan
     if array.size < 2:
@@ -41,11 +39,9 @@ def interval(values: Iterable[float]) -> Estimate:
 def intervals(grouped: Any) -> 'pd.DataFrame':
     """`interval` of each group of a pandas SeriesGroupBy, such as `runs.groupby(['recipe', 'update'])['gap']`.
 
-    NaN are left out, as pandas does.
-
     Returns:
-      A row a group, in their order, with the groups' index: `value` (the mean), `low`, `high`: float64, in the unit of
-      the values, `low` and `high` NaN for one value; `n`: int64, how many values that are not NaN.
+      A row a group, with the groups' index: `value` (the mean), `low`, `high`: float64, in the unit of the values,
+      `low` and `high` NaN for one value; `n`: int64, how many values that are not NaN, as the others are left out.
     """
     mean, n = grouped.mean(), grouped.count()
     half_width = standard_errors(n) * grouped.std(ddof=1) / np.sqrt(n)
@@ -70,10 +66,8 @@ def of_draws(value_R: Any, low_R: Any = None) -> Estimate:
 
 
 def at_common_x(curves: Sequence[tuple[Any, Any]]) -> tuple[float, np.ndarray] | None:
-    """The largest x that all curves (x, y) reached, and their y there, linear between points.
-
-    None if a curve has no second point by then.
-    """
+    """The largest x that all curves (x, y) reached, and their y there, linear between points; None if a curve has no
+    second point by then."""
     curves = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves]
     common = min(x[-1] for x, _ in curves)
     # metrics.csv has nine digits.

@@ -19,10 +19,10 @@ def table(records: Iterable[Record], search: Mapping[str, Any], score: str) -> p
     """A row a run that is over, those with fresh seeds apart; `score` is what the task's is called.
 
     Returns:
-      A table with the columns `run`, `recipe` (text); `seed`, `batch_size`, `updates` (its length), `examples` (int64);
-      the rest of `SETTING` (float64); `seconds` (float64: its updates alone on the device, at the median of the times
-      that were measured); `diverged`, `fresh` (bool); `validation_error` (1 − the score), `validation_loss`,
-      `train_score`, `gap`, `gradient_square`, `gradient_variance` (float64, NaN if not measured, or if it diverged).
+      A table with the columns `run` (text); `batch_size`, `updates` (its length), `examples` (int64); the rest of
+      `SETTING` (float64); `seconds` (float64: its updates alone on the device, at the median of the times that were
+      measured); `diverged`, `fresh` (bool); `validation_error` (1 − the score), `validation_loss`, `train_score`,
+      `gap`, `gradient_square`, `gradient_variance` (float64, NaN if not measured, or if it diverged).
     """
     rows, per_update = [], seconds_per_update(search)
     for record in records:
@@ -34,15 +34,14 @@ def table(records: Iterable[Record], search: Mapping[str, Any], score: str) -> p
         if record.status == 'running' or not asked or any(fields[f] not in v for f, v in search['settings'].items()):
             continue
         row |= {'run': record.name, 'diverged': record.status == 'diverged'}
-        row |= {name: about[name] for name in ('recipe', 'seed', 'updates', 'examples')}
-        row |= {field: fields[field] for field in SETTING}
+        row |= {field: fields[field] for field in SETTING} | {name: about[name] for name in ('updates', 'examples')}
         row['seconds'] = about['updates'] * per_update[row['batch_size']]
         last = {} if row['diverged'] else record.rows[-1]
         row |= {name: last.get(name, math.nan) for name in ('validation_loss', 'gap', *NOISE)}
         row['validation_error'] = 1 - last.get(f'validation_{score}', math.nan)
         row['train_score'] = last.get(f'train_{score}', math.nan)
         rows.append(row)
-    columns = ['run', 'recipe', 'seed', *SETTING, 'updates', 'examples', 'seconds', 'diverged', 'fresh']
+    columns = ['run', *SETTING, 'updates', 'examples', 'seconds', 'diverged', 'fresh']
     columns += ['validation_error', 'validation_loss', 'train_score', 'gap', *NOISE]
     return pd.DataFrame(rows, columns=columns).astype({'fresh': bool, 'diverged': bool})  # also of no rows
 

@@ -192,10 +192,10 @@ def _critical(answer: Known) -> Iterator[str]:
 def _rate_table(answer: Known) -> Rows:
     found, law = answer['learning_rates']['rows'], answer['learning_rates']['law']
     advice = {row['batch_size']: between(row) for row in law['advice']} if law else {}
-    edge, rows = ', at the end of what was tried', []
+    rows = []
     for row in found:
-        of_size = str(row['batch_size']), f'{row["updates"]:,}', between(row) + edge * row['edge']
-        rows.append((*of_size, advice.get(row['batch_size'], '–')))
+        rate = between(row) + ', at the end of what was tried' * row['edge']
+        rows.append((str(row['batch_size']), f'{row["updates"]:,}', rate, advice.get(row['batch_size'], '–')))
     return _titled(rows, 'Batch size', 'Updates', 'Best learning rate', 'Smoothed over all batch sizes')
 
 

@@ -119,11 +119,8 @@ def note(data: Data, title: str) -> str:
 
 
 def _looks(panel: Axes, rows: pd.DataFrame) -> dict[str, axes.Look]:
-    """By recipe, how its line looks; the keys are put into a panel.
-
-    The colour is the batch size and the line style the setting, or the reverse if there are more settings. Where the
-    settings alone tell all recipes apart, nothing is said of batch sizes.
-    """
+    """By recipe, how its line looks; the keys are put into a panel. The colour is the batch size and the line style the
+    setting, or the reverse if there are more settings; where settings alone tell recipes apart, they are all."""
     recipes = rows.drop_duplicates('recipe')
     sizes, settings = [f'batch size {size}' for size in recipes['size']], list(recipes['setting'])
     if len(set(settings)) == len(settings) and '' not in settings:
