@@ -14,15 +14,14 @@ same seed in two settings has a correlation of about 0, and pairing by it would 
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
 
 from bsgap.analysis.statistics import Estimate
 
-Key = TypeVar('Key', bound=Hashable)
 LEVEL = 0.05
 MOST_SEEDS = 10_000  # more count as no number of seeds
 
@@ -34,6 +33,9 @@ class Comparison(NamedTuple):
     verdict: str  # 'best' (the winner) | 'worse' | 'as good' | 'undecided'
     seeds_needed: int | None = None  # where undecided: a setting, if what was observed were the truth
     examples_needed: int | None = None  # where no number of seeds would do
+
+
+Comparisons = dict[Any, Comparison]  # by setting
 
 
 class _Parts(NamedTuple):
@@ -64,20 +66,18 @@ def mean(score_SxN: Any) -> Estimate:
     parts = _parts(score_SxN)
     if parts.seeds < 2:
         return Estimate(parts.mean, math.nan, math.nan)
-    error, p, n = _error(parts), parts.mean, len(parts.score_N)
+    error, p = _error(parts), parts.mean
+    t = float(_critical(error.freedom, LEVEL / 2))
     if not parts.is_share:
-        half_width = float(_critical(error.freedom, LEVEL / 2)) * math.sqrt(error.variance)
+        half_width = t * math.sqrt(error.variance)
         return Estimate(p, p - half_width, max(p, min(1.0, p + half_width)))  # no score is above 1
-    number = p * (1 - p) / error.variance if error.variance > 0 else n
-    z2 = _critical(error.freedom, LEVEL / 2) ** 2 / number
+    z2 = t**2 / (p * (1 - p) / error.variance if error.variance > 0 else len(parts.score_N))
     middle, half_width = p + z2 / 2, math.sqrt(z2 * p * (1 - p) + z2 * z2 / 4)
     low, high = (max(0.0, middle - half_width) / (1 + z2), (middle + half_width) / (1 + z2))
     return Estimate(p, min(low, p), max(min(high, 1.0), p))
 
 
-def compare(
-    scores: Mapping[Key, Any], margin: float, slack: Mapping[Key, float] | None = None
-) -> dict[Key, Comparison]:
+def compare(scores: Mapping[Any, Any], margin: float, slack: Mapping[Any, float] | None = None) -> Comparisons:
     """Each setting (its answers SxN, with its own S) against the best: at 5 % for all verdicts together.
 
     Hsu's multiple comparisons with the best (1981, Ann. Stat. 9:1026; for unequal errors Edwards, Hsu 1983): all
@@ -111,7 +111,7 @@ def compare(
     high_K = (difference_KxK + half_width_KxK).min(1)
     is_rival_KxK = ~(high_K < 0) & ~np.eye(k, dtype=bool)
     low_K = np.where(is_rival_KxK, difference_KxK - half_width_KxK, math.inf).min(1)
-    found: dict[Key, Comparison] = {}
+    found: Comparisons = {}
     for i, key in enumerate(scores):
         value, half_width = float(difference_KxK[i, winner]), float(half_width_KxK[i, winner])
         bounds = 1.0 if parts[i].is_share and half_width < math.inf else math.inf

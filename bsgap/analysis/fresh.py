@@ -75,7 +75,7 @@ def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record],
     return list(rows.values())
 
 
-def _compared(scores: Json, margin: float, slack: Mapping[str, float]) -> dict[str, comparison.Comparison]:
+def _compared(scores: Json, margin: float, slack: Mapping[str, float]) -> comparison.Comparisons:
     """By role; what grows is compared with what is recommended alone."""
     grown = scores.pop('growing', None)
     compared = comparison.compare(scores, margin, slack) if scores else {}

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bsgap.analysis import scaling
+from bsgap.analysis import scaling, trials
 from bsgap.analysis.statistics import Estimate, of_draws, standard_errors
 
-SETTING = ['learning_rate', 'momentum', 'weight_decay', 'beta2']
+SETTING = list(trials.SETTING[1:])  # besides the batch size
 FLOOR = 1e-6  # an error of 0 has no logarithm
 NEAR = 1.02  # lengths of one budget agree within this factor, as updates are whole
 SHARE = 0.05  # of the draws, in which a batch size is the best if it may be the best
@@ -60,21 +60,21 @@ class Laws(NamedTuple):
         return _exp(of_draws(self.log_rate_at(math.log(batch_size))))
 
 
-def cells(trials: pd.DataFrame, seeds: int, examples: int = 0) -> pd.DataFrame:
-    """A row for each batch size, length and setting of `trials`, ascending, with the columns
+def cells(climbed: pd.DataFrame, seeds: int, examples: int = 0) -> pd.DataFrame:
+    """A row for each batch size, length and setting of `climbed`, ascending, with the columns
 
     batch_size, updates, `SETTING`; n (runs), diverged (of them); mean, sd (of the validation error, over runs that did
     not diverge; NaN where too few), loss (its mean, likewise); examples, seconds (mean); complete (all `seeds` are
     there, none diverged, and all `learned`, if there is such a column). No mean or sd is below half of one of the
     validation `examples`.
     """
-    by = trials.groupby(['batch_size', 'updates', *SETTING], dropna=False)
+    by = climbed.groupby(['batch_size', 'updates', *SETTING], dropna=False)
     error = by['validation_error']
     found = pd.DataFrame({'n': by.size(), 'mean': error.mean(), 'sd': error.std(ddof=1)})
     found['loss'], found['diverged'] = by['validation_loss'].mean(), found['n'] - error.count()
     found[['examples', 'seconds']] = by[['examples', 'seconds']].mean()
     found['complete'] = (found['n'] >= seeds) & (found['diverged'] == 0)
-    if 'learned' in trials:
+    if 'learned' in climbed:
         found['complete'] &= by['learned'].all()
     if examples:
         found[['mean', 'sd']] = found[['mean', 'sd']].clip(lower=0.5 / examples)
