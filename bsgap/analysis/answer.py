@@ -8,7 +8,6 @@ all settings together; an end is None where not known or not bounded.
 """
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from bsgap.files import read_json
 from bsgap.training.rows import NOISE, read_records
 
 Json = dict[str, Any]
+Known = Mapping[str, Any]
+Curves = Sequence[ladder.Curve]
 CELL = [*SETTING, 'updates']  # what a trial is
 VERSION = 2  # of search.json
 FEW_EXAMPLES = 200  # of validation data: below them the answer says so first
@@ -40,55 +41,43 @@ def decided(workdir: Path) -> Json:
     return found
 
 
-def find(about: Mapping[str, Any], search: Mapping[str, Any], workdir: Path) -> Json:
+def find(about: Known, search: Known, workdir: Path) -> Json:
     """recommendation.json but for its words, of study.json, search.json and runs; what is unknown is None or empty."""
     settings, records = about['config'], read_records(workdir)
     task = config.task(settings.get('task', 'classification'))
     table = trials.table(records, search, task.score)
     climbed = table[~table['fresh']]
-    climbed = climbed.assign(learned=_learned(climbed, about, task))
-    sizes = (about.get('training_sets') or [{}])[0].get('sizes', {})
-    cells = ladder.cells(climbed, search['seeds'], sizes.get('validation', 0) if task.is_share else 0)
+    known = (about.get('training_sets') or [{}])[0]
+    sizes = {'train': 0, 'validation': 0, 'test': 0, **known.get('sizes', {})}
+    climbed = climbed.assign(learned=_learned(climbed, known, task))
+    cells = ladder.cells(climbed, search['seeds'], sizes['validation'] if task.is_share else 0)
     curves = ladder.curves(cells) if cells['complete'].any() else []
-    budgets = [
-        _budget(unit, amount, search, climbed, cells, curves, workdir) for unit, amount in search['budgets'].items()
-    ]
+    budgets = [_budget(unit, search, climbed, cells, curves, workdir) for unit in search['budgets']]
     for budget in budgets:
         fresh.confirm(budget, search, records, workdir)
     fields: Json = next((record.about['fields'] for record in records if 'batch_size' in record.about['fields']), {})
-    found: Json = {
-        'dataset': data.title(settings['dataset']),
-        'task': task.name,
-        'model': Architecture.of(fields).text if fields else '',
-        'optimizer': fields.get('optimizer', ''),
-        'schedule': {'name': fields.get('schedule', ''), 'warm_up': settings['search.warm_up']},
-        'n': records[0].about['n'] if records else 0,
-        'examples': {name: sizes.get(name, 0) for name in ('train', 'validation', 'test')},
-        'device': search['device'],
-        'margin': search['margin'],
-        'budgets': budgets,
-        'trials': _trials(cells),
-        **_of_ladder(climbed, curves, search, sizes.get('validation', 0)),
-        'machine': _machine(search),
-        'rests_on': {
-            'runs': len(records),
-            'diverged': int(table['diverged'].sum()),
-            'seeds': search['seeds'],
-            'fresh_seeds': max((len(entry['seeds']) for entry in search['fresh']), default=0),
-            'examples': int(sum(record.rows[-1]['examples'] for record in records if record.rows)),
-            # Of training and evaluation, shared by runs that ran side by side.
-            'seconds': sum(
-                record.rows[-1]['train_seconds'] + record.rows[-1]['eval_seconds'] for record in records if record.rows
-            ),
-        },
+    lasts = [record.rows[-1] for record in records if record.rows]
+    found: Json = {'dataset': data.title(settings['dataset']), 'task': task.name}
+    found |= {'model': Architecture.of(fields).text if fields else '', 'optimizer': fields.get('optimizer', '')}
+    found['schedule'] = {'name': fields.get('schedule', ''), 'warm_up': settings['search.warm_up']}
+    found |= {'n': records[0].about['n'] if records else 0, 'examples': sizes}
+    found |= {'device': search['device'], 'margin': search['margin'], 'budgets': budgets, 'trials': _trials(cells)}
+    found |= {**_of_ladder(climbed, curves, search, sizes['validation']), 'machine': _machine(search)}
+    found['rests_on'] = {
+        'runs': len(records),
+        'diverged': int(table['diverged'].sum()),
+        'seeds': search['seeds'],
+        'fresh_seeds': max((len(entry['seeds']) for entry in search['fresh']), default=0),
+        'examples': int(sum(last['examples'] for last in lasts)),
+        # Of training and evaluation, shared by runs that ran side by side.
+        'seconds': sum(last['train_seconds'] + last['eval_seconds'] for last in lasts),
     }
     return {**found, 'numbers': _numbers(found)}
 
 
-def _learned(climbed: pd.DataFrame, about: Mapping[str, Any], task: config.Task) -> pd.Series:
+def _learned(climbed: pd.DataFrame, known: Known, task: config.Task) -> pd.Series:
     """Whether trials ended above always answering with the most frequent class, or with the mean target, by two
     standard errors over seeds and two of that answer; the others are no comparison's winner or loser."""
-    known = (about.get('training_sets') or [{}])[0]
     baselines = known.get('baseline', known.get('most_frequent', {}))  # as an earlier version called it
     chance, n = baselines.get('validation', -math.inf), known.get('sizes', {}).get('validation', 0)
     needed = chance + (2 * math.sqrt(chance * (1 - chance) / n) if n and task.is_share else 0)
@@ -103,36 +92,28 @@ def _runs(climbed: pd.DataFrame, cell: Any) -> pd.DataFrame:
 
 
 def _budget(
-    unit: str,
-    amount: float,
-    search: Mapping[str, Any],
-    climbed: pd.DataFrame,
-    cells: pd.DataFrame,
-    curves: Sequence[ladder.Curve],
-    workdir: Path,
+    unit: str, search: Known, climbed: pd.DataFrame, cells: pd.DataFrame, curves: Curves, workdir: Path
 ) -> Json:
     """What each batch size reaches within a budget at its best setting, beside the best of them."""
-    ends, whole, chosen = search['updates'][unit], cells[cells['complete']], dict[int, pd.DataFrame]()
+    ends = {int(size): updates for size, updates in search['updates'][unit].items()}
     off = _off(search) if unit == 'seconds' else {}
-    slack = {of.batch_size: ladder.slack(of, ends[str(of.batch_size)], off[of.batch_size]) for of in curves if off}
-    for size in map(int, ends):
-        at = whole[(whole['batch_size'] == size) & (whole['updates'] == ends[str(size)])]
-        if len(at):
-            chosen[size] = _runs(climbed, at.sort_values(['mean', 'loss']).iloc[0])  # as the search itself chose
+    slack = {of.batch_size: ladder.slack(of, ends[of.batch_size], off[of.batch_size]) for of in curves if off}
+    at_end = cells[cells['complete'] & (cells['updates'] == cells['batch_size'].map(ends))]
+    best = at_end.sort_values(['mean', 'loss']).drop_duplicates('batch_size')  # as the search itself chose
+    best = best.sort_values('batch_size')
+    chosen = {cell['batch_size']: _runs(climbed, cell) for _, cell in best.iterrows()}
     scores = {size: trials.answers(workdir, runs['run'], 'validation') for size, runs in chosen.items()}
-    compared = comparison.compare(scores, search['margin'], slack) if scores else {}
     rows = []
-    for size, runs in chosen.items():
-        first, told = runs.iloc[0], compared[size]
-        row = {field: first[field].item() for field in (*SETTING, 'updates', 'examples', 'seconds')}
+    for size, told in (comparison.compare(scores, search['margin'], slack) if scores else {}).items():
+        runs = chosen[size]
+        row = {field: runs[field].iloc[0].item() for field in (*SETTING, 'updates', 'examples', 'seconds')}
         row |= {'validation_score': plain(comparison.mean(scores[size]))}
         row |= {'test_score': plain(comparison.mean(trials.answers(workdir, runs['run'], 'test')))}
         row |= {name: plain(interval(runs[name])) for name in ('train_score', 'gap')}
         row |= {**told._asdict(), 'difference': plain(told.difference), 'seeds': len(runs)}
-        row['slack'] = slack.get(size, 0.0)
-        rows.append(row)
-    missing = [size for size in map(int, ends) if size not in chosen]
-    found: Json = {'unit': unit, 'amount': amount, 'rows': rows, 'missing': missing, 'recommended': None}
+        rows.append({**row, 'slack': slack.get(size, 0.0)})
+    found: Json = {'unit': unit, 'amount': search['budgets'][unit], 'rows': rows}
+    found |= {'missing': [size for size in ends if size not in chosen], 'recommended': None}
     if rows:
         good = [row for row in rows if row['verdict'] in ('best', 'as good')]
         choices = {'memory': good[0], 'updates': good[-1], 'time': min(good, key=lambda row: row['seconds'])}
@@ -143,13 +124,13 @@ def _budget(
     return found
 
 
-def _off(search: Mapping[str, Any]) -> dict[int, list[float]]:
+def _off(search: Known) -> dict[int, list[float]]:
     """log of each measurement of an update's time, over their median, by batch size; those at a place were in turn."""
-    measured = search['seconds_per_update'].items()
-    return {int(size): [math.log(time / statistics.median(times)) for time in times] for size, times in measured}
+    medians, times = trials.seconds_per_update(search), search['seconds_per_update']
+    return {size: [math.log(time / median) for time in times[str(size)]] for size, median in medians.items()}
 
 
-def _of_ladder(climbed: pd.DataFrame, of: Sequence[ladder.Curve], search: Mapping[str, Any], examples: int) -> Json:
+def _of_ladder(climbed: pd.DataFrame, of: Curves, search: Known, examples: int) -> Json:
     """What follows from the error against the length of the trials, for any budget, target and batch size."""
     found: Json = {'curves': [], 'winners': {}, 'targets': [], 'learning_rates': {'rows': [], 'law': None}}
     for curve in of:
@@ -168,11 +149,12 @@ def _of_ladder(climbed: pd.DataFrame, of: Sequence[ladder.Curve], search: Mappin
         rates, law = ladder.learning_rates(of, ends)
         rows = [{**row, **plain(Estimate(row['value'], row['low'], row['high']))} for row in rates.to_dict('records')]
         found['learning_rates'] = {'rows': rows, 'law': law and _law(law, sorted(ends))}
-    found['noise_scale'] = _noise_scale(of, climbed)
-    return found
+    # tr Σ/‖G‖², means over all updates of each batch size's best trials, by their length.
+    lines = [{'batch_size': curve.batch_size, 'points': _noise_scales(curve, climbed)} for curve in of]
+    return {**found, 'noise_scale': [line for line in lines if line['points']]}
 
 
-def _target(of: Sequence[ladder.Curve], error_R: np.ndarray, found: bool) -> Json:
+def _target(of: Curves, error_R: np.ndarray, found: bool) -> Json:
     """How many updates each batch size needs to an error, and the hyperbola through them."""
     reached = ladder.to_target(of, error_R if len(error_R) > 1 else float(error_R[0]))
     curve = scaling.hyperbola(reached.batch_size_P, reached.log_updates_RxP, reached.censored_RxP)
@@ -190,30 +172,26 @@ def _law(law: ladder.Laws, sizes: Sequence[int]) -> Json:
     return {**found, 'advice': [{'batch_size': size, **plain(rate)} for size, rate in advice if rate]}
 
 
-def _noise_scale(of: Sequence[ladder.Curve], climbed: pd.DataFrame) -> list[Json]:
-    """tr Σ/‖G‖², means over all updates of each batch size's best trials, by their length."""
-    lines = []
-    for curve in of:
-        points = []
-        for _, row in curve.best.iterrows():
-            measured = _runs(climbed, row).dropna(subset=list(NOISE))
-            scale = noise_scale.ratio(*(measured[name].to_numpy() for name in NOISE))
-            if 0 < scale.value < math.inf:
-                at = {name: float(row[name]) for name in ('updates', 'examples', 'learning_rate')}
-                points.append({**at, 'noise_scale': bounded(scale)})
-        lines += [{'batch_size': curve.batch_size, 'points': points}] * bool(points)
-    return lines
+def _noise_scales(curve: ladder.Curve, climbed: pd.DataFrame) -> list[Json]:
+    points = []
+    for _, row in curve.best.iterrows():
+        measured = _runs(climbed, row).dropna(subset=list(NOISE))
+        scale = noise_scale.ratio(*(measured[name].to_numpy() for name in NOISE))
+        if 0 < scale.value < math.inf:
+            at = {name: float(row[name]) for name in ('updates', 'examples', 'learning_rate')}
+            points.append({**at, 'noise_scale': bounded(scale)})
+    return points
 
 
-def _numbers(found: Mapping[str, Any]) -> Json:
+def _numbers(found: Known) -> Json:
     """What a claim can be held against, by name; those that are known.
 
     b_crit, s_min, e_min: at the target in the middle. learning_rate_exponent: p of ε* ∝ B^p after the budget in epochs.
     first_slope, last_slope: of log updates to that target against log batch size, between the two smallest and the two
       largest batch sizes that reached it.
     loss_in_epochs: what the winner of the budget in updates loses in the budget in epochs, validation score.
-    noise_growth: at the batch size nearest to B_crit, the noise scale of the longest trial over the shortest's.
-    noise_over_b_crit: there, that of the longest trial over B_crit, which is taken for exact.
+    noise_growth, noise_over_b_crit: at the batch size nearest to B_crit, the noise scale of the longest trial over the
+      shortest's, and over B_crit, which is taken for exact.
     """
     numbers: Json = {}
     if targets := [target for target in found['targets'] if target['curve']]:
@@ -225,37 +203,35 @@ def _numbers(found: Mapping[str, Any]) -> Json:
                 numbers[name] = _slope(*pair)
     if law := found['learning_rates']['law']:
         numbers['learning_rate_exponent'] = law['exponent']
-    rows = {budget['unit']: {row['verdict']: row for row in budget['rows']} for budget in found['budgets']}
-    if all('best' in rows.get(unit, ()) for unit in ('epochs', 'updates')):
-        size = rows['updates']['best']['batch_size']
-        budget = next(budget for budget in found['budgets'] if budget['unit'] == 'epochs')
-        for row in (row for row in budget['rows'] if row['batch_size'] == size):
+    rows = {budget['unit']: budget['rows'] for budget in found['budgets']}
+    winner = [row['batch_size'] for row in rows.get('updates', []) if row['verdict'] == 'best']
+    for row in rows.get('epochs', []):
+        if row['batch_size'] in winner:
             value, low, high = (row['difference'][end] for end in ('value', 'high', 'low'))
             numbers['loss_in_epochs'] = {'value': -value, 'low': low and -low, 'high': high and -high}
     critical = numbers.get('b_crit')
     if critical and found['noise_scale'] and None not in critical.values():
         line = min(found['noise_scale'], key=lambda line: abs(math.log(line['batch_size'] / critical['value'])))
         first, last = (line['points'][i]['noise_scale'] for i in (0, -1))
-        over = {'value': critical['value'], 'low': critical['value'], 'high': critical['value']}
-        numbers |= {'noise_growth': _over(last, first), 'noise_over_b_crit': _over(last, over)}
+        exactly = dict.fromkeys(critical, critical['value'])
+        numbers |= {'noise_growth': _over(last, first), 'noise_over_b_crit': _over(last, exactly)}
     return numbers
 
 
-def _slope(first: Mapping[str, Any], second: Mapping[str, Any]) -> Json:
+def _slope(first: Known, second: Known) -> Json:
     """Of log updates against log batch size; both are uncertain, independently."""
     step = math.log(second['batch_size'] / first['batch_size'])
     over = _over(second['updates'], first['updates'])
     return {end: value and math.log(value) / step for end, value in over.items()}
 
 
-def _over(above: Mapping[str, Any], below: Mapping[str, Any]) -> Json:
+def _over(above: Known, below: Known) -> Json:
     """The quotient of two independent positive estimates: their intervals' logarithms add up in squares."""
-    value = above['value'] / below['value']
-    found: Json = {'value': value, 'low': None, 'high': None}
-    for end, other in (('low', 'high'), ('high', 'low')):
+    found: Json = {'value': above['value'] / below['value'], 'low': None, 'high': None}
+    for end, other, side in (('low', 'high', -1), ('high', 'low', 1)):
         if above[end] and below[other]:
             away = math.hypot(math.log(above[end] / above['value']), math.log(below[other] / below['value']))
-            found[end] = value * math.exp(away if end == 'high' else -away)
+            found[end] = found['value'] * math.exp(side * away)
     return found
 
 
@@ -270,14 +246,13 @@ def _trials(cells: pd.DataFrame) -> list[Json]:
     return found
 
 
-def _machine(search: Mapping[str, Any]) -> list[Json]:
+def _machine(search: Known) -> list[Json]:
     """How fast updates are on the device, one run alone, and what memory one needs by XLA's count and in how
     many parts a batch is computed, by batch size."""
     found = []
-    for size, times in search['seconds_per_update'].items():
-        estimate = {'value': statistics.median(times), 'low': min(times), 'high': max(times)}
-        about = {'measurements': len(times), 'bytes': search['bytes'][size]}
-        about['parts'] = search.get('parts', {}).get(size, 1)  # of a search before parts were told
-        about['examples_per_second'] = int(size) / estimate['value']
-        found.append({'batch_size': int(size), 'seconds': estimate, **about})
+    for size, middle in trials.seconds_per_update(search).items():
+        times, parts = search['seconds_per_update'][str(size)], search.get('parts', {})  # told by later versions alone
+        seconds = {'value': middle, 'low': min(times), 'high': max(times)}
+        about = {'measurements': len(times), 'bytes': search['bytes'][str(size)], 'parts': parts.get(str(size), 1)}
+        found.append({'batch_size': size, 'seconds': seconds, **about, 'examples_per_second': size / middle})
     return found

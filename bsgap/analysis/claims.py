@@ -1,8 +1,8 @@
 """Claims: what the source of a study says, held against the runs.
 
 An experiment file has a function `claims(variant)` that returns a list of `Claim`, and names it in its config:
-`study.claims = 'experiments.mnist:claims'`. A claim measures a number in the table of runs, mostly with the functions
-of `bsgap.analysis.quantities`, and has the bound that the number must keep for the source to be right.
+`study.claims = 'experiments.mnist:claims'`. A claim measures a number in the table of runs, mostly by `quantities`, and
+has the bound that the number must keep for the source to be right.
 """
 
 import csv
@@ -18,13 +18,14 @@ import numpy as np
 
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
-from bsgap.analysis.statistics import Estimate, interval
+from bsgap.analysis.statistics import Estimate, interval, plural
 from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
 
 if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
     import pandas as pd
 
+Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 
 
@@ -117,10 +118,9 @@ def verdicts(
 ) -> tuple[list[Verdict], list[str]]:
     """The verdicts on a study's claims, and lines that say what there is to be said of them.
 
-    `settings` are those of study.json, and `runs` the table of the workdir, where `runs.attrs['answer']` has the
-    numbers of a search's answer. Left out are the claims of an experiment about another dataset, and those about
-    recipes that the experiment has and this study, with other values on its command line, has not. Where the
-    experiment can't be had, see `loading.call`, the verdicts are those of claims.csv.
+    `settings` are those of study.json; `runs.attrs['answer']` has the numbers of a search's answer. Left out are claims
+    about another dataset, and those about recipes that the experiment has and this study, with other values on its
+    command line, has not. Where the experiment can't be had, see `loading.call`, they are those of claims.csv.
 
     Raises:
       UserError: claims.csv would be needed and is damaged.
@@ -136,29 +136,26 @@ def verdicts(
         return kept, [f'claims {"as claims.csv has them" if kept else "left out"}: {error}']
     dataset = own.data.dataset
     if dataset != settings['dataset']:
-        return [], [f'{_count(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
+        return [], [f'{plural(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
     planned = [(recipe, seed, 'running') for recipe in settings['recipes'] for seed in range(settings['seeds'])]
-    absent = [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
-    judged = evaluate(made, runs, [*planned, *absent])
+    planned += [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
+    judged = evaluate(made, runs, planned)
     left_out = len(made) - len(judged)
-    return judged, [f'{_count(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
+    return judged, [f'{plural(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
 
 
-def evaluate(
-    claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Sequence[tuple[str, int, str]] = ()
-) -> list[Verdict]:
+def evaluate(claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Planned = ()) -> list[Verdict]:
     """Holds each claim against the rows in which all splits were evaluated.
 
     The verdict is `reproduced` if the whole 95 % interval (Student's t over seeds, or an estimate's own) lies within
-    the bound, `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`.
-    `planned` are (recipe, seed, status) of runs that may have no row yet. A claim about one that is 'absent' has no
-    verdict.
+    the bound, `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`; a
+    claim about an 'absent' run has none.
     """
     table = _table(runs, planned)
     return [verdict for claim in claims if (verdict := _evaluate(claim, table))]
 
 
-def _table(runs: 'pd.DataFrame', planned: Sequence[tuple[str, int, str]]) -> 'pd.DataFrame':
+def _table(runs: 'pd.DataFrame', planned: Planned) -> 'pd.DataFrame':
     """The table that claims see: the full rows, and of a run that has none the first, or one with its name alone."""
     import pandas as pd
 
@@ -197,7 +194,7 @@ def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
     of = runs[runs['recipe'].isin(known.recipes)].drop_duplicates('run')['status']
     for status, word in (('diverged', 'diverged'), ('running', 'unfinished')):
         if number := int((of == status).sum()):
-            notes.append(f'{_count(number, "run")} {word}')
+            notes.append(f'{plural(number, "run")} {word}')
     if claim.status == 'U':
         notes.append("the source's figure is unverified")
     if not known.has_interval:
@@ -214,8 +211,8 @@ def _over_seeds(values: 'pd.Series', runs: 'pd.DataFrame', known: Reading) -> tu
     done = runs[runs['recipe'].isin(known.recipes) & (runs['status'] == 'done')]
     recipes = done.groupby('seed')['recipe'].nunique().reindex(values.index, fill_value=0)
     counted, finite = values[values.notna() | (recipes == len(known.recipes))], values[np.isfinite(values)]
-    left_out = f' of {len(values)}' * (len(counted) < len(values))
-    notes = [f'{len(counted)}{left_out} seed{"s" * (len(values) != 1)}']
+    left_out = f'{len(counted)} of ' * (len(counted) < len(values))
+    notes = [left_out + plural(len(values), 'seed')]
     if len(finite) < len(counted):  # what is left is not the whole
         notes.append(f'no finite value for {len(counted) - len(finite)} of them, which no mean includes')
         known.has_interval = False
@@ -241,16 +238,15 @@ def cells(verdict: Verdict) -> tuple[str, ...]:
 
 
 def finding(template: str, verdicts: Iterable[Verdict]) -> str:
-    """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two.
-
-    '' if the template names something that has no verdict.
-    """
+    """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two; '' if it
+    names something that has no verdict."""
     words: dict[str, str] = {}
     for v in verdicts:
         words |= {v.id: f'{v.measured} ({v.verdict})', f'{v.id}.value': v.measured, f'{v.id}.verdict': v.verdict}
-    braces = re.compile(r'\{([^{}]*)\}')
-    known = all(name in words for name in braces.findall(template))
-    return braces.sub(lambda match: words[match[1]], template) if known else ''
+    try:
+        return re.sub(r'\{([^{}]*)\}', lambda match: words[match[1]], template)
+    except KeyError:
+        return ''
 
 
 def write(path: Path, verdicts: Iterable[Verdict]) -> None:
@@ -271,19 +267,14 @@ def read(path: Path) -> list[Verdict]:
     """
     made = []
     try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding='utf-8') if path.exists() else ''))
-        for row in rows:
-            first = row.get('bound_first') != 'False'
-            cells: dict[str, Any] = {'unit': '', **row, 'n': int(row['n']), 'bound_first': first}
+        for row in csv.DictReader(io.StringIO(path.read_text(encoding='utf-8') if path.exists() else '')):
+            cells: dict[str, Any] = {'unit': '', **row, 'n': int(row['n'])}
+            cells['bound_first'] = row.get('bound_first') != 'False'
             cells |= {name: float(cells[name] or 'nan') for name in ('value', 'low', 'high', 'bound_low', 'bound_high')}
             made.append(Verdict(*(cells[name] for name in Verdict._fields)))
     except (OSError, TypeError, ValueError, KeyError) as error:
         raise UserError(f'workdir: {path} is damaged: {error!r}; remove it') from error
     return made
-
-
-def _count(number: int, what: str) -> str:
-    return f'{number} {what}{"s" * (number != 1)}'
 
 
 def _number(value: float, unit: str) -> str:

@@ -14,15 +14,14 @@ same seed in two settings has a correlation of about 0, and pairing by it would 
 """
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
 
 from bsgap.analysis.statistics import Estimate
 
-Key = TypeVar('Key', bound=Hashable)
 LEVEL = 0.05
 MOST_SEEDS = 10_000  # more count as no number of seeds
 
@@ -34,6 +33,9 @@ class Comparison(NamedTuple):
     verdict: str  # 'best' (the winner) | 'worse' | 'as good' | 'undecided'
     seeds_needed: int | None = None  # where undecided: a setting, if what was observed were the truth
     examples_needed: int | None = None  # where no number of seeds would do
+
+
+Comparisons = dict[Any, Comparison]  # by setting
 
 
 class _Parts(NamedTuple):
@@ -64,37 +66,31 @@ def mean(score_SxN: Any) -> Estimate:
     parts = _parts(score_SxN)
     if parts.seeds < 2:
         return Estimate(parts.mean, math.nan, math.nan)
-    error, p, n = _error(parts), parts.mean, len(parts.score_N)
+    error, p = _error(parts), parts.mean
+    t = float(_critical(error.freedom, LEVEL / 2))
     if not parts.is_share:
-        half_width = float(_critical(error.freedom, LEVEL / 2)) * math.sqrt(error.variance)
+        half_width = t * math.sqrt(error.variance)
         return Estimate(p, p - half_width, max(p, min(1.0, p + half_width)))  # no score is above 1
-    number = p * (1 - p) / error.variance if error.variance > 0 else n
-    z2 = _critical(error.freedom, LEVEL / 2) ** 2 / number
+    z2 = t**2 / (p * (1 - p) / error.variance if error.variance > 0 else len(parts.score_N))
     middle, half_width = p + z2 / 2, math.sqrt(z2 * p * (1 - p) + z2 * z2 / 4)
     low, high = (max(0.0, middle - half_width) / (1 + z2), (middle + half_width) / (1 + z2))
     return Estimate(p, min(low, p), max(min(high, 1.0), p))
 
 
-def compare(
-    scores: Mapping[Key, Any], margin: float, slack: Mapping[Key, float] | None = None
-) -> dict[Key, Comparison]:
+def compare(scores: Mapping[Any, Any], margin: float, slack: Mapping[Any, float] | None = None) -> Comparisons:
     """Each setting (its answers SxN, with its own S) against the best: at 5 % for all verdicts together.
 
     Hsu's multiple comparisons with the best (1981, Ann. Stat. 9:1026; for unequal errors Edwards, Hsu 1983): all
     verdicts are right whenever the one-sided comparisons with the truly best setting are, whichever setting won. A
     setting is 'worse' if one other is shown to be better; 'as good' if it is shown to lie less than `margin` (a
-    fraction) below all that are not 'worse', also where it is shown to be worse by less; 'undecided' else.
-
-    Where two answer every example alike, a difference of up to −log(level)/N may still be (the rule of three): no
-    half width is less.
+    fraction) below all that are not 'worse', also where it is shown to be worse by less; 'undecided' else. Of settings
+    that are exactly level each is called worse in at most 5 % of the cases, some one of them in more.
 
     Each pair has its own error and degrees of freedom (Welch, Satterthwaite), at Šidák's level. A variance pooled over
     the settings, with Dunnett's critical values, mostly has more power but does not keep 5 %: simulated with 6 seeds,
-    it called the best worse in 7 % of the cases where that had 10 times the others' noise, and this in 1 %.
-
-    Settings that are exactly level: each is called worse in at most 5 % of the cases, some one of them in more.
-
-    `slack`: what else a score may be off by, either way, by setting; it comes on top of every bound.
+    it called the best worse in 7 % of the cases where that had 10 times the others' noise, and this in 1 %. Where two
+    answer every example alike, a difference of up to −log(level)/N may still be (the rule of three): no half width is
+    less. `slack`, what else each score may be off by, either way, comes on top of every bound.
 
     Raises:
       ValueError: no setting, or their numbers of examples differ.
@@ -115,13 +111,11 @@ def compare(
     high_K = (difference_KxK + half_width_KxK).min(1)
     is_rival_KxK = ~(high_K < 0) & ~np.eye(k, dtype=bool)
     low_K = np.where(is_rival_KxK, difference_KxK - half_width_KxK, math.inf).min(1)
-    found: dict[Key, Comparison] = {}
+    found: Comparisons = {}
     for i, key in enumerate(scores):
         value, half_width = float(difference_KxK[i, winner]), float(half_width_KxK[i, winner])
-        ends = np.array([value - half_width, value + half_width])
-        if parts[i].is_share and half_width < math.inf:
-            ends = ends.clip(-1, 1)
-        difference = Estimate(value, *map(float, ends))
+        bounds = 1.0 if parts[i].is_share and half_width < math.inf else math.inf
+        difference = Estimate(value, max(-bounds, value - half_width), min(bounds, value + half_width))
         if i == winner:
             found[key] = Comparison(Estimate(0.0, 0.0, 0.0), 'best')
         elif low_K[i] > -margin:
@@ -129,19 +123,16 @@ def compare(
         elif high_K[i] < 0:
             found[key] = Comparison(difference, 'worse')
         else:
-            error = errors[max(i, winner), min(i, winner)]
-            below, off = -value, slack_K[i] + slack_K[winner]
-            reach = max(below, margin - below) - off
+            error, below = errors[max(i, winner), min(i, winner)], -value
+            reach = max(below, margin - below) - (slack_K[i] + slack_K[winner])
             found[key] = Comparison(difference, 'undecided', *_needed(parts[i], parts[winner], error, level, reach))
     return found
 
 
 def examples_to_tell(margin: float, scores: Mapping[Any, Any]) -> int | None:
-    """Validation examples without which not even unlimited seeds show a difference of `margin`, a fraction.
-
-    By the variance over examples of the difference between the two settings with the highest scores, at the level
-    of `compare`. None where there are not two settings with two seeds each.
-    """
+    """Validation examples without which not even unlimited seeds show a difference of `margin`, a fraction: by the
+    variance over examples of the difference between the two settings with the highest scores, at the level of
+    `compare`. None where there are not two settings with two seeds each."""
     parts = sorted(map(_parts, scores.values()), key=lambda each: each.mean)[-2:]
     if len(parts) < 2 or min(each.seeds for each in parts) < 2:
         return None
@@ -172,9 +163,8 @@ def _error(ours: _Parts, other: _Parts | None = None) -> _Error:
     """Of the mean, or of the difference of two."""
     both, n = [ours, *([other] if other else [])], len(ours.score_N)
     deviation_N = ours.score_N - ours.mean - (other.score_N - other.mean if other else 0)
-    examples = (
-        max(0.0, float(deviation_N @ deviation_N) / max(1, n - 1) - sum(each.noise / each.seeds for each in both)) / n
-    )
+    noise = sum(each.noise / each.seeds for each in both)
+    examples = max(0.0, float(deviation_N @ deviation_N) / max(1, n - 1) - noise) / n
     # 2 variance²/(its own variance), by the fourth moment: few examples differ at all, and the variance rests on them.
     spread = float((deviation_N**2).var()) / n**3
     examples_freedom = 2 * examples**2 / spread if spread > 0 else math.inf

@@ -1,7 +1,6 @@
 """What fresh seeds say of what a search recommends, as plain data; see `answer`."""
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,8 @@ def beside(budget: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
 
 
 def confirm(budget: Json, search: Mapping[str, Any], records: Sequence[Record], workdir: Path) -> None:
-    """Adds to a budget `fresh`, what fresh seeds reach, and `first_thought`.
-
-    Where they show another setting to be better than the recommended one, that is recommended in its place, and
-    `first_thought` is what was; else it is None.
-    """
+    """Adds to a budget `fresh`, what fresh seeds reach, and `first_thought`: what was recommended, where they show
+    another setting to be better, which is recommended in its place; else None."""
     budget['fresh'], budget['first_thought'] = _reached(budget, search, records, workdir), None
     rows = {row['role']: row for row in budget['fresh'] if row['verdict'] and row['role'] != 'growing'}
     if 'recommended' in rows and rows['recommended']['verdict'] == 'worse':
@@ -50,67 +46,53 @@ def confirm(budget: Json, search: Mapping[str, Any], records: Sequence[Record], 
 
 
 def _reached(budget: Json, search: Mapping[str, Any], records: Sequence[Record], workdir: Path) -> list[Json]:
-    """What fresh seeds reach, a row a role, compared with each other on the validation split that was drawn anew; what
-    grows is compared with what is recommended alone."""
-    wanted = {entry['role']: entry for entry in search['fresh'] if entry['unit'] == budget['unit']}
-    by_recipe: dict[str, list[Record]] = {}
-    seeds = {entry['recipe']: entry['seeds'] for entry in wanted.values()}
-    for record in records:
-        if record.about['seed'] in seeds.get(record.about['recipe'], ()):
-            by_recipe.setdefault(record.about['recipe'], []).append(record)
-    done = {
-        role: [r for r in by_recipe.get(entry['recipe'], []) if r.status == 'done'] for role, entry in wanted.items()
-    }
-    scores = {
-        (role, split): trials.answers(workdir, (record.name for record in runs), split)
-        for role, runs in done.items()
-        for split in ('validation', 'test')
-        if runs
-    }
-    # A setting with which a run diverges is no candidate.
-    lost = {role: len(by_recipe.get(entry['recipe'], [])) - len(done[role]) for role, entry in wanted.items()}
-    settled = {role: scores[role, 'validation'] for role in done if done[role] and not lost[role]}
-    grown = settled.pop('growing', None)
+    """What fresh seeds reach, a row a role, compared with each other on the validation split that was drawn anew."""
+    rows, scores = dict[str, Json](), dict[str, Any]()
+    for entry in (entry for entry in search['fresh'] if entry['unit'] == budget['unit']):
+        runs = [run for run in records if run.about['recipe'] == entry['recipe']]
+        runs = [run for run in runs if run.about['seed'] in entry['seeds']]
+        done = [run for run in runs if run.status == 'done']
+        row: Json = {key: entry[key] for key in ('role', *SETTING)}
+        row |= {'seeds': len(done), 'diverged': sum(run.status == 'diverged' for run in runs)}
+        row |= {'test_score': None, 'verdict': None, 'difference': None}
+        if done:
+            row |= {key: done[0].about[key] for key in ('updates', 'examples')}
+            row['seconds'] = _seconds(done[0], search)
+            names = [run.name for run in done]
+            row['test_score'] = plain(comparison.mean(trials.answers(workdir, names, 'test')))
+            if len(done) == len(runs):  # a setting with which a run diverges is no candidate
+                scores[row['role']] = trials.answers(workdir, names, 'validation')
+        rows[row['role']] = row
     slack = {row['batch_size']: row['slack'] for row in budget['rows']}
-    sizes = {role: entry['batch_size'] for role, entry in wanted.items()}
+    sizes = {role: row['batch_size'] for role, row in rows.items()}
     own = sizes.get('recommended')
     # Settings of one batch size have the same time, whatever it is.
     between = {
         role: slack[size] + slack[own] for role, size in sizes.items() if own != size and {own, size} <= {*slack}
     }
-    compared = comparison.compare(settled, search['margin'], between) if settled else {}
-    if grown is not None and 'recommended' in settled:
-        pair = comparison.compare({'growing': grown, 'recommended': settled['recommended']}, search['margin'])
+    for role, told in _compared(scores, search['margin'], between).items():
+        rows[role] |= {**told._asdict(), 'difference': plain(told.difference)}
+    return list(rows.values())
+
+
+def _compared(scores: Json, margin: float, slack: Mapping[str, float]) -> comparison.Comparisons:
+    """By role; what grows is compared with what is recommended alone."""
+    grown = scores.pop('growing', None)
+    compared = comparison.compare(scores, margin, slack) if scores else {}
+    if grown is not None and 'recommended' in scores:
+        pair = comparison.compare({'growing': grown, 'recommended': scores['recommended']}, margin)
         value, low, high = pair['recommended'].difference
         turned = comparison.Comparison(Estimate(-value, -high, -low), 'best')
         compared['growing'] = turned if pair['growing'].verdict == 'best' else pair['growing']
-    rows = []
-    for role, entry in wanted.items():
-        runs = by_recipe.get(entry['recipe'], [])
-        row: Json = {key: entry[key] for key in ('role', *SETTING)}
-        row |= {'seeds': len(done[role]), 'diverged': sum(record.status == 'diverged' for record in runs)}
-        row |= {'test_score': None, 'verdict': None, 'difference': None}
-        if done[role]:
-            row['updates'], row['examples'] = (done[role][0].about[key] for key in ('updates', 'examples'))
-            row['seconds'] = _seconds(done[role][0], search)
-            row['test_score'] = plain(comparison.mean(scores[role, 'test']))
-        if told := compared.get(role):
-            row |= {**told._asdict(), 'difference': plain(told.difference)}
-        rows.append(row)
-    return rows
+    return compared
 
 
 def _seconds(run: Record, search: Mapping[str, Any]) -> float | None:
     """A run's updates alone on the device; a batch size that was not timed lies between those that were."""
-    times = {int(size): statistics.median(of_size) for size, of_size in search['seconds_per_update'].items()}
-    sizes = sorted(times)
-    logs = np.log(sizes), np.log([times[size] for size in sizes])
+    sizes, times = zip(*sorted(trials.seconds_per_update(search).items()), strict=True)
     spans = schedule.place(tuple(schedule.Stage(**stage) for stage in run.about['stages']), run.about['n'])
     if max(span.stage.batch_size for span in spans) > sizes[-1]:
         return None
-    return float(
-        sum(
-            (span.last_update - span.first_update) * math.exp(np.interp(math.log(span.stage.batch_size), *logs))
-            for span in spans
-        )
-    )
+    log_seconds = [np.interp(math.log(span.stage.batch_size), np.log(sizes), np.log(times)) for span in spans]
+    updates = [span.last_update - span.first_update for span in spans]
+    return float(sum(n * math.exp(log) for n, log in zip(updates, log_seconds, strict=True)))

@@ -5,21 +5,22 @@ examples or seconds. In arrays with an axis R row 0 is of the data; the others a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bsgap.analysis import scaling
+from bsgap.analysis import scaling, trials
 from bsgap.analysis.statistics import Estimate, of_draws, standard_errors
 
-SETTING = ['learning_rate', 'momentum', 'weight_decay', 'beta2']
+SETTING = list(trials.SETTING[1:])  # besides the batch size
 FLOOR = 1e-6  # an error of 0 has no logarithm
 NEAR = 1.02  # lengths of one budget agree within this factor, as updates are whole
 SHARE = 0.05  # of the draws, in which a batch size is the best if it may be the best
 
 Unit = Literal['updates', 'examples', 'seconds']
+Off = Mapping[int, Sequence[float]]  # by batch size: what the log of a length may be off by, as times were measured
 
 
 class Curve(NamedTuple):
@@ -50,30 +51,30 @@ class Laws(NamedTuple):
     maximum: Estimate  # ε_max
     b_0: Estimate
     between: tuple[int, int]  # the batch sizes within which alone it advises
-    log_rate_at: Mapping[str, Any]  # by law: log B → log ε [R]
+    log_rate_at: Callable[[float], np.ndarray]  # log B → log ε [R], by the better law
 
     def learning_rate(self, batch_size: float) -> Estimate | None:
         """By the better law; None outside `between`."""
         if not self.between[0] <= batch_size <= self.between[1]:
             return None
-        return _exp(of_draws(self.log_rate_at[self.better](math.log(batch_size))))
+        return _exp(of_draws(self.log_rate_at(math.log(batch_size))))
 
 
-def cells(trials: pd.DataFrame, seeds: int, examples: int = 0) -> pd.DataFrame:
-    """A row for each batch size, length and setting of `trials`, ascending, with the columns
+def cells(climbed: pd.DataFrame, seeds: int, examples: int = 0) -> pd.DataFrame:
+    """A row for each batch size, length and setting of `climbed`, ascending, with the columns
 
     batch_size, updates, `SETTING`; n (runs), diverged (of them); mean, sd (of the validation error, over runs that did
     not diverge; NaN where too few), loss (its mean, likewise); examples, seconds (mean); complete (all `seeds` are
     there, none diverged, and all `learned`, if there is such a column). No mean or sd is below half of one of the
     validation `examples`.
     """
-    by = trials.groupby(['batch_size', 'updates', *SETTING], dropna=False)
+    by = climbed.groupby(['batch_size', 'updates', *SETTING], dropna=False)
     error = by['validation_error']
     found = pd.DataFrame({'n': by.size(), 'mean': error.mean(), 'sd': error.std(ddof=1)})
     found['loss'], found['diverged'] = by['validation_loss'].mean(), found['n'] - error.count()
     found[['examples', 'seconds']] = by[['examples', 'seconds']].mean()
     found['complete'] = (found['n'] >= seeds) & (found['diverged'] == 0)
-    if 'learned' in trials:
+    if 'learned' in climbed:
         found['complete'] &= by['learned'].all()
     if examples:
         found[['mean', 'sd']] = found[['mean', 'sd']].clip(lower=0.5 / examples)
@@ -98,10 +99,10 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
     `best` has the columns of `cells`, and `edge`: ε* is at an end of all that was tried, so that the best may lie
     beyond (cells with diverged runs or too few seeds count as tried).
     """
-    size_C, updates_C, rate_C, n_C = (table[name].to_numpy() for name in ('batch_size', 'updates', SETTING[0], 'n'))
-    is_whole_C, kind_C = table['complete'].to_numpy(), table.groupby(SETTING[1:], dropna=False).ngroup().to_numpy()
+    names = ('batch_size', 'updates', SETTING[0], 'n', 'complete', 'loss')
+    size_C, updates_C, rate_C, n_C, is_whole_C, loss_C = (table[name].to_numpy() for name in names)
+    kind_C = table.groupby(SETTING[1:], dropna=False).ngroup().to_numpy()
     mean_C, t_C = np.maximum(table['mean'].to_numpy(), FLOOR), standard_errors(n_C)
-    loss_C = table['loss'].to_numpy()
     error_C = table['sd'].to_numpy() / np.sqrt(n_C)
     sd_C = np.where(is_whole_C, np.sqrt(t_C / standard_errors(math.inf)) * error_C / mean_C, 0)
     normal_RxC = np.random.default_rng(seed).normal(size=(0 if np.isnan(sd_C).any() else draws, len(table)))
@@ -143,14 +144,10 @@ def _lowest(log_rate_C: np.ndarray, log_error_RxC: np.ndarray) -> tuple[np.ndarr
     return np.where(bend_R > 0, x_R + log_rate_C[1], log_rate_R), np.where(bend_R > 0, lowest_R, log_error_R)
 
 
-def winners(
-    of: Sequence[Curve], unit: Unit, off: Mapping[int, Sequence[float]] | None = None, amounts: int = 60
-) -> pd.DataFrame:
+def winners(of: Sequence[Curve], unit: Unit, off: Off | None = None, amounts: int = 60) -> pd.DataFrame:
     """The best batch size for each of a log grid of budgets, from the shortest to the longest that all of them have
-    trials of: where one has none, another would win by default.
-
-    log error is linear in log length between a batch size's trials, and not known beyond them. By batch size, `off` is
-    what the log of a length may be off by: the times that were measured. Each draw takes them from one measurement.
+    trials of: where one has none, another would win by default. log error is linear in log length between trials. Each
+    draw takes what lengths are off by from one measurement.
 
     Returns:
       A row a budget: `amount` (float, of the unit); `winner` (int); `error`, `low`, `high` (fractions: the winner's);
@@ -161,8 +158,8 @@ def winners(
     if len(of) < 2 or (start := ends[:, 0].max()) > (end := ends[:, 1].min()) + math.log(NEAR):
         return pd.DataFrame(columns=columns)
     log_amount_G = np.linspace(start, end, amounts) if start < end else np.array([end])
-    size_P = [curve.batch_size for curve in of]
-    log_error_PxRxG = np.stack([_between(curve, unit, log_amount_G, (off or {}).get(curve.batch_size)) for curve in of])
+    size_P, off = [curve.batch_size for curve in of], off or {}
+    log_error_PxRxG = np.stack([_between(curve, unit, log_amount_G, off.get(curve.batch_size, ())) for curve in of])
     rows = []
     for amount, log_error_PxR in zip(np.exp(log_amount_G), np.moveaxis(log_error_PxRxG, 2, 0), strict=True):
         best_R = log_error_PxR.argmin(0)
@@ -180,27 +177,24 @@ def slack(curve: Curve, updates: int, off: Sequence[float]) -> float:
     return float(math.exp(log_error_G[1]) * math.expm1(steepness * max(map(abs, off))))
 
 
-def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence[float] | None = None) -> np.ndarray:
-    """log error after these amounts, shape [R, G]; beyond its ends that of the end. See `winners` of `off`."""
+def _between(curve: Curve, unit: Unit, log_amount_G: np.ndarray, off_M: Sequence[float] = ()) -> np.ndarray:
+    """log error after these amounts, shape [R, G]; beyond its ends that of the end."""
     log_x_L = np.log(curve.best[unit].to_numpy(float))
 
     def weights(off: float) -> np.ndarray:
         return np.array([np.interp(log_amount_G - off, log_x_L, one_L) for one_L in np.eye(len(log_x_L))])
 
     log_error_RxG = curve.log_error_RxL @ weights(0)
-    for m, off in enumerate(off_M or ()):
-        draws = slice(1 + m, None, len(off_M or ()))
+    for m, off in enumerate(off_M):
+        draws = slice(1 + m, None, len(off_M))
         log_error_RxG[draws] = curve.log_error_RxL[draws] @ weights(off)
     return log_error_RxG
 
 
 def targets(of: Sequence[Curve], count: int = 4) -> np.ndarray:
-    """Errors [R, count], descending, by a rule that was fixed before: evenly spaced in log error within an interval.
-
-    It reaches from the third highest of the errors after the shortest trials to the third lowest of those after the
-    longest, ends left out: three batch sizes have not reached a target at first, and three do. It is found anew in each
-    draw. An empty array [R, 0] where the data have no such interval, or not three batch sizes.
-    """
+    """Errors [R, count], descending, by a rule that was fixed before: evenly spaced in log error from the third highest
+    after the shortest trials to the third lowest after the longest, ends left out, anew in each draw. So three batch
+    sizes have not reached a target at first, and three do. [R, 0] where there is no such interval."""
     first_RxP, last_RxP = (np.stack([curve.log_error_RxL[:, i] for curve in of], 1) for i in (0, -1))
     if len(of) < 3:
         return np.empty((len(first_RxP), 0))
@@ -213,6 +207,7 @@ def to_target(of: Sequence[Curve], target_R: Any) -> Reached:
     """The updates at which each curve reaches an error: a number, or one for each row, as `targets` has in a column."""
     log_target_R = np.broadcast_to(np.log(target_R), len(of[0].log_error_RxL))
     log_updates_RxP, censored_RxP = np.zeros((2, len(log_target_R), len(of)))
+    updates = []
     for p, curve in enumerate(of):
         log_s_L = np.log(curve.best['updates'].to_numpy(float))
         is_there_RxL = curve.log_error_RxL <= log_target_R[:, None]
@@ -221,16 +216,12 @@ def to_target(of: Sequence[Curve], target_R: Any) -> Reached:
         high_R, low_R = (np.take_along_axis(curve.log_error_RxL, at_R, 1)[:, 0] for at_R in (before_R, after_R))
         part_R = np.divide(high_R - log_target_R, high_R - low_R, out=np.ones_like(low_R), where=high_R > low_R)
         log_step_R = (log_s_L[after_R] - log_s_L[before_R])[:, 0]
-        log_updates_RxP[:, p] = log_s_L[before_R[:, 0]] + part_R.clip(0, 1) * log_step_R
+        log_updates_RxP[:, p] = log_updates_R = log_s_L[before_R[:, 0]] + part_R.clip(0, 1) * log_step_R
         is_before_R = curve.log_error_RxL[:, 0] < log_target_R
-        censored_RxP[:, p] = np.where(is_before_R, -1, np.where(is_there_RxL[:, -1], 0, 1))
-    low_RxP = np.where(censored_RxP < 0, -np.inf, log_updates_RxP)
-    high_RxP = np.where(censored_RxP > 0, np.inf, log_updates_RxP)
-    updates = []
-    for p in range(len(of)):
-        ends = of_draws(high_RxP[:, p], low_RxP[:, p])
-        low = ends.low if censored_RxP[0, p] >= 0 else -math.inf
-        updates.append(_exp(Estimate(float(log_updates_RxP[0, p]), low, ends.high)))
+        censored_RxP[:, p] = side_R = np.where(is_before_R, -1, np.where(is_there_RxL[:, -1], 0, 1))
+        ends = of_draws(np.where(side_R > 0, np.inf, log_updates_R), np.where(side_R < 0, -np.inf, log_updates_R))
+        low = ends.low if side_R[0] >= 0 else -math.inf
+        updates.append(_exp(Estimate(float(log_updates_R[0]), low, ends.high)))
     return Reached(np.array([curve.batch_size for curve in of]), log_updates_RxP, censored_RxP, updates)
 
 
@@ -245,13 +236,15 @@ def learning_rates(of: Sequence[Curve], updates: Mapping[int, int] | None = None
     for curve in of:
         length = updates.get(curve.batch_size) if updates else curve.best['updates'].iloc[-1]
         for i in np.flatnonzero(curve.best['updates'] == length):
-            log_rate_R, edge = curve.log_rate_RxL[:, i], bool(curve.best['edge'][i])
-            rows.append((curve.batch_size, int(curve.best['updates'][i]), *_exp(of_draws(log_rate_R)), edge))
-            log_rates += [] if edge else [log_rate_R]
+            log_rate_R, best = curve.log_rate_RxL[:, i], curve.best.iloc[i]
+            log_rates.append(log_rate_R)
+            rows.append((curve.batch_size, int(best['updates']), *_exp(of_draws(log_rate_R)), bool(best['edge'])))
     found = pd.DataFrame(rows, columns=['batch_size', 'updates', 'value', 'low', 'high', 'edge'])
-    inner_P = found['batch_size'][~found['edge'].astype(bool)].to_numpy()
+    inner_P = ~found['edge'].to_numpy(bool)
     alike = len({tuple(curve.best[SETTING[1:]].fillna(-1).iloc[-1]) for curve in of}) == 1
-    return found, laws(inner_P, np.stack(log_rates, 1)) if len(inner_P) > 2 and alike else None
+    if inner_P.sum() < 3 or not alike:
+        return found, None
+    return found, laws(found['batch_size'][inner_P].to_numpy(), np.stack(log_rates, 1)[:, inner_P])
 
 
 def laws(batch_size_P: Any, log_rate_RxP: np.ndarray) -> Laws:
@@ -260,35 +253,32 @@ def laws(batch_size_P: Any, log_rate_RxP: np.ndarray) -> Laws:
     ε_max/(1 + B_0/B) is McCandlish et al. 2018 (1812.06162, equation 2.7). Its 1/ε is the hyperbola of `scaling`, with
     1/ε_max for S_min and B_0 for B_crit, whose conventions for what is not bounded it shares.
     """
-    log_b_P, smallest, largest = scaling.log_of(batch_size_P), int(min(batch_size_P)), int(max(batch_size_P))
-
-    def power(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> tuple[np.ndarray, Any]:
-        at_one_R, p_R = np.polynomial.polynomial.polyfit(log_b_P, log_rate_RxP.T, 1)
-        return p_R, lambda log_b: at_one_R + p_R * log_b
-
-    def saturating(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> tuple[np.ndarray, Any]:
-        level_R, log_b_0_R = scaling.fit(log_b_P, -log_rate_RxP, np.zeros((1, 1)))
-        return log_b_0_R, lambda log_b: -level_R - np.logaddexp(0, log_b_0_R - log_b)
-
-    fits = {'power': power, 'saturating': saturating}
+    log_b_P = scaling.log_of(batch_size_P)
+    fits: dict[str, Callable[..., Callable[[float], np.ndarray]]] = {'power': _power, 'saturating': _saturating}
     left_out = {}
     for name, fitted in fits.items():
-        rest = [(np.delete(log_b_P, p), np.delete(log_rate_RxP[:1], p, 1)) for p in range(len(log_b_P))]
-        guess_P = [fitted(*each)[1](log_b)[0] for each, log_b in zip(rest, log_b_P, strict=True)]
+        rest = [fitted(np.delete(log_b_P, p), np.delete(log_rate_RxP[:1], p, 1)) for p in range(len(log_b_P))]
+        guess_P = [of_rest(log_b)[0] for of_rest, log_b in zip(rest, log_b_P, strict=True)]
         left_out[name] = math.sqrt(np.mean((guess_P - log_rate_RxP[0]) ** 2))
+    better = min(left_out, key=lambda name: left_out[name])
     hyperbola = scaling.hyperbola(batch_size_P, -log_rate_RxP, np.zeros_like(log_rate_RxP))
     assert hyperbola
     with np.errstate(divide='ignore'):
         value, high, low = (1 / np.array(hyperbola.s_min)).tolist()
-    return Laws(
-        min(left_out, key=lambda name: left_out[name]),
-        left_out,
-        of_draws(power(log_b_P, log_rate_RxP)[0]),
-        Estimate(value, low, high),
-        hyperbola.b_crit,
-        (smallest, largest),
-        {name: fitted(log_b_P, log_rate_RxP)[1] for name, fitted in fits.items()},
-    )
+    exponent = of_draws(np.polynomial.polynomial.polyfit(log_b_P, log_rate_RxP.T, 1)[1])
+    between = int(min(batch_size_P)), int(max(batch_size_P))
+    at_better = fits[better](log_b_P, log_rate_RxP)
+    return Laws(better, left_out, exponent, Estimate(value, low, high), hyperbola.b_crit, between, at_better)
+
+
+def _power(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> Callable[[float], np.ndarray]:
+    at_one_R, p_R = np.polynomial.polynomial.polyfit(log_b_P, log_rate_RxP.T, 1)
+    return lambda log_b: at_one_R + p_R * log_b
+
+
+def _saturating(log_b_P: np.ndarray, log_rate_RxP: np.ndarray) -> Callable[[float], np.ndarray]:
+    level_R, log_b_0_R = scaling.fit(log_b_P, -log_rate_RxP, np.zeros((1, 1)))
+    return lambda log_b: -level_R - np.logaddexp(0, log_b_0_R - log_b)
 
 
 def _exp(estimate: Estimate) -> Estimate:

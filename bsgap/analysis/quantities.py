@@ -2,9 +2,9 @@
 
 Each function takes the table of runs (see `bsgap.runs`) and a recipe: its name, a pattern such as 'bs*', or a tuple of
 them. It returns a Series with a value for each seed, so that `value(runs, 'a', 'gap') - value(runs, 'b', 'gap')` is
-paired by seed. All of a seed's value comes from that seed's runs alone, what is selected included: each seed is a
-replication of the whole study. A run that diverged is never selected; where just that run is needed the seed's value is
-NaN, and so it is where a run is not finished. What there is to know of it besides is kept, see `reading`.
+paired by seed. All of it comes from that seed's runs alone, what is selected included: each seed is a replication of
+the whole study. A run that diverged is never selected; where just that run is needed, or a run is not finished, the
+seed's value is NaN. What there is to know of it besides is kept, see `reading`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
     import pandas as pd
 
 Recipe = str | tuple[str, ...]
+At = float | str
+OfSeed = Callable[['pd.DataFrame'], float]
 
 
 @dataclasses.dataclass
@@ -47,10 +49,6 @@ class AbsentError(UnreadableError):
     """A run that the quantity is about is not part of this study."""
 
 
-class _LeftOutError(Exception):
-    """A seed has no run that may be used."""
-
-
 _reading: contextvars.ContextVar[Reading] = contextvars.ContextVar('reading')
 
 
@@ -64,52 +62,48 @@ def reading() -> Iterator[Reading]:
         _reading.reset(token)
 
 
-def value(runs: pd.DataFrame, recipe: Recipe, column: str, at: float | str = 'end', by: str | None = None) -> pd.Series:
+def value(runs: pd.DataFrame, recipe: Recipe, column: str, at: At = 'end', by: str | None = None) -> pd.Series:
     """A column of the table, in its unit, in the row that `at` says: 'end' | 'best', by `by` | the number of an epoch.
 
-    Of several recipes the run with the highest value of column `by` in that row is taken. With `at` 'best' that is
-    validation_accuracy unless it is given.
+    Of several recipes the run with the highest value of column `by` in that row is taken, by default with `at` 'best'
+    validation_accuracy.
     """
     by = by or ('validation_accuracy' if at == 'best' else None)
 
     def of_seed(rows: pd.DataFrame) -> float:
-        rows = _rows(_finished(rows, every=not by), at, by)
+        rows = _rows(_done(rows), at, by)
         return rows[column].loc[_best(rows[by]) if by else _only(rows).index[0]]
 
-    return _by_seed(runs, recipe, of_seed, column, by=by)
+    return _by_seed(runs, recipe, of_seed, column, by=by, every=not by)
 
 
 def growth(runs: pd.DataFrame, recipe: str, y: str, x: str) -> pd.Series:
     """The exponent p of y ∝ x^p over the rows of a run in which both columns are above 0."""
 
     def of_seed(rows: pd.DataFrame) -> float:
-        rows = _only(_finished(rows))
+        rows = _only(rows)
         return _power(rows[(rows[x] > 0) & (rows[y] > 0)], y, x)
 
     return _by_seed(runs, recipe, of_seed, y, x)
 
 
-def exponent(
-    runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: float | str = 'end'
-) -> pd.Series:
-    """The exponent p of y ∝ x^p with one point a run, or, with `by`, one for each x: the run that is best by it.
-
-    Such a choice at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive.
-    """
+def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: At = 'end') -> pd.Series:
+    """The exponent p of y ∝ x^p with one point a run, or, with `by`, one for each x: the run that is best by it. Such a
+    choice at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive."""
     at_an_end: list[bool] = []
 
     def of_seed(rows: pd.DataFrame) -> float:
         if not by:
-            return _power(_rows(_finished(rows), at, by), y, x)
-        done, ends = _finished(rows, every=False), rows.groupby('run').tail(1)
+            return _power(_rows(rows, at, by), y, x)
+        done, ends = _done(rows), rows.groupby('run').tail(1)
         if set(done.groupby('run').tail(1)[x].dropna()) != set(ends[x].dropna()):
-            raise _LeftOutError
+            return math.nan
         chosen = (there := _rows(done, at, by)).loc[[_best(group[by]) for _, group in there.groupby(x)]]
         tried = ends.groupby(x)[y].agg(['min', 'max']).loc[chosen[x]]
         at_an_end.extend((tried.to_numpy() == chosen[[y]].to_numpy()).any(1))
         return _power(chosen, y, x)
 
-    values, known = _by_seed(runs, recipe, of_seed, y, x, by=by), _reading.get(Reading())
+    values, known = _by_seed(runs, recipe, of_seed, y, x, by=by, every=not by), _reading.get(Reading())
     if any(at_an_end):
         known.notes.append(f'the best is at an end of the range in {sum(at_an_end)} of {len(at_an_end)} choices')
         known.conclusive = False
@@ -117,10 +111,8 @@ def exponent(
 
 
 def until(runs: pd.DataFrame, recipe: Recipe, column: str, reaches: str, target: float) -> pd.Series:
-    """A column, such as 'update', where column `reaches` first reaches a value, in the run that needs least.
-
-    Linear between rows; infinite where it is not reached. Runs that diverged are passed over.
-    """
+    """A column, such as 'update', where column `reaches` first reaches a value, in the run that needs least: linear
+    between rows, infinite where it is not reached. Runs that diverged are passed over."""
 
     def of_run(run: pd.DataFrame) -> float:
         x_P, y_P = run[reaches].to_numpy(), run[column].to_numpy()
@@ -131,19 +123,17 @@ def until(runs: pd.DataFrame, recipe: Recipe, column: str, reaches: str, target:
         return y_P[p] + (target - x_P[p]) / (x_P[p + 1] - x_P[p]) * (y_P[p + 1] - y_P[p])
 
     def of_seed(rows: pd.DataFrame) -> float:
-        return min(of_run(run) for _, run in _finished(rows, every=False).groupby('run'))
+        return min(of_run(run) for _, run in _done(rows).groupby('run'))
 
-    return _by_seed(runs, recipe, of_seed, column, reaches)
+    return _by_seed(runs, recipe, of_seed, column, reaches, every=False)
 
 
 def spread(runs: pd.DataFrame, recipe: Recipe, column: str, relative: bool = False) -> pd.Series:
-    """How far apart runs are, largest − smallest, at the largest η·t (`learning_rate_sum`) that all of them reached.
-
-    Linear between rows; `relative` divides by their mean there.
-    """
+    """How far apart runs are, largest − smallest, at the largest η·t (`learning_rate_sum`) that all of them reached,
+    linear between rows; `relative` divides by their mean there."""
 
     def of_seed(rows: pd.DataFrame) -> float:
-        curves = [(run['learning_rate_sum'], run[column]) for _, run in _finished(rows).groupby('run')]
+        curves = [(run['learning_rate_sum'], run[column]) for _, run in rows.groupby('run')]
         if len(curves) < 2:
             raise UnreadableError('a spread needs two recipes')
         if (found := at_common_x(curves)) is None:
@@ -163,9 +153,9 @@ def found(runs: pd.DataFrame, name: str) -> Estimate:
 
 
 def _by_seed(
-    runs: pd.DataFrame, recipe: Recipe, of_seed: Callable[[pd.DataFrame], float], *columns: str, by: str | None = None
+    runs: pd.DataFrame, recipe: Recipe, of_seed: OfSeed, *columns: str, by: str | None = None, every: bool = True
 ) -> pd.Series:
-    """`of_seed` of the rows of each seed's runs, if it has all of them and none of them is still running."""
+    """`of_seed` of each seed's rows, if no run is missing or still running, and `every` one is done, or any."""
     patterns, recipes = (recipe,) if isinstance(recipe, str) else recipe, set(runs['recipe'])
     if unmatched := [pattern for pattern in patterns if not fnmatch.filter(recipes, pattern)]:
         raise UnreadableError(f'no run matches {", ".join(unmatched)}')
@@ -180,10 +170,10 @@ def _by_seed(
     import pandas as pd
 
     values = pd.Series(math.nan, index=sorted(ours['seed'].unique()))
+    usable = [{'done'}] if every else [{'done'}, {'done', 'diverged'}]
     for seed, rows in ours.groupby('seed'):
-        with contextlib.suppress(_LeftOutError):
-            if set(rows['recipe']) == matched and not (rows['status'] == 'running').any():
-                values[seed] = of_seed(rows)
+        if set(rows['recipe']) == matched and set(rows['status']) in usable:
+            values[seed] = of_seed(rows)
     known = _reading.get(Reading())
     known.recipes |= matched
     if (by or '').startswith('test_'):
@@ -194,12 +184,8 @@ def _by_seed(
     return values
 
 
-def _finished(rows: pd.DataFrame, every: bool = True) -> pd.DataFrame:
-    """The rows of the runs that are done; the seed is left out if none is, or not `every` one that is needed."""
-    done = rows[rows['status'] == 'done']
-    if done.empty or (every and len(done) < len(rows)):
-        raise _LeftOutError
-    return done
+def _done(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows['status'] == 'done']
 
 
 def _only(rows: pd.DataFrame) -> pd.DataFrame:
@@ -209,7 +195,7 @@ def _only(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _rows(rows: pd.DataFrame, at: float | str, by: str | None) -> pd.DataFrame:
+def _rows(rows: pd.DataFrame, at: At, by: str | None) -> pd.DataFrame:
     """The row of each run that `at` says."""
     by_run = rows.groupby('run', sort=False)
     if at == 'end':

@@ -30,15 +30,10 @@ def hyperbola(batch_size_P: Any, log_updates_RxP: Any, censored_RxP: Any) -> Hyp
     `censored_RxP` is 0 where the updates are known, 1 where these are too few, −1 where fewer might do: such a point
     counts as far as the curve lies on the wrong side of it. Where B_crit comes to lie near the end of what is sought
     (`REACH`), the data do not bound it there: for all that they say S_min, or E_min, is 0. A draw in which fewer than
-    two points are known sets no bounds.
-
-    None with fewer than three batch sizes, or than two that are known in the data.
+    two points are known sets no bounds. None with fewer than three batch sizes, or than two known in the data.
     """
-    log_b_P, log_s_RxP, side_RxP = (
-        log_of(batch_size_P),
-        np.asarray(log_updates_RxP, float),
-        np.asarray(censored_RxP, int),
-    )
+    log_b_P, log_s_RxP = log_of(batch_size_P), np.asarray(log_updates_RxP, float)
+    side_RxP = np.asarray(censored_RxP, int)
     is_known_R = (side_RxP == 0).sum(1) >= 2
     if len(np.unique(log_b_P)) < 3 or not is_known_R[0]:
         return None
@@ -46,17 +41,15 @@ def hyperbola(batch_size_P: Any, log_updates_RxP: Any, censored_RxP: Any) -> Hyp
     is_flat_R = log_b_crit_R < log_b_P.min() - math.log(REACH) + math.log(2)
     is_perfect_R = log_b_crit_R > log_b_P.max() + math.log(REACH) - math.log(2)
 
-    def estimate(log_value_R: np.ndarray, is_zero_R: np.ndarray, is_infinite_R: np.ndarray) -> Estimate:
-        log_value_R = np.where(is_zero_R, -np.inf, np.where(is_infinite_R, np.inf, log_value_R))
+    def estimate(log_value_R: np.ndarray, is_zero_R: np.ndarray) -> Estimate:
+        log_value_R = np.where(is_zero_R, -np.inf, log_value_R)
         ends = np.where(is_known_R, log_value_R, np.inf), np.where(is_known_R, log_value_R, -np.inf)
-        value, low, high = np.exp(of_draws(*ends)).tolist()
-        return Estimate(value, low, high)
+        return Estimate(*np.exp(of_draws(*ends)).tolist())
 
-    never_R = np.zeros_like(is_flat_R)
     return Hyperbola(
-        estimate(log_s_min_R, is_perfect_R, never_R),
-        estimate(log_s_min_R + log_b_crit_R, is_flat_R, never_R),
-        estimate(log_b_crit_R, is_flat_R, is_perfect_R),
+        estimate(log_s_min_R, is_perfect_R),
+        estimate(log_s_min_R + log_b_crit_R, is_flat_R),
+        estimate(np.where(is_perfect_R, np.inf, log_b_crit_R), is_flat_R),
     )
 
 

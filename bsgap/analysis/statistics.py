@@ -1,7 +1,7 @@
 """Means over seeds with their 95 % intervals."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,18 +20,14 @@ class Estimate(NamedTuple):
 
 
 def standard_errors(n: Any) -> Any:
-    """To each side of the mean of n values, in its 95 % interval: Student's t with n − 1 degrees of freedom.
-
-    `n` is a number or an array of them; NaN where it is below 2.
-    """
+    """To each side of the mean of n values (a number or an array), in its 95 % interval: Student's t with n − 1 degrees
+    of freedom; NaN where n is below 2."""
     return scipy.special.stdtrit(np.subtract(n, 1), 0.975)
 
 
 def interval(values: Iterable[float]) -> Estimate:
-    """The mean of n independent values and its 95 % interval (Student's t), which is NaN for n = 1; all NaN for n = 0.
-
-    A value that is NaN makes all of it NaN.
-    """
+    """The mean of n independent values and its 95 % interval (Student's t), which is NaN for n = 1; all NaN for n = 0,
+    or where a value is NaN."""
     array = np.asarray(list(values), float)
     mean = float(array.mean()) if array.size else math.nan
     if array.size < 2:
@@ -43,11 +39,9 @@ def interval(values: Iterable[float]) -> Estimate:
 def intervals(grouped: Any) -> 'pd.DataFrame':
     """`interval` of each group of a pandas SeriesGroupBy, such as `runs.groupby(['recipe', 'update'])['gap']`.
 
-    NaN are left out, as pandas does.
-
     Returns:
-      A row a group, in their order, with the groups' index: `value` (the mean), `low`, `high`: float64, in the unit of
-      the values, `low` and `high` NaN for one value; `n`: int64, how many values that are not NaN.
+      A row a group, with the groups' index: `value` (the mean), `low`, `high`: float64, in the unit of the values,
+      `low` and `high` NaN for one value; `n`: int64, how many values that are not NaN, as the others are left out.
     """
     mean, n = grouped.mean(), grouped.count()
     half_width = standard_errors(n) * grouped.std(ddof=1) / np.sqrt(n)
@@ -72,10 +66,8 @@ def of_draws(value_R: Any, low_R: Any = None) -> Estimate:
 
 
 def at_common_x(curves: Sequence[tuple[Any, Any]]) -> tuple[float, np.ndarray] | None:
-    """The largest x that all curves (x, y) reached, and their y there, linear between points.
-
-    None if a curve has no second point by then.
-    """
+    """The largest x that all curves (x, y) reached, and their y there, linear between points; None if a curve has no
+    second point by then."""
     curves = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves]
     common = min(x[-1] for x, _ in curves)
     # metrics.csv has nine digits.
@@ -94,27 +86,21 @@ def bounded(estimate: Estimate) -> dict[str, Any]:
     return {key: value or None for key, value in plain(estimate).items()}
 
 
-def level(estimate: Estimate | Mapping[str, Any], is_share: bool) -> str:
-    """A score with its interval: '97.50 ± 0.60 %', or, of one that is no share, '0.512 ± 0.010'. Of plain data too."""
-    return percent(estimate) if is_share else _plus_minus(estimate, '.3f', 1)
+def level(estimate: Estimate, is_share: bool) -> str:
+    """A score with its interval: '97.50 ± 0.60 %', or, of one that is no share, '0.512 ± 0.010'."""
+    return _plus_minus(estimate, '.2f', 100) + ' %' if is_share else _plus_minus(estimate, '.3f', 1)
 
 
-def difference(estimate: Estimate | Mapping[str, Any], is_share: bool) -> str:
+def difference(estimate: Estimate, is_share: bool) -> str:
     """Of two scores, likewise: '+0.40 ± 0.20 points', or '+0.012 ± 0.010'."""
-    return points(estimate) + ' points' if is_share else _plus_minus(estimate, '+.3f', 1)
+    return _plus_minus(estimate, '+.2f', 100) + ' points' if is_share else _plus_minus(estimate, '+.3f', 1)
 
 
-def percent(estimate: Estimate | Mapping[str, Any]) -> str:
-    """A fraction as per cent, with its interval if there is one: '97.50 ± 0.60 %'. Of plain data as well."""
-    return _plus_minus(estimate, '.2f') + ' %'
-
-
-def points(estimate: Estimate | Mapping[str, Any]) -> str:
-    """A difference of fractions in percentage points, likewise: '+0.40 ± 0.20'."""
-    return _plus_minus(estimate, '+.2f')
-
-
-def _plus_minus(estimate: Estimate | Mapping[str, Any], form: str, scale: int = 100) -> str:
-    value, _, high = Estimate(**estimate) if isinstance(estimate, Mapping) else estimate
-    half_width = '' if high is None or math.isnan(high) else f' ± {scale * (high - value):{form.lstrip("+")}}'
+def _plus_minus(estimate: Estimate, form: str, scale: int) -> str:
+    value, _, high = estimate
+    half_width = '' if math.isnan(high) else f' ± {scale * (high - value):{form.lstrip("+")}}'
     return f'{scale * value:{form}}{half_width}'
+
+
+def plural(count: int, noun: str) -> str:
+    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'

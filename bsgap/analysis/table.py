@@ -29,8 +29,7 @@ def runs(workdir: str | Path) -> 'pd.DataFrame':
 
     Returns:
       A table with the index 0, 1, …; a run that was not evaluated yet has no row. Its columns are
-      `run`, `recipe`, `status` (text): the run's name, its recipe's, and done | diverged | running; the same in all
-        rows of a run, as are the next two.
+      `run`, `recipe`, `status` (text): the run's name, its recipe's, and done | diverged | running.
       `seed`, `n` (int64): `n` is the number of training examples.
       `update`, `examples`, `batch_size` (int64): where the row was measured, and the batch size from there on.
       `epoch`, `learning_rate`, `learning_rate_sum` (of all updates until then), losses, accuracies, `gap`, `distance`
@@ -86,10 +85,8 @@ def write_results(workdir: Path, records: Sequence[Record]) -> None:
     the recipe's own; other fields in which the recipes differ have a column each, as JSON."""
     text, known = io.StringIO(), {*RESULT_COLUMNS, 'evaluate_at', 'evaluate_on'}
     given = [{name: json.dumps(value) for name, value in record.about['fields'].items()} for record in records]
-    values = [(name, value) for fields in given for name, value in fields.items() if name not in known]
-    varied = [
-        name for name, count in collections.Counter(name for name, _ in dict.fromkeys(values)).items() if count > 1
-    ]
+    values = dict.fromkeys((name, value) for fields in given for name, value in fields.items() if name not in known)
+    varied = [name for name, count in collections.Counter(name for name, _ in values).items() if count > 1]
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow([*RESULT_COLUMNS, *varied])
     for record, fields in zip(records, given, strict=True):
@@ -100,7 +97,7 @@ def write_results(workdir: Path, records: Sequence[Record]) -> None:
             row['seconds'] = row['train_seconds'] + row['eval_seconds']
         row |= {name: about['fields'].get(name, about['stages'][0][name]) for name in ('batch_size', 'learning_rate')}
         row |= {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed'], 'status': record.status}
-        row |= {'momentum': about['stages'][-1]['momentum']} | {name: fields.get(name, '') for name in varied}
+        row |= {'momentum': about['stages'][-1]['momentum'], **{name: fields.get(name, '') for name in varied}}
         cells = [row.get(column, '') for column in (*RESULT_COLUMNS, *varied)]
         writer.writerow([f'{cell:.9g}' if isinstance(cell, float) else cell for cell in cells])
     replace(workdir / 'results.csv', text.getvalue())

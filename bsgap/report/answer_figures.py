@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bsgap.config import task
 from bsgap.report import axes, words
-from bsgap.report.numbers import between, number
+from bsgap.report.numbers import bounds, number
 
 Json = Mapping[str, Any]
 UNITS = {'updates': 'updates', 'examples': 'examples ({:,} an epoch)', 'seconds': 'seconds on this device'}
@@ -32,12 +32,11 @@ def _lengths(answer: Json) -> Figure | None:
     if not answer['curves']:
         return None
     figure, every = axes.panels(len(UNITS), size=(12.5, 4.8), sharey=True)
+    scale = task(answer['task']).scale
     for panel, unit in zip(every, UNITS, strict=True):
-        _by_size(panel, answer['curves'], unit, 'error', task(answer['task']).scale)
+        _by_size(panel, answer['curves'], unit, 'error', scale)
         _length(panel, unit, answer)
-    shown = [
-        task(answer['task']).scale * point['error']['value'] for curve in answer['curves'] for point in curve['points']
-    ]
+    shown = [scale * point['error']['value'] for curve in answer['curves'] for point in curve['points']]
     every[0].set(ylim=axes.limits(shown, 1.4), ylabel=_error_text(answer))
     axes.logarithmic(every[0], 'y')
     return axes.legend(figure)
@@ -73,13 +72,10 @@ def _winners(answer: Json) -> Figure | None:
     if not units:
         return None
     figure, every = axes.panels(len(units), size=(max(6.5, 4.2 * len(units)), 4.4), sharey=True)
-    several, sizes = answer['rests_on']['seeds'] > 1, [curve['batch_size'] for curve in answer['curves']]
-    lanes = (
-        *[('best', 'best in at least 5 % of draws of seeds', '#9ecae1', 10)] * several,
-        ('winner', 'best', 'black', 5),
-    )
+    sizes = [curve['batch_size'] for curve in answer['curves']]
+    lanes = [('best', 'best in at least 5 % of draws of seeds', '#9ecae1', 10)] * (answer['rests_on']['seeds'] > 1)
     for panel, unit in zip(every, units, strict=True):
-        for key, label, colour, height in lanes:
+        for key, label, colour, height in (*lanes, ('winner', 'best', 'black', 5)):
             places = [(row['amount'], size) for row in answer['winners'][unit] for size in np.ravel(row[key])]
             look: Any = {'marker': '|', 'markersize': height, 'markeredgewidth': 6.5, 'linestyle': ''}
             panel.plot(*zip(*places, strict=True), color=colour, label=label, **look)
@@ -95,45 +91,37 @@ def _targets(answer: Json) -> Figure | None:
     if not (targets := answer['targets']):
         return None
     figure, (panel,) = axes.panels(1, size=(9, 5.2))
-    of = task(answer['task'])
-    several, sizes = answer['rests_on']['seeds'] > 1, [point['batch_size'] for point in targets[0]['points']]
+    of, sizes = task(answer['task']), [point['batch_size'] for point in targets[0]['points']]
     shown = [point['updates']['value'] for target in targets for point in target['points']]
     panel.set(ylim=axes.limits(shown, 2), ylabel='updates to the target')
     size_G = np.geomspace(*axes.limits(sizes, 1.8), 300)
+    hollow: Any = {'markersize': 9, 'markerfacecolor': 'none'}
+    wide: Any = {'linewidth': 8, 'alpha': 0.35, 'solid_capstyle': 'butt', 'zorder': 1}
+    # An end that is not known, or 0, lies beyond the axis, unless there are no intervals.
+    ends = {'low': 1e-6, 'high': 1e12} if answer['rests_on']['seeds'] > 1 else {}
     for i, (target, look) in enumerate(zip(targets, axes.ordered(len(targets)), strict=True)):
-        colour, beside = look['color'], 1.06 ** (i - (len(targets) - 1) / 2)  # so that each interval is seen
+        colour, curve = look['color'], target['curve']
+        beside = 1.06 ** (i - (len(targets) - 1) / 2)  # so that each interval is seen
+        at = {side: [point for point in target['points'] if point['censored'] == side] for side in (-1, 0, 1)}
         for side, head, name in ((1, '^', 'more than the longest trial'), (-1, 'v', 'fewer than the shortest trial')):
-            if rest := [point for point in target['points'] if point['censored'] == side]:
-                hollow: Any = {'markersize': 9, 'markerfacecolor': 'none'}
-                x = [beside * point['batch_size'] for point in rest]
-                panel.plot(x, [point['updates']['value'] for point in rest], head, color=colour, **hollow)
-                panel.plot([], [], head, color='grey', label=name, **hollow)
-        known = [point for point in target['points'] if not point['censored']]
-        # An end that is not known, or 0, lies beyond the axis, unless there are no intervals.
-        ends = {'low': 1e-6, 'high': 1e12} if several else {}
-        updates = [ends | {end: value for end, value in point['updates'].items() if value} for point in known]
-        error = f'{of.scale * target["error"]:.3g}{" %" * of.is_share} {of.error}'
-        label = f'{error}: {_critical(target["curve"], several)}'
-        axes.bars(panel, [beside * point['batch_size'] for point in known], updates, linestyle='', label=label, **look)
-        if target['curve']:
-            curve_G = (target['curve']['s_min']['value'] or 0) + (target['curve']['e_min']['value'] or 0) / size_G
+            x = [beside * point['batch_size'] for point in at[side]]
+            panel.plot(x, [point['updates']['value'] for point in at[side]], head, color=colour, **hollow)
+            panel.plot([], [], head, color='grey', label=name if x else None, **hollow)
+        updates = [ends | {end: value for end, value in point['updates'].items() if value} for point in at[0]]
+        label = f'{of.scale * target["error"]:.3g}{" %" * of.is_share} {of.error}: '
+        label += f'B_crit {bounds(curve["b_crit"], sizes)}' if curve else 'B_crit not known'
+        axes.bars(panel, [beside * point['batch_size'] for point in at[0]], updates, linestyle='', label=label, **look)
+        if curve:
+            curve_G = (curve['s_min']['value'] or 0) + (curve['e_min']['value'] or 0) / size_G
             panel.plot(size_G, curve_G, color=colour, linewidth=1, zorder=1)
-            _, low, high = axes.ends([target['curve']['b_crit']])
+            _, low, high = axes.ends([curve['b_crit']])
             within_G = (size_G >= low) & (size_G <= high)
-            wide: Any = {'linewidth': 8, 'alpha': 0.35, 'solid_capstyle': 'butt', 'zorder': 1}
             panel.plot(size_G[within_G], curve_G[within_G], color=colour, **wide)
             panel.plot([], [], color='grey', label='interval of B_crit' if within_G.any() else None, **wide)
     axes.batch_sizes(panel, 'x', sizes)
     panel.set_xlim(size_G[0], size_G[-1])
     axes.logarithmic(panel, 'y')
     return axes.legend(figure)
-
-
-def _critical(curve: Json | None, several: bool) -> str:
-    value, low, high = (curve['b_crit'][end] for end in ('value', 'low', 'high')) if curve else (None, None, None)
-    if curve and value and ((low and high) or not several):
-        return f'B_crit {between(curve["b_crit"])}'
-    return f'B_crit above {number(low)}' if low else f'B_crit below {number(high)}' if high else 'B_crit not bounded'
 
 
 def _learning_rates(answer: Json) -> Figure | None:
@@ -176,18 +164,13 @@ def _learning_rates(answer: Json) -> Figure | None:
 
 def _budgets(answer: Json) -> Figure | None:
     """A row for what each batch size and each setting of fresh seeds reach within a budget."""
-    by_budget = [
-        (budget, [*budget['rows'], *(row for row in budget['fresh'] if row['test_score'])])
-        for budget in answer['budgets']
-        if budget['rows']
-    ]
-    if not by_budget:
+    if not (budgets := [budget for budget in answer['budgets'] if budget['rows']]):
         return None
-    height = len(by_budget) * (0.9 + 0.24 * max(len(rows) for _, rows in by_budget))
     of = task(answer['task'])
-    share: Any = {'sharex': 'col', 'sharey': 'row'}
-    figure, every = axes.panels(2 * len(by_budget), len(by_budget), size=(10, height), **share)
-    for (budget, rows), left, right in zip(by_budget, every[::2], every[1::2], strict=True):
+    shown = [[*budget['rows'], *(row for row in budget['fresh'] if row['test_score'])] for budget in budgets]
+    height = len(budgets) * (0.9 + 0.24 * max(map(len, shown)))
+    figure, every = axes.panels(2 * len(budgets), len(budgets), size=(10, height), sharex='col', sharey='row')
+    for budget, rows, left, right in zip(budgets, shown, every[::2], every[1::2], strict=True):
         for y, row in enumerate(rows):
             look = {'fmt': 'D', 'color': 'tab:orange'} if 'role' in row else {'fmt': 'o', 'color': 'tab:blue'}
             axes.bars(left, [y], [_error(row['test_score'])], of.scale, is_flat=True, **look)
@@ -212,9 +195,8 @@ def _error(score: Json) -> Json:
 
 def _contender(row: Json, recommended: Json) -> str:
     """What a row is; fresh seeds may have changed what is recommended."""
-    name = f'{row["batch_size"]}, fresh seeds' if 'role' in row else f'{row["batch_size"]}, {row["verdict"]}'
-    name += FRESH.get(row.get('role', ''), '')
-    return name + ' (recommended)' * (row['test_score'] == recommended['test_score'])
+    what = 'fresh seeds' + FRESH.get(row['role'], '') if 'role' in row else row['verdict']
+    return f'{row["batch_size"]}, {what}' + ' (recommended)' * (row['test_score'] == recommended['test_score'])
 
 
 def _noise_scale(answer: Json) -> Figure | None:

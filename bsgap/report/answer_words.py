@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bsgap.analysis import answer as answers
+from bsgap.analysis.statistics import plural
 from bsgap.analysis.trials import SETTING
 from bsgap.config import Task, task
-from bsgap.report.numbers import between, difference, level, number
-from bsgap.report.words import budget_text, listed, plural
+from bsgap.report.numbers import between, bounds, difference, level, number
+from bsgap.report.words import budget_text, listed
 
 Json = dict[str, Any]
 Known = Mapping[str, Any]  # the answer, or a part of it
@@ -26,9 +27,9 @@ COMPARED = {'as good': 'As good as', 'worse': 'Worse than', 'undecided': 'Undeci
 def add_words(answer: Known) -> Json:
     """What recommendation.json holds: what `answer.find` gives, and the same in words.
 
-    `warnings`, sentences that stand before everything else; `headline`; `table`, of the budgets; `reading`, how it is
-    meant; `sections`, first one a budget: `title`, `sentences`, `table` (sentences or a table may be missing);
-    `limits`, sentences; `text`, all of it but the tables. A table is rows of texts, the headings first.
+    `warnings`, sentences that stand before all else; `headline`; `table`, of the budgets; `reading`, how it is meant;
+    `sections`, first one a budget: `title`, `sentences`, `table` (either may be empty); `limits`, sentences; `text`,
+    all of it but the tables. A table is rows of texts, the headings first.
     """
     told: Json = {'warnings': [*_warnings(answer)], 'headline': _headline(answer), 'table': _table(answer)}
     told |= {'reading': _reading(answer), 'sections': _sections(answer), 'limits': [*_limits(answer)]}
@@ -42,8 +43,7 @@ def _sections(answer: Known) -> list[Json]:
     made: list[tuple[str, list[str], Rows]] = []
     for budget in answer['budgets']:
         chosen = _setting(answer, budget['recommended']) if budget['recommended'] else 'nothing to recommend'
-        sentences, table = [*_sentences(answer, budget)], _fresh_table(answer, budget)
-        made.append((f'{budget_text(budget)}: {chosen}', sentences, table))
+        made.append((f'{budget_text(budget)}: {chosen}', [*_sentences(answer, budget)], _fresh_table(answer, budget)))
     made.append(('Critical batch size', [*_critical(answer)], []))
     made += [('Learning rates', [], _rate_table(answer)), ('Speed and memory', [], _machine_table(answer))]
     return [dict(zip(('title', 'sentences', 'table'), part, strict=True)) for part in made if part[1] or part[2]]
@@ -63,15 +63,14 @@ def _headline(answer: Known) -> str:
     """What to take for each budget."""
     if not any(budget['recommended'] for budget in answer['budgets']):
         return f'Nothing can be recommended: {NOTHING}.'
-    return ' '.join(f'{"; ".join(_advice(answer, budget))}.' for budget in answer['budgets'])
+    return ' '.join(f'For {budget_text(budget)} {"; ".join(_advice(answer, budget))}.' for budget in answer['budgets'])
 
 
 def _advice(answer: Known, budget: Known) -> Iterator[str]:
     if not (chosen := budget['recommended']):
-        yield f'For {budget_text(budget)} nothing can be recommended'
+        yield 'nothing can be recommended'
         return
-    score = f'test {_task(answer).text} {_score(answer, budget)}'
-    yield f'For {budget_text(budget)} take {_setting(answer, chosen)}: {score}'
+    yield f'take {_setting(answer, chosen)}: test {_task(answer).text} {_score(answer, budget)}'
     if budget['first_thought']:
         yield f'what the search had favoured, {_setting(answer, budget["first_thought"])}, was worse with fresh seeds'
     yield from (f'{_lost(row)} fresh seeds diverged' for row in _fresh(budget)[:1] if row['diverged'])
@@ -122,8 +121,8 @@ def _sentences(answer: Known, budget: Known) -> Iterator[str]:
         verdict = 'not shown to be worse' if grown['verdict'] == 'best' else grown['verdict']
         costs = ((row['updates'], row['seconds']) for row in (grown, same))
         cost = ' instead of '.join(f'{n:,} updates' + (f' ({number(s)} s)' if s else '') for n, s in costs)
-        apart = _apart(answer, grown)
-        yield f'Growing the batch instead of lowering the learning rate is {verdict}: {apart} with {cost}.'
+        what = f'Growing the batch instead of lowering the learning rate is {verdict}'
+        yield f'{what}: {_apart(answer, grown)} with {cost}.'
     if ends := rows[:: max(1, len(rows) - 1)]:
         gaps = listed(f'{difference(row["gap"], _task(answer))} at {row["batch_size"]}' for row in ends)
         yield f'The gap, train minus test {_task(answer).text}, is {gaps}.'
@@ -131,17 +130,17 @@ def _sentences(answer: Known, budget: Known) -> Iterator[str]:
 
 def _confirmed(answer: Known, budget: Known) -> str:
     """What seeds say that had no part in the choice."""
-    first = next(iter(_fresh(budget)), None)
-    if not first or not (first['verdict'] or first['diverged']):
-        return 'Fresh seeds have yet to confirm it.'
-    if not first['verdict']:
-        return f'{_lost(first)} fresh seeds diverged: a smaller learning rate is safer.'
+    first: Known = next(iter(_fresh(budget)), {'verdict': None, 'diverged': 0})
     if first['verdict'] == 'best':
         return 'Fresh seeds agree: no setting beside it that trained all its seeds did better.'
-    overturned = f'Fresh seeds overturned {_setting(answer, first)}'
-    said = {'as good': 'Fresh seeds agree: as good', 'undecided': 'Fresh seeds leave it undecided', 'worse': overturned}
-    against = f'{_apart(answer, first)} against {_setting(answer, _best(_fresh(budget)))}{_needed(first)}'
-    return f'{said[first["verdict"]]}, {against}.'
+    if first['verdict']:
+        overturned = f'Fresh seeds overturned {_setting(answer, first)}'
+        said = {'as good': 'Fresh seeds agree: as good', 'undecided': 'Fresh seeds leave it undecided'}
+        against = f'{_apart(answer, first)} against {_setting(answer, _best(_fresh(budget)))}{_needed(first)}'
+        return f'{said.get(first["verdict"], overturned)}, {against}.'
+    if first['diverged']:
+        return f'{_lost(first)} fresh seeds diverged: a smaller learning rate is safer.'
+    return 'Fresh seeds have yet to confirm it.'
 
 
 def _needed(row: Known) -> str:
@@ -159,11 +158,11 @@ def _fresh_table(answer: Known, budget: Known) -> Rows:
     rows, of = [], _task(answer)
     for row in budget['fresh']:
         score = level(row['test_score'], of, plural(row['seeds'], 'seed')) if row['test_score'] else '–'
-        against, is_grown = row['verdict'], row['role'] == 'growing'
+        is_grown, against = row['role'] == 'growing', row['verdict']
         if not against:
             against = f'{_lost(row)} diverged' if row['diverged'] else 'not finished'
         elif is_grown or against != 'best':
-            against = ('not growing' if is_grown else against) + f', {_apart(answer, row)}'
+            against = f'{"not growing" if is_grown else against}, {_apart(answer, row)}'
         rows.append((_setting(answer, row) + ', growing' * is_grown, score, against))
     return _titled(rows, 'Fresh seeds with', f'Test {of.text}', 'Against the best of these')
 
@@ -174,12 +173,11 @@ def _critical(answer: Known) -> Iterator[str]:
     if not known:
         yield 'It is not known: too few batch sizes trained to the same errors.'
         return
-    sizes = [curve['batch_size'] for curve in answer['curves']]
-    of, unit = _task(answer), ' %' * _task(answer).is_share
-    ends = known[:: max(1, len(known) - 1)]
-    errors = [f'{number(of.scale * target["error"])}{unit}' for target in ends]
-    bounds = [_bounds(target['curve']['b_crit'], sizes) for target in ends]
-    each = listed(f'{bound} for {error}' for bound, error in zip(bounds, errors, strict=True))
+    of, sizes = _task(answer), [curve['batch_size'] for curve in answer['curves']]
+    each = listed(
+        f'{bounds(target["curve"]["b_crit"], sizes)} for {number(of.scale * target["error"])}{" %" * of.is_share}'
+        for target in known[:: max(1, len(known) - 1)]
+    )
     if of.is_share:
         yield f'Larger batches than this save few updates: {each} validation {of.error}.'
     else:
@@ -189,18 +187,6 @@ def _critical(answer: Known) -> Iterator[str]:
         line = min(lines, key=lambda line: abs(math.log(line['batch_size'] / near)))
         scale = between(line['points'][-1]['noise_scale'])
         yield f'The gradient noise scale, which forecasts it, was {scale} at batch size {line["batch_size"]}.'
-
-
-def _bounds(critical: Known, sizes: list[int]) -> str:
-    """B_crit; beyond the batch sizes that were tried no more than that it is there."""
-    value, low, high = (critical[end] for end in ('value', 'low', 'high'))
-    if value and sizes[0] <= value <= sizes[-1]:
-        return between(critical)
-    if low and (not value or value > sizes[-1]):
-        return f'above {number(min(low, sizes[-1]))}'
-    if high and (not value or value < sizes[0]):
-        return f'below {number(max(high, sizes[0]))}'
-    return 'not bounded by what was tried'
 
 
 def _rate_table(answer: Known) -> Rows:

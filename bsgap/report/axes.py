@@ -44,24 +44,19 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, Path]
     return files
 
 
-def shades(count: int) -> list[str]:
-    """From dark blue to yellow."""
-    return [mpl.colors.to_hex(shade) for shade in mpl.colormaps['viridis'](np.linspace(0, 0.9, count))]
-
-
 def ordered(count: int) -> list[Look]:
-    """How so many things that have an order look."""
-    return [{'color': shade, 'marker': marker} for shade, marker in zip(shades(count), itertools.cycle(MARKERS))]
+    """How so many things that have an order look: from dark blue to yellow."""
+    shades = map(mpl.colors.to_hex, mpl.colormaps['viridis'](np.linspace(0, 0.9, count)))
+    return [{'color': shade, 'marker': marker} for shade, marker in zip(shades, itertools.cycle(MARKERS), strict=False)]
 
 
 def looks(panel: Axes, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
     """How lines look of which two texts say what they are: the first by its colour, the second by its style and marker.
-
-    Puts the keys of both into a panel, for the legend; an empty text has none.
-    """
+    The keys of both are put into a panel, for the legend; an empty text has none."""
     pairs = list(pairs)
     firsts, seconds = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
-    colours = dict(zip(firsts, NAMED if len(firsts) <= len(NAMED) else shades(len(firsts)), strict=False))
+    named = NAMED if len(firsts) <= len(NAMED) else [look['color'] for look in ordered(len(firsts))]
+    colours = dict(zip(firsts, named, strict=False))
     styles = itertools.cycle({'linestyle': line, 'marker': marker} for line, marker in zip(LINES, MARKERS, strict=True))
     styled = dict(zip(seconds, styles, strict=False))
     for text, colour in colours.items():
@@ -129,10 +124,8 @@ def legend(figure: Figure) -> Figure:
 
 
 def ends(estimates: Any) -> np.ndarray:
-    """Values and interval ends of P estimates, (3, P) float64.
-
-    NaN for the ends where there is no interval; an end without a bound lies a million times away, beyond any axis.
-    """
+    """Values and interval ends of P estimates, (3, P) float64: NaN where there is no interval; an end without a bound
+    lies a million times away, beyond any axis."""
     value_P, low_P, high_P = pd.DataFrame(estimates, columns=['value', 'low', 'high'], dtype=float).to_numpy().T
     below_P, above_P = np.isnan(low_P) & ~np.isnan(high_P), np.isnan(high_P) & ~np.isnan(low_P)
     return np.array([value_P, np.where(below_P, high_P / 1e6, low_P), np.where(above_P, low_P * 1e6, high_P)])

@@ -10,10 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bsgap.analysis.statistics import intervals
+from bsgap.analysis.statistics import intervals, plural
 from bsgap.config import Task
-from bsgap.report import axes
+from bsgap.report import axes, words
 
+Lines = Sequence[Mapping[str, Any]]
 SCORES = ['train_score', 'test_score']
 SPLITS = 'train', 'validation', 'test'
 SHARPNESS = ['sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue']
@@ -51,12 +52,12 @@ class Data(NamedTuple):
 
     rows: pd.DataFrame
     ends: pd.DataFrame  # the last row of each run
-    lines: Sequence[Mapping[str, Any]]
+    lines: Lines
     diverged: int  # runs
     task: Task
 
 
-def gather(runs: pd.DataFrame, task: Task, lines: Sequence[Mapping[str, Any]] = ()) -> Data | None:
+def gather(runs: pd.DataFrame, task: Task, lines: Lines = ()) -> Data | None:
     """Sorts out what there is to draw, if anything; the arguments are `draw`'s."""
     of_task = {name: f'{split}_score' for split in SPLITS if (name := f'{split}_{task.score}') in runs}
     of, scores = runs.groupby('recipe'), runs[[*of_task, 'gap']].rename(columns=of_task)
@@ -88,32 +89,24 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
     def text(recipe: pd.Series) -> str:
         if not recipe['swept']:
             return re.sub(rf'-bs{recipe["size"]}\b', '', recipe['recipe'])
-        words = [f'{field.removeprefix("recipe.")} {recipe[field]}'.removesuffix('.0') for field in differ]
-        return ', '.join(words).replace('_', ' ').replace('subset', 'training examples')
+        return words.in_words(recipe[differ]).replace('subset', 'training examples')
 
     recipes = rows.drop_duplicates('recipe').set_index('recipe', drop=False)
     return rows['recipe'].map(recipes.apply(text, axis=1))
 
 
 def draw(
-    runs: pd.DataFrame,
-    folder: Path,
-    title: str,
-    figures: Iterable[str],
-    task: Task,
-    lines: Sequence[Mapping[str, Any]] = (),
+    runs: pd.DataFrame, folder: Path, title: str, figures: Iterable[str], task: Task, lines: Lines = ()
 ) -> dict[str, Path]:
     """Draws those of `figures` (names, out of `config.FIGURES`) for which there is data; returns the files, by caption.
 
     `lines` are, for each pair of solutions and each seed, a mapping with `first`, `second` (recipes), `seed`, and, of
     equal length, `alpha`, `train_loss`, `test_loss`, and the task's scores, such as `train_accuracy` (a fraction).
     """
-    data = gather(runs, task, lines)
-    known = {
-        name: (FIGURES[name][0].format(task.text, task.text[0].upper() + task.text[1:]), *FIGURES[name][1:])
-        for name in figures
-        if name in FIGURES  # an earlier version had others
-    }
+    data, known = gather(runs, task, lines), {}
+    for name in (name for name in figures if name in FIGURES):  # an earlier version had others
+        caption, *how = FIGURES[name]
+        known[name] = caption.format(task.text, task.text[0].upper() + task.text[1:]), *how
     return axes.write(known, data, folder, note(data, title)) if data else {}
 
 
@@ -121,16 +114,13 @@ def note(data: Data, title: str) -> str:
     """The line under the caption."""
     n = sorted(set(data.ends.groupby('recipe').size()))
     seeds = f'; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n) > 1 else ''
-    lost = f'; without {data.diverged} diverged run' + 's' * (data.diverged > 1) if data.diverged else ''
+    lost = f'; without {plural(data.diverged, "diverged run")}' if data.diverged else ''
     return title + seeds + lost
 
 
 def _looks(panel: Axes, rows: pd.DataFrame) -> dict[str, axes.Look]:
-    """By recipe, how its line looks; the keys are put into a panel.
-
-    The colour is the batch size and the line style the setting, or the reverse if there are more settings. Where the
-    settings alone tell all recipes apart, nothing is said of batch sizes.
-    """
+    """By recipe, how its line looks; the keys are put into a panel. The colour is the batch size and the line style the
+    setting, or the reverse if there are more settings; where settings alone tell recipes apart, they are all."""
     recipes = rows.drop_duplicates('recipe')
     sizes, settings = [f'batch size {size}' for size in recipes['size']], list(recipes['setting'])
     if len(set(settings)) == len(settings) and '' not in settings:
@@ -154,11 +144,11 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
             axes.line(panel, line['x'], line, **looks[recipe])
         if x != 'epoch':
             axes.logarithmic(panel, 'x')
-        if column not in SCORES:
-            axes.logarithmic(panel, 'y')
-        else:  # leave out the untrained model, so that the differences at the end can be seen
+        if column in SCORES:  # leave out the untrained model, so that the differences at the end can be seen
             top = data.task.scale
             panel.set_ylim(max(0, rows.loc[rows['row'] == 1, column].min() - 0.02 * top), 1.005 * top)
+        else:
+            axes.logarithmic(panel, 'y')
         panel.set(xlabel=TEXTS[x], ylabel=_text(column, data.task))
     return axes.legend(figure)
 
@@ -272,6 +262,7 @@ def _gradient_norm(data: Data) -> Figure | None:
     return axes.legend(figure)
 
 
+# Each caption has the task's score, in the middle of a sentence and at its beginning.
 FIGURES: axes.Figures = {
     'curves': ('{1} and loss over training', _over_training, [*SCORES, 'train_loss', 'test_loss'], ['epoch']),
     'gap': ('Generalization gap against batch size', _at_the_end, ['gap']),

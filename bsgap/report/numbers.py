@@ -4,7 +4,7 @@ An estimate is {'value', 'low', 'high'}; an end that is not known is None. Share
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bsgap.config import Task
 
@@ -28,9 +28,20 @@ def difference(estimate: Estimate, task: Task) -> str:
 def between(estimate: Estimate) -> str:
     """A positive number with two significant digits, and its interval as far as that is known: '59 (35 to 94)'."""
     value, low, high = (end and number(end) for end in map(estimate.get, ENDS))
-    if low and high:
-        return f'{value} ({low} to {high})'
-    return f'{value} ({f"at least {low}" if low else f"at most {high}" if high else "no interval"})'
+    within = f'{low} to {high}' if low and high else f'at least {low}' if low else f'at most {high}' if high else ''
+    return f'{value} ({within or "no interval"})'
+
+
+def bounds(critical: Estimate, sizes: Sequence[int]) -> str:
+    """A critical batch size; beyond the ascending ones that were tried, no more than that it is there."""
+    value, low, high = map(critical.get, ENDS)
+    if value and sizes[0] <= value <= sizes[-1]:
+        return between(critical)
+    if low and (not value or value > sizes[-1]):
+        return f'above {number(min(low, sizes[-1]))}'
+    if high and (not value or value < sizes[0]):
+        return f'below {number(max(high, sizes[0]))}'
+    return 'not bounded by what was tried'
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -40,10 +51,9 @@ def number(value: float, digits: int = 2) -> str:
 
 def _scaled(estimate: Estimate, scale: int, unit: str, of: str = '') -> str:
     value, low, high = (math.nan if end is None else scale * end for end in map(estimate.get, ENDS))
-    half_width, most = (high - low) / 2, 2 if scale > 1 else 4
-    digits = most
+    half_width, digits = (high - low) / 2, 2 if scale > 1 else 4
     if half_width > 0:  # two digits of it, none below a hundredth of a point
-        digits = min(most, max(0, 1 - math.floor(math.log10(half_width))))
+        digits = min(digits, max(0, 1 - math.floor(math.log10(half_width))))
     # No sign before a 0.
     value_text, *ends = (f'{round(end, digits) + 0.0:,.{digits}f}'.replace('-', '−') for end in (value, low, high))
     return f'{value_text}{unit} ({"no interval" if math.isnan(half_width) else " to ".join(ends)}{of})'

@@ -18,6 +18,9 @@ from bsgap.files import expanded, of_study, read_json, replace, write_json
 from bsgap.report import answer_figures, answer_words, figures, words
 from bsgap.training.rows import Record, read_records
 
+TEMPLATE = jinja2.Environment(
+    loader=jinja2.PackageLoader('bsgap.report', ''), autoescape=True, trim_blocks=True, lstrip_blocks=True
+).get_template('report.html.jinja')
 QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
 
 
@@ -56,21 +59,17 @@ class Contents(NamedTuple):
     @property
     def results(self) -> list[tuple[str, ...]]:
         """A table of the recipes, its headings first: means over the last rows of their runs."""
-        task, unit = self.task, ' points' * self.task.is_share
+        task, counts = self.task, collections.Counter((run.about['recipe'], run.status) for run in self.records)
         of_scores = f'train {task.text}', f'test {task.text}', 'gap (points)' if task.is_share else 'gap'
-        headings = ('recipe', 'runs', 'epochs', 'updates', *of_scores, 's a run')
-        rows: list[tuple[str, ...]] = [headings]
-        counts = collections.Counter((record.about['recipe'], record.status) for record in self.records)
-        scores = [f'{split}_{task.score}' for split in ('train', 'test')]
-        full = self.runs[self.runs['status'] != 'diverged'].dropna(subset=scores)
-        for recipe, last in full.groupby('run').tail(1).groupby('recipe', sort=False):
+        rows: list[tuple[str, ...]] = [('recipe', 'runs', 'epochs', 'updates', *of_scores, 's a run')]
+        for recipe, last in words.full(self.runs, task).groupby('run').tail(1).groupby('recipe', sort=False):
             lost, left = counts[recipe, 'diverged'], counts[recipe, 'running']
             made = f'{len(last)}' + f' + {lost} diverged' * (lost > 0) + f', {left} unfinished' * (left > 0)
-            train, test = (level(interval(last[column]), task.is_share) for column in scores)
-            gap = difference(interval(last['gap']), task.is_share).removesuffix(unit)
             length = f'{last["epoch"].mean():g}', f'{last["update"].mean():,.0f}'
+            scores = [level(interval(last[f'{split}_{task.score}']), task.is_share) for split in ('train', 'test')]
+            gap = difference(interval(last['gap']), task.is_share).removesuffix(' points')
             seconds = f'{(last["train_seconds"] + last["eval_seconds"]).mean():.1f}'
-            rows.append((recipe, made, *length, train, test, gap, seconds))
+            rows.append((recipe, made, *length, *scores, gap, seconds))
         return rows
 
 
@@ -108,12 +107,8 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
         else:
             between = read_json(lines, 'lines')['lines'] if lines.exists() else []
             drawn = figures.draw(contents.runs, workdir / 'figures', title, settings['figures'], contents.task, between)
-        loader = jinja2.PackageLoader('bsgap.report', '')
-        environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        template = environment.get_template('report.html.jinja')
         pictures = {caption: base64.b64encode(path.read_bytes()).decode() for caption, path in drawn.items()}
-        page = template.render(contents=contents, question=QUESTION, figures=pictures)
-        replace(workdir / 'report.html', page)
+        replace(workdir / 'report.html', TEMPLATE.render(contents=contents, question=QUESTION, figures=pictures))
     except OSError as error:
         raise UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
     _show(contents, workdir / 'report.html')
@@ -121,11 +116,13 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
 
 
 def _show(contents: Contents, path: Path) -> None:
-    found, judged = contents.found, [(*row[:3], row[4], row[6]) for row in contents.judged]  # without the source
-    parts = (
-        [*found['warnings'], found['headline'], _table(found['table'], True)] if found else [_table(contents.results)]
-    )
-    parts += [_table(judged, wrap=True)] if judged else []
+    found, parts = contents.found, list[Any]()
+    if found:
+        parts += [*found['warnings'], found['headline'], _table(found['table'], wrap=True)]
+    else:
+        parts.append(_table(contents.results))
+    if judged := [(*row[:3], row[4], row[6]) for row in contents.judged]:  # without the source
+        parts.append(_table(judged, wrap=True))
     console = output.console()
     console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps
     for part in parts:

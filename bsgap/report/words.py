@@ -7,55 +7,58 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bsgap.analysis.statistics import at_common_x, difference, interval, level
+from bsgap.analysis.statistics import at_common_x, difference, interval, level, plural
 from bsgap.config import Task
+
+
+def full(runs: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The rows in which all splits were evaluated, of the runs that did not diverge."""
+    return runs[runs['status'] != 'diverged'].dropna(subset=[f'{split}_{task.score}' for split in ('train', 'test')])
 
 
 def sentences(runs: pd.DataFrame, statuses: Mapping[str, str], task: Task) -> list[str]:
     """A few sentences on what the batch size did; `statuses` are by run, and some may have no row in `runs` yet."""
-    scores = [f'{split}_{task.score}' for split in ('train', 'test')]
-    full = runs[(runs['status'] != 'diverged') & runs[scores].notna().all(axis=1)]
-    unfinished = [name.rpartition('-seed')[0] for name, status in statuses.items() if status == 'running']
-    settings = _settings(full[~full['recipe'].isin(unfinished)])
+
+    def recipes(status: str) -> list[str]:
+        return [name.rpartition('-seed')[0] for name, found in statuses.items() if found == status]
+
+    unfinished, rows = recipes('running'), full(runs, task)
+    settings = _settings(rows[~rows['recipe'].isin(unfinished)])
+    others = settings.columns.drop('batch_size')
+    told = [field for field in others if field == 'recipe.learning_rate' or settings[field].nunique(dropna=False) > 1]
     said: list[str] = []
-    for _, alike in settings.groupby([*settings.columns.drop('batch_size')], dropna=False, sort=False):
+    for _, alike in settings.groupby([*others], dropna=False, sort=False):
         if len(alike) > 1:
-            said += _compared(full, alike['batch_size'], _setting_text(settings, alike.index[0]), task)
-    lost = collections.Counter(name.rpartition('-seed')[0] for name, state in statuses.items() if state == 'diverged')
-    if lost:
+            said += _compared(rows, alike['batch_size'], in_words(alike.iloc[0][told]), task)
+    if lost := collections.Counter(recipes('diverged')):
         counts = ', '.join(f'{name} ({count})' for name, count in lost.items())
         said.append(f'Runs that diverged, which no mean includes: {counts}.')
     if unfinished:
-        said.append(f'{len(unfinished)} runs are not finished.')
+        said.append(f'Not finished: {plural(len(unfinished), "run")}.')
     return said or ['There is nothing to compare: give at least two batch sizes.']
 
 
-def _settings(full: pd.DataFrame) -> pd.DataFrame:
+def _settings(rows: pd.DataFrame) -> pd.DataFrame:
     """All fields, a row a recipe whose batch size stays and that has a schedule, by batch size."""
-    stays = full.groupby('recipe')['batch_size'].transform('nunique') == 1
-    scheduled = full.reindex(columns=['recipe.schedule']).notna().all(axis=1)
-    recipes = full[stays & scheduled].drop_duplicates('recipe').set_index('recipe')
-    fields = [column for column in full if column.startswith('recipe.') and column != 'recipe.batch_size']
-    recipes = recipes[['batch_size', *fields]].sort_values('batch_size', kind='stable')
-    return recipes.rename(columns=lambda name: name.removeprefix('recipe.'))
+    stays = rows.groupby('recipe')['batch_size'].transform('nunique') == 1
+    scheduled = rows.reindex(columns=['recipe.schedule']).notna().all(axis=1)
+    recipes = rows[stays & scheduled].drop_duplicates('recipe').set_index('recipe')
+    fields = recipes.filter(like='recipe.').drop(columns='recipe.batch_size', errors='ignore')
+    return fields.assign(batch_size=recipes['batch_size']).sort_values('batch_size', kind='stable')
 
 
-def _setting_text(settings: pd.DataFrame, recipe: str) -> str:
-    """A recipe's learning rate, and the fields in which recipes differ besides the batch size, in words."""
-
-    def plain(value: Any) -> str:
-        return 'None' if pd.isna(value) else f'{value:.12g}' if isinstance(value, float) else str(value)
-
-    differ = settings.columns[settings.nunique(dropna=False) > 1].drop('batch_size')
-    shown = [field for field in settings.columns if field == 'learning_rate' or field in differ]
-    return ', '.join(f'{field.replace("_", " ")} {plain(settings.at[recipe, field])}' for field in shown)
+def in_words(fields: pd.Series) -> str:
+    """Fields of a recipe, such as 'learning rate 0.1, momentum 0'."""
+    texts = ('None' if pd.isna(value) else f'{value:.12g}' if isinstance(value, float) else value for value in fields)
+    names = (name.removeprefix('recipe.').replace('_', ' ') for name in fields.index)
+    return ', '.join(f'{name} {text}' for name, text in zip(names, texts, strict=True))
 
 
-def _compared(full: pd.DataFrame, sizes: pd.Series, setting: str, task: Task) -> list[str]:
+def _compared(rows: pd.DataFrame, sizes: pd.Series, setting: str, task: Task) -> list[str]:
     """What is said of recipes that differ in nothing but their batch size, which ascends in `sizes`, by recipe."""
-    full = full[full['recipe'].isin(sizes.index)]
+    rows = rows[rows['recipe'].isin(sizes.index)]
     tested, unit = f'test_{task.score}', ' points' * task.is_share
-    last = full.groupby('run').tail(1).pivot(index='seed', columns='recipe', values=[tested, 'gap'])
+    last = rows.groupby('run').tail(1).pivot(index='seed', columns='recipe', values=[tested, 'gap'])
     tests, gaps = ([interval(last[of, name].dropna()) for name in sizes.index] for of in (tested, 'gap'))
     by_size = '; '.join(f'{size}: {level(test, task.is_share)}' for size, test in zip(sizes, tests, strict=True))
     said = [f'With {setting}, test {task.text} by batch size is {by_size}.']
@@ -73,39 +76,29 @@ def _compared(full: pd.DataFrame, sizes: pd.Series, setting: str, task: Task) ->
     each = (f'{size}: {difference(gap, task.is_share)}' for size, gap in zip(sizes, gaps, strict=True))
     by_size = '; '.join(text.removesuffix(unit) for text in each) + unit
     said.append(f'The generalization gap (train − test {task.text}) by batch size is {by_size}.')
-    finals, curves = [test.value for test in tests], []
-    for _, rows in full.groupby('recipe'):
-        by_point = rows.groupby(rows.groupby('run').cumcount())[['learning_rate_sum', tested]]
-        means = by_point.mean()[by_point.size() == rows['run'].nunique()]  # the points that all runs have
+    curves = []
+    for _, of_recipe in rows.groupby('recipe'):
+        by_point = of_recipe.groupby(of_recipe.groupby('run').cumcount())[['learning_rate_sum', tested]]
+        means = by_point.mean()[by_point.size() == of_recipe['run'].nunique()]  # the points that all runs have
         curves.append((means['learning_rate_sum'], means[tested]))
-    form = '.2f' if task.is_share else '.3f'
-    if together := at_common_x(curves):
-        said.append(
-            f'But the runs have not made the same number of updates. Where learning rate × updates is the same'
-            f' ({together[0]:.3g}, the most that all have made), the batch sizes are'
-            f' {task.scale * np.ptp(together[1]):{form}}{unit} of test {task.text} apart; at the end they are'
-            f' {task.scale * np.ptp(finals):{form}}.'
-        )
-    else:
+    if not (together := at_common_x(curves)):
         where = 'the evaluations are too far apart to compare them where learning rate × updates is the same'
-        said.append(f'The runs have not made the same number of updates, and {where}.')
+        return [*said, f'The runs have not made the same number of updates, and {where}.']
+    at_the_end = [test.value for test in tests]
+    apart, end = (f'{task.scale * np.ptp(of):{".2f" if task.is_share else ".3f"}}' for of in (together[1], at_the_end))
+    said.append(
+        f'But the runs have not made the same number of updates. Where learning rate × updates is the same'
+        f' ({together[0]:.3g}, the most that all have made), the batch sizes are {apart}{unit} of test {task.text}'
+        f' apart; at the end they are {end}.'
+    )
     return said
 
 
 def budget_text(budget: Mapping[str, Any]) -> str:
     amount = budget['amount']
     if budget['unit'] == 'seconds':
-        return f'{rounded(amount, 3)} s on this device'
+        return f'{float(f"{amount:.3g}"):.12g} s on this device'  # without an exponent up to 10¹²
     return f'{amount:.12g} {budget["unit"][:-1] if amount == 1 else budget["unit"]}'
-
-
-def rounded(value: float, digits: int = 2) -> str:
-    """With so many significant digits, and without an exponent up to 10¹²."""
-    return f'{float(f"{value:.{digits}g}"):.12g}'
-
-
-def plural(count: int, noun: str) -> str:
-    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
 
 
 def listed(words: Iterable[Any]) -> str:

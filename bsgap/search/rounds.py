@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from bsgap.analysis import answer, fresh
 from bsgap.analysis.trials import SETTING
 from bsgap.config import Recipe, Study, recipe, schedule
 from bsgap.config.checks import require
-from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
 from bsgap.training import rows
 from bsgap.training.memory import Alone
@@ -38,6 +37,7 @@ LEAST_SECONDS = 1.0  # that a budget in seconds may have unless it is asked for
 
 Setting = Mapping[str, float]  # what a ladder is climbed for: a batch size and the values of the search's settings
 Measure = Callable[[Sequence[Run]], Iterable[Alone]]
+Climb = Generator[list[Run], None, float]  # yields rounds, and returns a learning rate
 
 
 @dataclasses.dataclass
@@ -63,12 +63,8 @@ class Decisions:
 class Rounds:
     """A search's rounds: iterating yields the runs of each one, once those of the round before are done.
 
-    Args:
-      study: one with a search.
-      n: the number of training examples.
-      measure: see `memory.measured_alone`; asked for what search.json does not have.
-      workdir: where the runs and search.json are.
-      write: whether decisions are written; of several processes, one does that, and makes its `Rounds` first.
+    `n` is the number of training examples; `measure`, see `memory.measured_alone`, is asked for what search.json does
+    not have. Of several processes one is to `write` decisions, and makes its `Rounds` first.
 
     Raises:
       UserError: no budget leaves a batch size more than one update, or search.json is of an earlier version.
@@ -77,9 +73,9 @@ class Rounds:
     def __init__(self, study: Study, n: int, measure: Measure, workdir: Path, write: bool) -> None:
         assert study.search, 'the study is no search'
         self.study, self.search, self.n, self.workdir, self.writes = study, study.search, n, workdir, write
-        crossed = itertools.product(self.search.batch_sizes, *self.search.settings.values())
+        grid = {'batch_size': self.search.batch_sizes, **self.search.settings}
         self.settings: list[Setting] = [
-            dict(zip(('batch_size', *self.search.settings), values, strict=True)) for values in crossed
+            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
         before = answer.decided(workdir)
         self.decisions = self._budgets(before, measure)
@@ -88,8 +84,8 @@ class Rounds:
 
     def __iter__(self) -> Iterator[list[Run]]:
         climbing = [self._climb(setting) for setting in self.settings]
-        while any(wanted := [next(ladder, []) for ladder in climbing]):
-            yield list(itertools.chain.from_iterable(wanted))
+        while wanted := [run for ladder in climbing for run in next(ladder, [])]:
+            yield wanted
         confirming = self._confirming() if self.search.confirm_seeds else []
         self._write()
         yield confirming
@@ -100,19 +96,18 @@ class Rounds:
 
     def _budgets(self, before: Mapping[str, Any], measure: Measure) -> Decisions:
         """The budgets and where they end; times are measured once for a workdir."""
-        search = self.search
+        search, sizes = self.search, self.search.batch_sizes
         times, needed, parts = (dict(before.get(key, {})) for key in ('seconds_per_update', 'bytes', 'parts'))
-        if missing := [size for size in search.batch_sizes if str(size) not in times]:
-            runs = [
-                self._run({'batch_size': size}, {'learning_rate': search.learning_rates[0], 'epochs': 1.0})
-                for size in missing
-            ]
+        if missing := [size for size in sizes if str(size) not in times]:
+            alike = [{'batch_size': size, 'learning_rate': search.learning_rates[0]} for size in missing]
+            runs = [Run(self._made(named, {**named, 'epochs': 1.0}), 0, self.n, keep=False) for named in alike]
             for size, alone in zip(map(str, missing), measure(runs), strict=True):
                 times[size], needed[size], parts[size] = alone
-        middle = str(search.batch_sizes[(len(search.batch_sizes) - 1) // 2])
+        per_update = {size: statistics.median(of_size) for size, of_size in times.items()}
+        middle = str(sizes[(len(sizes) - 1) // 2])
         examples = max(1, round(search.budget_epochs * self.n))
-        epochs = {str(size): schedule.updates_between(0, examples, size, self.n) for size in search.batch_sizes}
-        middle_seconds = epochs[middle] * statistics.median(times[middle])
+        epochs = {str(size): schedule.updates_between(0, examples, size, self.n) for size in sizes}
+        middle_seconds = epochs[middle] * per_update[middle]
         amounts = before.get('budgets') or {
             'epochs': search.budget_epochs,
             'updates': search.budget_updates or epochs[middle],
@@ -121,12 +116,10 @@ class Rounds:
         amounts = {unit: amount for unit, amount in amounts.items() if amount}
         updates = {'epochs': epochs, 'updates': dict.fromkeys(epochs, int(amounts['updates']))}
         if 'seconds' in amounts:
-            per_update = {size: statistics.median(of_size) for size, of_size in times.items()}
             updates['seconds'] = {size: max(1, int(amounts['seconds'] / per_update[size])) for size in epochs}
         for size in epochs:
-            if max(ends[size] for ends in updates.values()) < 2:
-                refused = f'config.search.budget_epochs: {search.budget_epochs:g} is not allowed'
-                raise UserError(f'{refused}; no budget leaves batch size {size} more than one update')
+            needs = f'{search.budget_epochs:g} is not allowed; no budget leaves batch size {size} more than one update'
+            require(max(ends[size] for ends in updates.values()) > 1, 'search.budget_epochs', needs)
             for unit, ends in updates.items():
                 most = f'{amounts[unit]:g} is not allowed; batch size {size} makes at most {MOST_UPDATES} updates'
                 require(ends[size] <= MOST_UPDATES, f'search.budget_{unit}', most)
@@ -134,33 +127,32 @@ class Rounds:
         about = self.study.seeds, search.base['data_seed'], dict(search.settings), search.margin, search.targets
         return Decisions(answer.VERSION, *about, amounts, updates, times, needed, parts, device)
 
-    def lengths(self, batch_size: int) -> list[int]:
+    def lengths(self, batch_size: float) -> list[int]:
         """The rungs of a batch size's ladder, in updates, ascending."""
         return rungs((ends[str(batch_size)] for ends in self.decisions.updates.values()), self.search.rungs)
 
     def expected(self) -> list[Run]:
         """The runs of all trials, if the middle of the grid is best everywhere; those with fresh seeds come besides."""
         grid = self.search.learning_rates
-        middle = grid[len(grid) // 2]
+        near = _neighbours(grid[len(grid) // 2])
         found: dict[Run, None] = {}
         for setting in self.settings:
-            lengths = self.lengths(int(setting['batch_size']))
-            found |= dict.fromkeys(self._of(setting, set(grid), lengths[0], self._screening))
-            for length in lengths:
-                near = {middle / STEP, middle, middle * STEP}
-                found |= dict.fromkeys(self._of(setting, near, length, range(self.study.seeds)))
+            lengths = self.lengths(setting['batch_size'])
+            screened = [(lengths[0], rate, self._screening) for rate in grid]
+            climbed = [(length, rate, range(self.study.seeds)) for length in lengths for rate in near]
+            for length, rate, seeds in screened + climbed:
+                found |= dict.fromkeys(self._trials(setting, rate, length, seeds))
         return list(found)
 
     @property
     def _screening(self) -> range:
         return range(min(SCREENING_SEEDS, self.study.seeds))
 
-    def trials(self, setting: Setting, learning_rate: float, updates: int, seeds: range, **drawn: int) -> list[Run]:
+    def _trials(self, setting: Setting, learning_rate: float, updates: int, seeds: range, **drawn: int) -> list[Run]:
         """The runs of a trial; those at a budget's end are evaluated on all splits."""
         ends = {ends[str(setting['batch_size'])] for ends in self.decisions.updates.values()}
+        named = {**setting, 'learning_rate': learning_rate, 'updates': updates, **drawn}
         changes = {
-            'learning_rate': learning_rate,
-            'updates': updates,
             'epochs': 0.0,
             'examples': 0,
             'warm_up': float(round(self.search.warm_up * updates)),
@@ -168,44 +160,33 @@ class Rounds:
             'evaluate_on': 'all' if updates in ends else 'validation',
             'noise_scale': not self.search.base['batch_norm'],
         }
-        return [self._run(setting, {**changes, **drawn}, seed, keep=bool(drawn)) for seed in seeds]
+        made = self._made(named, {**named, **changes})
+        return [Run(made, seed, self.n, keep=bool(drawn)) for seed in seeds]
 
-    def _run(self, setting: Setting, changes: Mapping[str, Any], seed: int = 0, keep: bool = False) -> Run:
-        shown = ('learning_rate', 'updates', 'data_seed')
-        named = {**setting, **{field: changes[field] for field in shown if field in changes}}
-        name = recipe.swept_name(dict(self.search.base), named)
-        return Run(self._made(name, {**setting, **changes}), seed, self.n, keep)
-
-    def _made(self, name: str, changes: Mapping[str, Any], stages: Any = None) -> Recipe:
-        return recipe.make(name, f'recipes.{name}.', dict(self.search.base), dict(changes), stages)
+    def _made(self, named: Setting, changes: Mapping[str, Any], stages: Any = None, kind: str = '') -> Recipe:
+        """A recipe whose name tells `named`."""
+        base = dict(self.search.base)
+        name = kind + recipe.swept_name(base, dict(named))
+        return recipe.make(name, f'recipes.{name}.', base, dict(changes), stages)
 
     def _climb(self, setting: Setting) -> Iterator[list[Run]]:
         """The rounds of one ladder."""
-        seeds = range(self.study.seeds)
-        first, *_ = lengths = self.lengths(int(setting['batch_size']))
-        grid = set(self.search.learning_rates)
-        yield self._of(setting, grid, first, self._screening)
-        best = self._best(setting, grid, first, self._screening)
+        lengths, seeds = self.lengths(setting['batch_size']), range(self.study.seeds)
+        best = yield from self._best(setting, self.search.learning_rates, lengths[0], self._screening)
         for length in lengths:
-            tried = {best / STEP, best, best * STEP}
-            widened = 0
-            while True:
-                yield self._of(setting, tried, length, seeds)
-                best = self._best(setting, tried, length, seeds)
-                if min(tried) < best < max(tried) or widened == MOST_WIDENED:
-                    break
-                tried.add(best / STEP if best == min(tried) else best * STEP)
-                widened += 1
-            self.decisions.rungs.append({**setting, 'updates': length, 'tried': sorted(tried), 'best': best})
+            tried = _neighbours(best)
+            best = yield from self._best(setting, tried, length, seeds)
+            while best in (tried[0], tried[-1]) and len(tried) < 3 + MOST_WIDENED:
+                tried = sorted({*tried, *_neighbours(best)})
+                best = yield from self._best(setting, tried, length, seeds)
+            self.decisions.rungs.append({**setting, 'updates': length, 'tried': tried, 'best': best})
 
-    def _of(self, setting: Setting, tried: set[float], length: int, seeds: range) -> list[Run]:
-        return [run for rate in sorted(tried) for run in self.trials(setting, rate, length, seeds)]
-
-    def _best(self, setting: Setting, tried: set[float], length: int, seeds: range) -> float:
-        """The learning rate with the lowest mean validation error, of equals that with the lowest loss; the smallest
-        where all diverged."""
-        ends = {rate: self._end(self.trials(setting, rate, length, seeds)) for rate in sorted(tried)}
-        return min(ends, key=lambda rate: (*ends[rate], rate))
+    def _best(self, setting: Setting, rates: Sequence[float], length: int, seeds: range) -> Climb:
+        """Has trials with these learning rates trained, and returns the best: with the lowest mean validation error, of
+        equals that with the lowest loss; the smallest where all diverged."""
+        trials = {rate: self._trials(setting, rate, length, seeds) for rate in rates}
+        yield [run for runs in trials.values() for run in runs]
+        return min(trials, key=lambda rate: (*self._end(trials[rate]), rate))
 
     def _end(self, runs: Sequence[Run]) -> tuple[float, float]:
         """Validation error and loss, means over the runs; infinite if one diverged."""
@@ -229,11 +210,8 @@ class Rounds:
         for budget in found['budgets']:
             for role, row in fresh.beside(budget):
                 setting = {field: row[field] for field in ('batch_size', *self.search.settings)}
-                if role == 'growing':
-                    runs = self._growing(setting, row['learning_rate'], row['updates'], seeds, data_seed)
-                else:
-                    runs = self.trials(setting, row['learning_rate'], row['updates'], seeds, data_seed=data_seed)
-                if runs:
+                made = self._growing if role == 'growing' else self._trials
+                if runs := made(setting, row['learning_rate'], row['updates'], seeds, data_seed=data_seed):
                     told = {'unit': budget['unit'], 'role': role, **{field: row[field] for field in SETTING}}
                     self.decisions.fresh.append({**told, 'recipe': runs[0].recipe.name, 'seeds': list(seeds)})
                     wanted |= dict.fromkeys(runs)
@@ -243,17 +221,17 @@ class Rounds:
         """As many examples as a trial sees, with the batch doubled wherever a straight line to zero halves the learning
         rate, which stays until the last stage takes it to zero (Smith et al. 2018, 1711.00489, §3); none where that
         would end beyond a tenth of the examples, where the paper's rule ends too."""
-        size, end = int(setting['batch_size']), schedule.example_after(updates, 0, int(setting['batch_size']), self.n)
+        size = int(setting['batch_size'])
         if size * 2**GROWN > self.n / 10 or self.search.base['schedule'] == 'constant':
             return []
+        end = schedule.example_after(updates, 0, size, self.n)
         edges = [round(end * (1 - 0.5**i)) for i in range(GROWN + 1)] + [end]
-        warm_up = round(self.search.warm_up * end)
         stages: list[dict[str, Any]] = [
             {'examples': last - first, 'batch_size': size * 2**i, 'learning_rate': rate}
             for i, (first, last) in enumerate(itertools.pairwise(edges))
         ]
         stages[-1]['rule'] = 'linear'
-        if warm_up:
+        if warm_up := round(self.search.warm_up * end):
             stages[0]['examples'] -= warm_up
             stages.insert(0, {**stages[0], 'examples': warm_up, 'learning_rate': 0.0, 'rule': 'linear'})
             stages[0]['final_learning_rate'] = rate
@@ -262,11 +240,15 @@ class Rounds:
         rest = {field: value for field, value in setting.items() if field != 'batch_size'}
         changes = {**rest, 'data_seed': data_seed, 'evaluate_at': (MOST_UPDATES,)}
         named = {**setting, 'learning_rate': rate, 'updates': updates}
-        name = f'grow-{recipe.swept_name(dict(self.search.base), named)}'
-        return [Run(self._made(name, changes, tuple(stages)), seed, self.n) for seed in seeds]
+        made = self._made(named, changes, tuple(stages), 'grow-')
+        return [Run(made, seed, self.n) for seed in seeds]
 
 
-def rungs(ends: Iterator[int], below: int) -> list[int]:
+def _neighbours(rate: float) -> list[float]:
+    return [rate / STEP, rate, rate * STEP]
+
+
+def rungs(ends: Iterable[int], below: int) -> list[int]:
     """Lengths a factor of √2 to 2√2 apart, with all `ends`, and down to the shortest of them halved `below` times."""
     made = sorted(set(ends))
     shortest = max(min(SHORTEST, made[0]), round(made[0] / STEP**below))

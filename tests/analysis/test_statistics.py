@@ -10,11 +10,11 @@ import scipy.stats
 from bsgap.analysis.statistics import (
     Estimate,
     at_common_x,
+    difference,
     interval,
     intervals,
+    level,
     of_draws,
-    percent,
-    points,
     standard_errors,
 )
 
@@ -86,7 +86,8 @@ def test_curves_are_read_at_the_largest_x_that_all_reached() -> None:
 
 
 def test_numbers_are_written_for_people() -> None:
-    assert percent(Estimate(0.975, 0.969, 0.981)) == '97.50 ± 0.60 %'
-    assert percent(Estimate(0.975, math.nan, math.nan)) == '97.50 %'
-    assert points(Estimate(0.004, 0.002, 0.006)) == '+0.40 ± 0.20'
-    assert points(Estimate(-0.004, math.nan, math.nan)) == '-0.40'
+    assert level(Estimate(0.975, 0.969, 0.981), True) == '97.50 ± 0.60 %'
+    assert level(Estimate(0.975, math.nan, math.nan), True) == '97.50 %'
+    assert level(Estimate(0.512, 0.502, 0.522), False) == '0.512 ± 0.010'
+    assert difference(Estimate(0.004, 0.002, 0.006), True) == '+0.40 ± 0.20 points'
+    assert difference(Estimate(-0.004, math.nan, math.nan), True) == '-0.40 points'

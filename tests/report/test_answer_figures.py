@@ -187,7 +187,7 @@ def test_the_updates_to_each_target_and_where_b_crit_is_on_their_curve() -> None
 def test_what_has_no_bound_goes_on_beyond_the_axis_and_says_so() -> None:
     panel, bare = (panels('targets', of())[0] for of in (unbounded, one_seed))
     said = [container.get_label().partition(': ')[2] for container in panel.containers]
-    assert said == ['B_crit not bounded', 'B_crit above 300', 'B_crit below 72']
+    assert said == ['B_crit not known', 'B_crit above 300', 'B_crit 60 (at most 72)']
     *_, low, high = bars(panel, '9.06 % error')[1].expected
     assert 0 < low < panel.get_ylim()[0] < panel.get_ylim()[1] < high
     assert panels('noise_scale', unbounded())[0].get_ylim()[1] < 2000

@@ -111,7 +111,7 @@ def test_a_recipe_has_a_row_with_the_means_of_its_last_rows(trained: Path, tmp_p
 
 
 def test_a_study_that_has_not_begun_has_a_report(begun: Path) -> None:
-    assert '4 runs are not finished' in page.report(begun).read_text()
+    assert 'Not finished: 4 runs' in page.report(begun).read_text()
 
 
 def command(*arguments: Any) -> subprocess.CompletedProcess[str]:

@@ -113,13 +113,13 @@ def test_only_what_differs_in_the_batch_size_alone_is_compared() -> None:
     assert sentences(record(64, 0, [0, 1]), *stages) == ['There is nothing to compare: give at least two batch sizes.']
     assert 'by batch size is 8: 100.00 %; 16: 100.00 %.' in sentences(record(16, 0, [0, 1]), small)[0]
     unfinished = record(16, 0, [0, 0.5])._replace(about={**record(16, 0, [0, 1]).about, 'updates': 11})
-    assert sentences(small, unfinished) == ['1 runs are not finished.']
+    assert sentences(small, unfinished) == ['Not finished: 1 run.']
 
 
 def test_a_run_without_a_row_is_not_finished() -> None:
     runs = [record(8, 0, [0, 1]), record(16, 0, [0, 1]), record(16, 1, [0, 1])._replace(rows=[])]
-    assert sentences(*runs) == ['1 runs are not finished.']
-    assert sentences(*[run._replace(rows=[]) for run in runs]) == ['3 runs are not finished.']
+    assert sentences(*runs) == ['Not finished: 1 run.']
+    assert sentences(*[run._replace(rows=[]) for run in runs]) == ['Not finished: 3 runs.']
 
 
 def test_what_diverged_is_named_and_in_no_mean() -> None:
