@@ -18,7 +18,7 @@ import numpy as np
 
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
-from bsgap.analysis.statistics import Estimate, interval, plural
+from bsgap.analysis.statistics import Estimate, interval, plural, standard_errors
 from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
     import pandas as pd
 
 Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
+LEVEL = 0.05  # of a verdict's one-sided tests
+MOST_SEEDS = 1000  # more are no advice
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 
 
@@ -147,9 +149,10 @@ def verdicts(
 def evaluate(claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Planned = ()) -> list[Verdict]:
     """Holds each claim against the rows in which all splits were evaluated.
 
-    The verdict is `reproduced` if the whole 95 % interval (Student's t over seeds, or an estimate's own) lies within
-    the bound, `not reproduced` if all of it lies outside, and else, or where there is no interval, `inconclusive`; a
-    claim about an 'absent' run has none.
+    The verdict is `reproduced` if one-sided tests at 5 % (Student's t over seeds) show that the mean lies within the
+    bound, two of them where that has two ends (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657), `not reproduced`
+    if one shows that it lies outside, and else `inconclusive`. An estimate's own 95 % interval must do in their place.
+    A claim about an 'absent' run has no verdict.
     """
     table = _table(runs, planned)
     return [verdict for claim in claims if (verdict := _evaluate(claim, table))]
@@ -176,14 +179,17 @@ def _table(runs: 'pd.DataFrame', planned: Planned) -> 'pd.DataFrame':
 def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
     import pandas as pd
 
-    measured, n, notes = interval([]), 0, list[str]()
+    measured = tested = interval([])
+    n, notes, needed = 0, list[str](), ''
     with reading() as known:
         try:
             found = claim.measure(runs)
             if isinstance(found, Estimate):
-                measured, n = found, 1
+                measured, tested, n = found, found, 1
             else:
-                measured, n, notes = _over_seeds(pd.Series(found, dtype=float), runs, known)
+                values, notes = _of_seeds(pd.Series(found, dtype=float), runs, known)
+                measured, tested, n = interval(values), interval(values, LEVEL), len(values)
+                needed = _seeds_needed(measured.value, values.std(), claim.bound[1:])
         except AbsentError:
             return None
         except UnreadableError as error:
@@ -198,16 +204,18 @@ def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
     if claim.status == 'U':
         notes.append("the source's figure is unverified")
     if not known.has_interval:
-        measured = Estimate(measured.value, math.nan, math.nan)
+        measured = tested = Estimate(measured.value, math.nan, math.nan)
+    verdict = _judge(tested, *claim.bound[1:]) if known.conclusive else 'inconclusive'
+    if verdict == 'inconclusive' and known.conclusive and known.has_interval and needed:
+        notes.append(needed)
     return Verdict(
-        *(claim.name, claim.text, claim.unit, *measured, n, *claim.bound),
-        _judge(measured, *claim.bound[1:]) if known.conclusive else 'inconclusive',
+        *(claim.name, claim.text, claim.unit, *measured, n, *claim.bound, verdict),
         *(claim.published, claim.source, claim.status, claim.bound_first, '; '.join(notes)),
     )
 
 
-def _over_seeds(values: 'pd.Series', runs: 'pd.DataFrame', known: Reading) -> tuple[Estimate, int, list[str]]:
-    """The mean, of how many seeds, and how many were left out; a seed whose runs are all done is not left out."""
+def _of_seeds(values: 'pd.Series', runs: 'pd.DataFrame', known: Reading) -> tuple['pd.Series', list[str]]:
+    """The values that count, and a note of how many were left out; a seed whose runs are all done is not left out."""
     done = runs[runs['recipe'].isin(known.recipes) & (runs['status'] == 'done')]
     recipes = done.groupby('seed')['recipe'].nunique().reindex(values.index, fill_value=0)
     counted, finite = values[values.notna() | (recipes == len(known.recipes))], values[np.isfinite(values)]
@@ -216,7 +224,14 @@ def _over_seeds(values: 'pd.Series', runs: 'pd.DataFrame', known: Reading) -> tu
     if len(finite) < len(counted):  # what is left is not the whole
         notes.append(f'no finite value for {len(counted) - len(finite)} of them, which no mean includes')
         known.has_interval = False
-    return interval(finite), len(finite), notes
+    return finite, notes
+
+
+def _seeds_needed(mean: float, deviation: float, bounds: tuple[float, float]) -> str:
+    """How many seeds would decide, if their mean and standard deviation stayed; '' if no fair number would."""
+    n_P = np.arange(2, MOST_SEEDS + 1)
+    decides_P = standard_errors(n_P, LEVEL) * deviation / np.sqrt(n_P) <= min(abs(mean - bound) for bound in bounds)
+    return f'about {n_P[decides_P.argmax()]} seeds would decide' if decides_P.any() else ''
 
 
 def _judge(measured: Estimate, low: float, high: float) -> str:

@@ -110,22 +110,34 @@ def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None 
     return values
 
 
-def until(runs: pd.DataFrame, recipe: Recipe, column: str, reaches: str, target: float) -> pd.Series:
-    """A column, such as 'update', where column `reaches` first reaches a value, in the run that needs least: linear
-    between rows, infinite where it is not reached. Runs that diverged are passed over."""
+def until(
+    runs: pd.DataFrame, recipe: Recipe, column: str, reaches: str, target: float, falling: bool = False
+) -> pd.Series:
+    """A column, such as 'update', where column `reaches` first rises, or falls, to a value, in the run that needs
+    least: linear between rows, infinite where it is not reached. Runs that diverged are passed over."""
+    sign = -1 if falling else 1
 
     def of_run(run: pd.DataFrame) -> float:
-        x_P, y_P = run[reaches].to_numpy(), run[column].to_numpy()
-        crossed_P = (x_P[:-1] < target) & (target <= x_P[1:])
+        x_P, y_P = sign * run[reaches].to_numpy(), run[column].to_numpy()
+        crossed_P = (x_P[:-1] < sign * target) & (sign * target <= x_P[1:])
         if not crossed_P.any():
             return math.inf
         p = int(crossed_P.argmax())
-        return y_P[p] + (target - x_P[p]) / (x_P[p + 1] - x_P[p]) * (y_P[p + 1] - y_P[p])
+        return y_P[p] + (sign * target - x_P[p]) / (x_P[p + 1] - x_P[p]) * (y_P[p + 1] - y_P[p])
 
     def of_seed(rows: pd.DataFrame) -> float:
         return min(of_run(run) for _, run in _done(rows).groupby('run'))
 
     return _by_seed(runs, recipe, of_seed, column, reaches, every=False)
+
+
+def rises(runs: pd.DataFrame, recipe: str, column: str) -> pd.Series:
+    """In which share of a run's evaluations a column is above the evaluation before."""
+
+    def of_seed(rows: pd.DataFrame) -> float:
+        return float((np.diff(_only(rows)[column]) > 0).mean())
+
+    return _by_seed(runs, recipe, of_seed, column)
 
 
 def spread(runs: pd.DataFrame, recipe: Recipe, column: str, relative: bool = False) -> pd.Series:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
     import pandas as pd
 
 
+TAIL = 0.025  # of a 95 % interval
+
+
 class Estimate(NamedTuple):
     """A value with its 95 % interval; an end is NaN where it is not known, 0 or infinite where nothing bounds it."""
 
@@ -19,20 +22,20 @@ class Estimate(NamedTuple):
     high: float
 
 
-def standard_errors(n: Any) -> Any:
-    """To each side of the mean of n values (a number or an array), in its 95 % interval: Student's t with n − 1 degrees
-    of freedom; NaN where n is below 2."""
-    return scipy.special.stdtrit(np.subtract(n, 1), 0.975)
+def standard_errors(n: Any, tail: float = TAIL) -> Any:
+    """To each side of the mean of n values (a number or an array), in its interval: Student's t with n − 1 degrees of
+    freedom; NaN where n is below 2. `tail` is the share that is left out on each side."""
+    return scipy.special.stdtrit(np.subtract(n, 1), 1 - tail)
 
 
-def interval(values: Iterable[float]) -> Estimate:
-    """The mean of n independent values and its 95 % interval (Student's t), which is NaN for n = 1; all NaN for n = 0,
-    or where a value is NaN."""
+def interval(values: Iterable[float], tail: float = TAIL) -> Estimate:
+    """The mean of n independent values and its interval (Student's t), which is NaN for n = 1; all NaN for n = 0, or
+    where a value is NaN. `tail` as in `standard_errors`."""
     array = np.asarray(list(values), float)
     mean = float(array.mean()) if array.size else math.nan
     if array.size < 2:
         return Estimate(mean, math.nan, math.nan)
-    half_width = float(standard_errors(array.size) * array.std(ddof=1) / math.sqrt(array.size))
+    half_width = float(standard_errors(array.size, tail) * array.std(ddof=1) / math.sqrt(array.size))
     return Estimate(mean, mean - half_width, mean + half_width)
 
 

@@ -55,9 +55,9 @@ def test_the_interval_over_seeds_is_students() -> None:
     assert (verdict.value, verdict.n, verdict.note) == (pytest.approx(0.93), 4, '4 seeds')
 
 
-# Mean 0.5, and a half width of 12.706 × 0.1 / √2 / √2 = 0.6353 by the printed table: t(0.975; 1) = 12.706.
+# Mean 0.5, whose one-sided tests at 5 % reach 6.314 × 0.1 / √2 / √2 = 0.3157 far by the printed table.
 TWO = [0.45, 0.55]
-LOW, HIGH = 0.5 - 0.63531, 0.5 + 0.63531
+LOW, HIGH = 0.5 - 0.31569, 0.5 + 0.31569
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,18 @@ LOW, HIGH = 0.5 - 0.63531, 0.5 + 0.63531
         ('within', (-9, LOW - 1e-4), 'not reproduced'),
     ],
 )
-def test_the_verdict_is_of_the_whole_interval(relation: str, bound: Any, verdict: str) -> None:
-    assert judged(ends('a', TWO), **{relation: bound}).verdict == verdict
+def test_the_verdict_is_that_of_one_sided_tests(relation: str, bound: Any, verdict: str) -> None:
+    made = judged(ends('a', TWO), **{relation: bound})
+    assert made.verdict == verdict
+    assert ('would decide' in made.note) == (verdict == 'inconclusive')
+
+
+def test_how_many_seeds_would_decide() -> None:
+    """The mean is 0.1 from the bound and the standard deviation 0.1: t(0.95; 4)/√5 = 0.953, t(0.95; 3)/√4 = 1.177."""
+    finals = [0.5, 0.6, 0.7]
+    for relation in ({'at_least': 0.5}, {'at_most': 0.5}, {'within': (0.5, 9)}, {'within': (-9, 0.7)}):
+        assert judged(ends('a', finals), **relation).note == '3 seeds; about 5 seeds would decide'
+    assert judged(ends('a', finals), at_least=0.6).note == '3 seeds'  # no number would
 
 
 @pytest.mark.parametrize(
@@ -284,7 +294,7 @@ def test_claims_csv_has_all_of_it(tmp_path: Path) -> None:
     assert ' '.join(one) == (
         'id claim unit value low high n relation bound_low bound_high verdict published source status bound_first note'
     )
-    assert [float(one[key]) for key in ('value', 'low', 'high')] == pytest.approx([0.5, LOW, HIGH], rel=1e-4)
+    assert [float(one[key]) for key in ('value', 'low', 'high')] == pytest.approx([0.5, 0.5 - 0.63531, 0.5 + 0.63531], rel=1e-4)
     assert (one['n'], one['bound_low'], one['bound_high'], one['verdict']) == ('2', '0.5', '', 'inconclusive')
     assert (one['id'], one['claim'], one['unit']) == ('one', 'what is claimed', '%')
     assert (one['relation'], one['source'], one['status'], one['bound_first']) == (

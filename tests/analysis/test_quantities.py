@@ -16,6 +16,7 @@ from bsgap.analysis.quantities import (
     found,
     growth,
     reading,
+    rises,
     spread,
     until,
     value,
@@ -207,6 +208,9 @@ def test_until_is_read_between_rows_in_the_run_that_needs_least() -> None:
     assert list(until(runs(both), 'a-fast', *target)) == pytest.approx([22])
     assert list(until(runs(record('a', 0, [0.5, 0.3, 0.7])), 'a', *target)) == pytest.approx([15])
     assert list(until(runs(record('a', 0, [0.5, 0.7])), 'a', *target)) == [math.inf]  # it does not come to it
+    falling = runs(record('a', 0, [0.9, 0.6, 0.2, 0.7]))
+    assert list(until(falling, 'a', *target, falling=True)) == pytest.approx([12.5])
+    assert list(until(falling, 'a', *target)) == pytest.approx([26])
     diverged = record('a-gone', 0, [0.1, 0.9], diverged=True)
     assert measure(until, runs(both, diverged), 'a-*', *target) == (
         [pytest.approx(10 + 20 / 3)],
@@ -214,6 +218,11 @@ def test_until_is_read_between_rows_in_the_run_that_needs_least() -> None:
     )
     assert list(until(runs(two([0.1, 0.2], [0.1, 0.4])), 'a-*', *target)) == [math.inf]
     assert measure(until, runs(diverged), 'a-*', *target)[0] == [None]
+
+
+def test_how_often_a_column_rises() -> None:
+    table = runs(record('a', 0, [0.1, 0.3, 0.2, 0.4, 0.4]), record('a', 1, [0.5, 0.4, 0.3, 0.2, 0.1]))
+    assert list(rises(table, 'a', 'test_accuracy')) == [0.5, 0.0]
 
 
 def test_the_spread_is_read_at_the_largest_common_rate_times_updates() -> None:
