@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
     except ValueError as error:  # JAX reads its variables when it is loaded
         raise UserError(str(error)) from error
     experiment = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-    job.launch(CONFIG.value, WORKDIR.value or f'runs/{study.name}', DRY_RUN.value, experiment)
+    job.launch(CONFIG.value, WORKDIR.value or f'runs/{study.name}', DRY_RUN.value, experiment, given)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

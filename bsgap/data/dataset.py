@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -83,13 +83,17 @@ def title(dataset: str) -> str:
     return Path(where).resolve().name if kind in ('csv', 'folder', 'hf', 'idx', 'npz', 'parquet') else named
 
 
-def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> dict[config.TrainingSet, Dataset]:
+def load(
+    settings: config.Data, training_sets: Iterable[config.TrainingSet], given: Container[str] = ()
+) -> dict[config.TrainingSet, Dataset]:
     """Reads the dataset that `settings` describe, once for each variant of its training examples.
+
+    Fields that were `given` on the command line must have an effect, also where the files alone decide that.
 
     Raises:
       UserError: the dataset is unknown, its files are missing or damaged, or it has too few examples for `settings`.
     """
-    train, test, outputs, notes = arrays.splits(_source(settings), settings)
+    train, test, outputs, notes = arrays.splits(_source(settings), settings, given)
     datasets = {}
     # Once, so that variants share their arrays.
     divide = functools.cache(lambda subset, seed: _divide(train, settings.validation, subset, seed))

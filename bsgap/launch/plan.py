@@ -2,7 +2,7 @@
 
 import functools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     seconds: dict[str, float]  # by run
 
 
-def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
+def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ()) -> Plan:
     """Prints what `train` would do with the same arguments, and returns it; nothing is written.
 
     Time is estimated from some updates of each cohort, made on this device, which has to compile its programs.
@@ -58,8 +58,8 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
     """
     processes.start()
     workdir = expanded(workdir)
-    study = config.resolve(settings)
-    datasets = data.load(study.data, study.training_sets)
+    study = config.resolve(settings, given)
+    datasets = data.load(study.data, study.training_sets, given)
     runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
     if study.tensorboard:
         Board(workdir)  # says if it can't be had

@@ -97,7 +97,7 @@ def recommend(
         raise UserError('fields: search.rungs 0 is not allowed; it must be at least 1')
     source = Source(_pair('train', train), _pair('test', test) if test is not None else None)
     of_data = config.Data('train, test', 0.0, test_share=settings.test_share, task=settings.task)
-    examples = len(arrays.splits(source, of_data)[0].labels_N)
+    examples = len(arrays.splits(source, of_data, fields)[0].labels_N)
     if not settings.sweep.batch_size:
         most = (1 - settings.validation) * min(examples, settings.subset or examples) / LEAST_UPDATES
         settings.sweep.batch_size = tuple(size for size in BATCH_SIZES if size <= max(most, BATCH_SIZES[1]))

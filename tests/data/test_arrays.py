@@ -80,6 +80,15 @@ def test_without_a_test_split_a_share_is_held_out() -> None:
             arrays.splits(Source((x, Y), None), config.Data('npz:f', 0.0, test_share=share))
 
 
+def test_a_share_that_was_given_must_have_an_effect() -> None:
+    """A default may stand in a study of data that have a test split."""
+    x, settings = np.arange(2.0 * N).reshape(N, 2), config.Data('npz:f', 0.0, test_share=0.3)
+    arrays.splits(Source((x, Y), (x, Y)), settings, ['seeds'])
+    assert len(arrays.splits(Source((x, Y), None), settings, ['test_share'])[1].labels_N) == 6
+    with pytest.raises(UserError, match=r'^config.test_share: has no effect: the dataset has a test split of its own$'):
+        arrays.splits(Source((x, Y), (x, Y)), settings, ['test_share'])
+
+
 @pytest.mark.parametrize(
     ('x', 'y', 'says'),
     [

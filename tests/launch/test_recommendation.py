@@ -188,6 +188,7 @@ def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, mon
         ({'fields': {'dataset': 'mnist'}}, 'fields: dataset is not allowed; give train and test'),
         ({'fields': {'search.rungs': 0}}, 'fields: search.rungs 0 is not allowed'),
         ({'fields': {'batch_size': 5}}, 'config.batch_size: has no effect in a search; give sweep.batch_size'),
+        ({'test': two_clouds(50), 'fields': {'test_share': 0.3}}, 'config.test_share: has no effect: the dataset has'),
         ({'fields': {'hidden.x': 3}}, 'fields: '),
         ({'fields': {'seedz': 3}}, r'config.seedz: unknown field; did you mean config.seeds\?'),
         ({'fields': {'seeds': 'three'}}, "fields: Could not override field 'seeds'"),
