@@ -34,6 +34,9 @@ def splits(source: Source, settings: Data, given: Container[str] = ()) -> tuple[
         problem = f'the {name} split has {counts[0]} examples and {counts[1]} labels'
         ok = counts[0] == counts[1] > 0
         require(ok, 'dataset', f'{dataset}: {problem}; the counts must agree and be at least 1')
+        for what, array in (('examples', x), ('labels', y)):
+            masked = f'{dataset}: some of the {name} {what} are masked'
+            require(not np.ma.is_masked(array), 'dataset', f'{masked}; fill them, or leave those examples out')
         found[name] = _examples(dataset, name, np.asarray(x)), _labels(settings, name, np.asarray(y))
     if 'test' not in found:
         x_N, y_N = found['train']

@@ -26,5 +26,6 @@ def read(where: str) -> Source:
     ok = ok and all(isinstance(part, tuple | list) and len(part) == 2 for part in given if part is not None)
     require(ok, 'dataset', f'{where} must return (x_train, y_train), (x_test, y_test), or None for the latter')
     with users_code(f'config.dataset: {where}', always=True):
-        train, test = (part and (np.asarray(part[0]), np.asarray(part[1])) for part in given)
+        # Any, as a mask would be lost.
+        train, test = (part and (np.asanyarray(part[0]), np.asanyarray(part[1])) for part in given)
     return Source(train, test)

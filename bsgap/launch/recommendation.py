@@ -111,7 +111,7 @@ def _pair(name: str, given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise UserError(f'{name}: {type(given).__name__} is not allowed; it must be a pair, (x, y)')
     try:
-        pair = [np.asarray(array) for array in given]
+        pair = [np.asanyarray(array) for array in given]  # any, as a mask would be lost
         # Of pandas, which has objects for texts and for what may be missing; no file of arrays holds them.
         x, y = (np.array(array.tolist()) if array.dtype == object else array for array in pair)
     except (RuntimeError, TypeError, ValueError) as error:

@@ -102,6 +102,8 @@ def test_a_share_that_was_given_must_have_an_effect() -> None:
         (np.where(np.arange(N) == 7, np.nan, 0)[:, None], Y, '1 of them, first number 7,'),
         (np.zeros((N, 2)), Y / 2, 'train labels are float64 [20]; they must be whole numbers'),
         (np.zeros((N, 2)), np.eye(N), 'train labels are float64 [20, 20]'),
+        (np.ma.masked_equal(np.eye(N), 1), Y, 'some of the train examples are masked; fill them'),
+        (np.zeros((N, 2)), np.ma.masked_equal(Y, 1), 'some of the train labels are masked'),
     ],
 )
 def test_what_cannot_be_learned_from_is_named(x: Any, y: Any, says: str) -> None:
@@ -266,6 +268,7 @@ x, y = np.arange(12.0).reshape(6, 2), list('ababab')
 def good(): return (x, y), (x[:2], y[:2])
 def alone(): return (x, y), None
 def half(): return x, y, x
+def masked(): return (x, y), (np.ma.masked_less(x, 3), y)
 def broken(): return (x, y[0].wrong), None
 number = 3
 """
@@ -280,7 +283,8 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load('mysource:alone', test_share=0.5).n == 3
     for name, says in {
         'none': 'mysource has no function none', 'number': 'mysource has no function number',
-        'half': r'must return \(x_train, y_train\), \(x_test, y_test\)', 'broken': r'mysource.py:7: AttributeError',
+        'half': r'must return \(x_train, y_train\), \(x_test, y_test\)', 'broken': r'mysource.py:8: AttributeError',
+        'masked': 'some of the test examples are masked',
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=f'config.dataset: mysource:{name}.*{says}'):
             load(f'mysource:{name}')

@@ -180,6 +180,7 @@ def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, mon
         ({'train': np.zeros((4, 2))}, r'train: ndarray is not allowed; it must be a pair, \(x, y\)'),
         ({'test': (1, 2, 3)}, 'test: tuple is not allowed'),
         ({'train': (np.full((4, 2), np.nan), [0, 1, 0, 1])}, 'NaN'),
+        ({'train': (np.ma.masked_less(np.eye(4), 1), [0, 1, 0, 1])}, 'some of the train examples are masked'),
         ({'train': ([[1.0, 2.0], [3.0]], [0, 1])}, 'train: ValueError: .*inhomogeneous'),
         (
             {'model': Net((2,), 2, rngs=nnx.Rngs(0))},
