@@ -48,7 +48,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'momentum': Field(0.0, share),  # sgd, lars
     'weight_decay': Field(0.0, at_least_0),  # sgd, adam: added to the gradient (L2); others: as their papers have it
     # Its training examples.
-    'subset': Field(0, count_or_0),  # so many of them, or all if there are fewer; 0: all
+    'subset': Field(0, number('a whole number of examples, or 0 for all of them', lambda v: v >= 0, whole=True)),
     'label_noise': Field(0.0, number('a share from 0 to 1', lambda v: 0 <= v <= 1)),  # changed to another class
     'data_seed': Field(0, count_or_0),  # shuffles the training split before `validation` and `subset` take their parts
     'label_smoothing': Field(0.0, share),  # of the target probability, spread over all classes in training
@@ -151,6 +151,12 @@ FREE_FIELDS = (
     *('deterministic', 'run_axis', 'max_parallel_runs', 'segment_seconds', 'checkpoint_seconds', 'tensorboard'),
     *(f'search.{field}' for field in ('margin', 'targets', 'confirm_seeds')),
 )
+
+
+def find(path: str) -> Field | None:
+    """The field of a config that stands at `seeds`, `search.rungs`, `sweep.momentum` or `recipes.NAME.momentum`."""
+    owner, _, key = path.rpartition('.')
+    return (SEARCH_FIELDS if owner == 'search' else {**RECIPE_FIELDS, **STUDY_FIELDS}).get(key)
 
 
 def default() -> ConfigDict:
