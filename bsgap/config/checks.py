@@ -36,7 +36,7 @@ def number(allowed: str, ok: Callable[[Any], bool], whole: bool = False) -> Chec
     return check
 
 
-def one_of(allowed: Iterable[str]) -> Check:
+def one_of(allowed: Iterable[Any]) -> Check:
     def check(field: str, value: Any) -> Any:
         require(value in allowed, field, f'{value!r} is not known; it must be one of {", ".join(map(str, allowed))}')
         return value
@@ -70,7 +70,7 @@ def tuple_of(check: Check) -> Check:
 
 
 def boolean(field: str, value: Any) -> bool:
-    return bool(one_of((True, False))(field, value))  # type: ignore[arg-type]
+    return bool(one_of((True, False))(field, value))
 
 
 def text(field: str, value: Any) -> str:
@@ -98,6 +98,10 @@ def hashable(field: str, value: Any) -> Any:
 def mapping(field: str, value: Any) -> dict[str, Any]:
     require(isinstance(value, Mapping | ConfigDict), field, f'{value!r} is not allowed; it must map names to values')
     return value.to_dict() if isinstance(value, ConfigDict) else dict(value)
+
+
+def keyword_arguments(field: str, value: Any) -> Any:
+    return hashable(field, sorted(mapping(field, value).items()))
 
 
 def pair(field: str, value: Any) -> tuple[str, str]:
@@ -132,5 +136,6 @@ count = number('a whole number of at least 1', lambda v: v >= 1, whole=True)
 count_or_0 = number('a whole number of at least 0', lambda v: v >= 0, whole=True)
 at_least_0 = number('a number of at least 0', lambda v: v >= 0)
 above_0 = number('a number above 0', lambda v: v > 0)
+part = number('a share above 0 and below 1', lambda v: 0 < v < 1)
 share = number('a number of at least 0 and below 1', lambda v: 0 <= v < 1)
 batch_size = number('a whole number from 1 to the number of training examples', lambda v: v >= 1, whole=True)
