@@ -20,9 +20,6 @@ def splits(source: Source, settings: Data, given: Container[str] = ()) -> tuple[
     order. Targets, which are numbers and of a regression or a task of the user's own, become [N, K]: float64, which is
     standardised before it is float32, or float32. Without a test split a share of the training split is held out, the
     same one always; with one, `test_share` may not be among the fields that were `given`.
-
-    Raises:
-      UserError: the arrays are not such; the message names the dataset.
     """
     dataset = settings.dataset
     without_effect = source.test and 'test_share' in given

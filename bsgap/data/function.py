@@ -11,11 +11,7 @@ from bsgap.errors import users_code
 
 
 def read(where: str) -> Source:
-    """Calls `module:function`, which returns (x_train, y_train), (x_test, y_test), or (x_train, y_train), None.
-
-    Raises:
-      UserError: there is no such function, it gives something else, or raises: with its file and line.
-    """
+    """Calls `module:function`, which returns (x_train, y_train), (x_test, y_test), or (x_train, y_train), None."""
     module_name, _, name = where.partition(':')
     with users_code(f'config.dataset: {where}', always=True):
         function: Any = getattr(importlib.import_module(module_name), name, None)

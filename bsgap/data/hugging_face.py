@@ -19,11 +19,7 @@ TARGETS = ('label', 'labels', 'target', 'fine_label')
 
 
 def read(where: str, settings: Data) -> Source:
-    """The splits train and test of a set: its column of images, or of arrays, or else all columns as a table.
-
-    Raises:
-      UserError: it is not there, has no split train, or columns that can't be used.
-    """
+    """The splits train and test of a set: its column of images, or of arrays, or else all columns as a table."""
     os.environ.setdefault('HF_HUB_DISABLE_TELEMETRY', '1')
     try:
         import datasets  # optional, and 1 s

@@ -5,11 +5,11 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from bsgap.config import Data
 from bsgap.config.checks import require
 from bsgap.data.examples import Source
 from bsgap.errors import UserError
@@ -28,15 +28,12 @@ NAME = re.compile(r'(?:([\w-]+)-)?(train|t10k|test)-(images|labels)[-.]idx[1-4]-
 TYPES = {8: '>u1', 9: '>i1', 11: '>i2', 12: '>i4', 13: '>f4', 14: '>f8'}  # by the third byte of a file
 
 
-def read(where: str | Path, md5: Mapping[str, str] | None = None) -> Source:
+def read(where: str | Path, settings: Data) -> Source:
     """Reads the training and the test split of a folder: `[NAME-]train-images-idx3-ubyte[.gz]` and the like.
 
     The files may lie in FOLDER, in FOLDER/raw, or in FOLDER/NAME/raw, where torchvision puts them. Of several sets in
     a folder, as EMNIST comes, FOLDER/NAME is the one whose files begin with NAME. Of labels [N, K], as QMNIST has them,
-    the first column is the class. `md5` are the checksums that are known, by a file's stem.
-
-    Raises:
-      UserError: the folder or one of its files is missing, damaged, or not what it should be.
+    the first column is the class.
     """
     asked = expanded(where)
     folder, prefix = (asked, None) if asked.is_dir() else (asked.parent, asked.name)
@@ -51,10 +48,11 @@ def read(where: str | Path, md5: Mapping[str, str] | None = None) -> Source:
     require(len(sets) < 2, 'dataset', f'idx:{asked} holds several sets; give one of {names}')
     require(sets or prefix is None, 'dataset', f'idx:{asked} is not a folder, and no files begin with {prefix}')
     of = [(path, match) for path, match in found if sets and (path.parent, match[1] or '') == sets[0]]
+    md5 = MNIST_MD5 if asked == MNIST else {}
     splits = []
     for split in ('train',), ('t10k', 'test'):
         paths = [_one(asked, split, what, of) for what in ('images', 'labels')]
-        images, labels = (_read_file(path, (md5 or {}).get(path.stem)) for path in paths)
+        images, labels = (_read_file(path, md5.get(path.stem)) for path in paths)
         shapes = f'{paths[0]}: it has shape {images.shape} and its labels {labels.shape}'
         ok = images.ndim in (2, 3, 4) and labels.ndim in (1, 2) and labels.size
         require(ok, 'dataset', f'{shapes}; they must be [N, H, W], [N, H, W, C] or [N, F], and [N] or [N, K]')
@@ -96,9 +94,8 @@ def _read_file(path: Path, md5: str | None) -> np.ndarray:
     shape = struct.unpack(f'>{content[3]}I', content[4:header])
     size = len(content) - header
     other = f'its header says {shape}, it holds {size} bytes'
-    require(
-        size == np.prod(shape, dtype=object) * dtype.itemsize, 'dataset', f'{path} is truncated or too long: {other}'
-    )
+    ok = size == np.prod(shape, dtype=object) * dtype.itemsize
+    require(ok, 'dataset', f'{path} is truncated or too long: {other}')
     ok = not md5 or hashlib.md5(content, usedforsecurity=False).hexdigest() == md5
     require(ok, 'dataset', f'{path} is damaged: its MD5 is not {md5}; install bsgap again')
     return np.frombuffer(content, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder('='), copy=False)

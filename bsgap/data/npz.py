@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bsgap.config import Data
 from bsgap.config.checks import require
 from bsgap.data.examples import Source
 from bsgap.errors import UserError
@@ -14,12 +15,8 @@ from bsgap.files import expanded
 NAMES = {'x': 'x|data|examples|images|inputs', 'y': 'y|labels|targets'}
 
 
-def read(where: str | Path) -> Source:
-    """Reads the four arrays, or two of a training split alone; also train_x, X_train, train_images and the like.
-
-    Raises:
-      UserError: the file is missing or damaged, an array is missing or there twice, or one holds Python objects.
-    """
+def read(where: str, settings: Data) -> Source:
+    """Reads the four arrays, or two of a training split alone; also train_x, X_train, train_images and the like."""
     path = expanded(where)
     try:
         with zipfile.ZipFile(path) as file:

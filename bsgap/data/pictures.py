@@ -17,12 +17,7 @@ GREY, COLOUR = 'L', 'RGB'
 
 
 def read(where: str, settings: Data) -> Source:
-    """Reads FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or FOLDER/CLASS/* without a test split, in order of names.
-
-    Raises:
-      UserError: the folder is missing, has no such pictures, one is damaged, or their sizes differ and `image_size`
-        does not say which to have.
-    """
+    """Reads FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or FOLDER/CLASS/* without a test split, in order of names."""
     folder = expanded(where)
     require(folder.is_dir(), 'dataset', f'folder:{folder} is not a folder')
     try:
@@ -59,11 +54,7 @@ def _opened(path: Path) -> Any:
 
 
 def stack(pictures: Iterable[Any], what: str, settings: Data) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Pictures of Pillow as uint8 [N, H, W, C], in colour if one is, in the size that was asked for; and what was done.
-
-    Raises:
-      UserError: sizes differ and none was asked for, or a picture has more than 8 bits a channel.
-    """
+    """Pictures of Pillow as uint8 [N, H, W, C], in colour if one is, in the size that was asked for; and notes."""
     converted, sizes, modes = list[Any](), dict[tuple[int, int], None](), dict[str, None]()
     for i, picture in enumerate(pictures):
         require(picture is not None, 'dataset', f'{what} has no picture at number {i}')

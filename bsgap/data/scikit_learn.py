@@ -1,5 +1,6 @@
 """The small sets that come with scikit-learn, which need no network."""
 
+from bsgap.config import Data
 from bsgap.config.checks import one_of
 from bsgap.data.examples import Source
 from bsgap.errors import UserError
@@ -7,7 +8,7 @@ from bsgap.errors import UserError
 NAMES = ('breast_cancer', 'diabetes', 'digits', 'iris', 'linnerud', 'wine')
 
 
-def read(name: str) -> Source:
+def read(name: str, settings: Data) -> Source:
     """Loads a set; none has a test split. UserError if it is not known, or scikit-learn is not installed."""
     one_of(NAMES)('dataset', name)
     try:

@@ -1,7 +1,6 @@
 """The answer for arrays: a search on them, and what it recommends as an object."""
 
 import dataclasses
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from bsgap import config
 from bsgap.data import arrays
 from bsgap.data.examples import Source
 from bsgap.errors import UserError, said
-from bsgap.files import expanded, of_study, read_json
+from bsgap.files import expanded, of_study, read_json, whole
 from bsgap.launch import job
 from bsgap.report import page
 from bsgap.training.workdir import unusable
@@ -126,12 +125,11 @@ def _kept(source: Source, path: Path) -> Path:
     try:
         if not (path.exists() and (path.parent / 'study.json').exists()):  # nothing was trained with it yet
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f'.{os.getpid()}.{path.name}')
-            np.savez(part, allow_pickle=False, **made)
-            part.replace(path)
+            with whole(path) as part, part.open('wb') as file:
+                np.savez(file, allow_pickle=False, **made)
             return path
-        with np.load(path, allow_pickle=False) as file:
-            before = dict(file)
+        with np.load(path, allow_pickle=False) as kept:
+            before = dict(kept)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise UserError(f'workdir: {path} is damaged; restore it or use another workdir') from error
     except OSError as error:

@@ -155,7 +155,7 @@ def test_tables(tmp_path: Path, kind: str) -> None:
          'ill', 'column town has 180 different texts; a class has 100 at most'),
         (lambda f: f[['ill']], 'ill', 'has no column beside ill'),
         (lambda f: f.drop(f.index), 'ill', 'the train split has 0 examples'),
-        (lambda f: f.assign(pair=[[0, 1]] * len(f)), 'pair', 'config.target: pair is object, .* of numbers or texts'),
+        (lambda f: f.assign(pair=[[0, 1]] * len(f)), 'pair', 'config.target: .* pair is object; it must be of '),
     ],
 )  # fmt: skip
 def test_tables_that_do_not_do_are_named(
