@@ -24,11 +24,7 @@ def of_study(workdir: str | Path) -> Path:
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-      UserError: it can't be read, or lacks one of `keys`.
-    """
+    """Reads a JSON object that must have `keys`; a `UserError` says how it is damaged."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         missing = [key for key in keys if key not in content]

@@ -11,8 +11,8 @@ import numpy as np
 from bsgap.config import Data
 from bsgap.config.checks import require
 from bsgap.data import pictures, table
-from bsgap.data.examples import Source
-from bsgap.errors import UserError, said
+from bsgap.data.examples import Source, reading
+from bsgap.errors import UserError, optional
 from bsgap.files import expanded
 
 TARGETS = ('label', 'labels', 'target', 'fine_label')
@@ -21,22 +21,18 @@ TARGETS = ('label', 'labels', 'target', 'fine_label')
 def read(where: str, settings: Data) -> Source:
     """The splits train and test of a set: its column of images, or of arrays, or else all columns as a table."""
     os.environ.setdefault('HF_HUB_DISABLE_TELEMETRY', '1')
-    try:
-        import datasets  # optional, and 1 s
+    with optional(f'config.dataset: hf:{where}', 'datasets', 'hf'):
+        import datasets  # 1 s
         import huggingface_hub.constants as hub
-    except ImportError as error:
-        raise UserError(f"config.dataset: hf:{where} needs datasets: python -m pip install '.[hf]'") from error
     datasets.disable_progress_bars()
-    try:
+    remedy = '; load it once where there is a network, call save_to_disk(FOLDER), and give hf:FOLDER'
+    with reading(f'hf:{where}', remedy):
         if expanded(where).is_dir():
             found = datasets.load_from_disk(str(expanded(where)))
         else:
             if not _reached(hub.ENDPOINT):  # or else it tries for half a minute
                 hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
             found = datasets.load_dataset(where)
-    except Exception as error:  # whatever it meets on its way, the user needs the cause and the way out
-        remedy = 'load it once where there is a network, call save_to_disk(FOLDER), and give hf:FOLDER'
-        raise UserError(f'config.dataset: hf:{where} cannot be read: {said(error)}; {remedy}') from error
     splits = found if isinstance(found, dict) else {'train': found}
     require('train' in splits, 'dataset', f'hf:{where} has the splits {", ".join(splits)}; it must have train')
     columns = splits['train'].column_names

@@ -4,15 +4,13 @@ import gzip
 import hashlib
 import re
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from bsgap.config import Data
 from bsgap.config.checks import require
-from bsgap.data.examples import Source
-from bsgap.errors import UserError
+from bsgap.data.examples import Source, reading
 from bsgap.files import expanded
 
 # MD5 of the decompressed files of the packaged MNIST, equal to the originals'.
@@ -38,11 +36,9 @@ def read(where: str | Path, settings: Data) -> Source:
     asked = expanded(where)
     folder, prefix = (asked, None) if asked.is_dir() else (asked.parent, asked.name)
     require(folder.is_dir(), 'dataset', f'idx:{asked} is not a folder')
-    try:
+    with reading(f'idx:{folder}'):
         places = [folder, *sorted(folder.glob('raw')), *sorted(folder.glob('*/raw'))]
         found = [(path, match) for place in places for path in sorted(place.iterdir()) if (match := _match(path))]
-    except OSError as error:
-        raise UserError(f'config.dataset: idx:{folder} cannot be read: {error.strerror}') from error
     sets = sorted({(path.parent, match[1] or '') for path, match in found if prefix in (None, match[1])})
     names = ', '.join(str(place / name) for place, name in sets)
     require(len(sets) < 2, 'dataset', f'idx:{asked} holds several sets; give one of {names}')
@@ -80,11 +76,9 @@ def _one(asked: Path, split: tuple[str, ...], what: str, of: list[tuple[Path, re
 
 def _read_file(path: Path, md5: str | None) -> np.ndarray:
     """Reads one IDX file, plain or gzipped (yann.lecun.com/exdb/mnist describes the format)."""
-    try:
+    with reading(str(path)):
         content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f'config.dataset: {path} cannot be read: {error}') from error
     # Magic number: two zero bytes, the type and the number of dimensions.
     ok = len(content) >= 4 and content[:2] == b'\0\0' and content[2] in TYPES and content[3]
     require(ok, 'dataset', f'{path} is no IDX file: it starts with {content[:4].hex()!r}')

@@ -8,8 +8,7 @@ import numpy as np
 
 from bsgap.config import Data
 from bsgap.config.checks import require
-from bsgap.data.examples import Source
-from bsgap.errors import UserError
+from bsgap.data.examples import Source, reading
 from bsgap.files import expanded
 
 ENDINGS = ('.jpeg', '.jpg', '.png')
@@ -20,11 +19,9 @@ def read(where: str, settings: Data) -> Source:
     """Reads FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or FOLDER/CLASS/* without a test split, in order of names."""
     folder = expanded(where)
     require(folder.is_dir(), 'dataset', f'folder:{folder} is not a folder')
-    try:
+    with reading(f'folder:{folder}'):
         parts = [folder / name for name in ('train', 'test')]
         paths = [_found(part) for part in (parts if all(part.is_dir() for part in parts) else [folder])]
-    except OSError as error:
-        raise UserError(f'config.dataset: folder:{folder} cannot be read: {error.strerror}') from error
     for part in paths:
         needs = f'{", ".join(ENDINGS)} in CLASS/, or in train/CLASS/ and test/CLASS/'
         require(part, 'dataset', f'folder:{folder} has no pictures; it must have some of {needs}')
@@ -45,12 +42,9 @@ def _found(folder: Path) -> list[Path]:
 def _opened(path: Path) -> Any:
     from PIL import Image  # 0.1 s, so only where it is needed
 
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f'config.dataset: {path} is no picture that can be read: {error}') from error
+    with reading(str(path)), Image.open(path) as picture:
+        picture.load()
+        return picture
 
 
 def stack(pictures: Iterable[Any], what: str, settings: Data) -> tuple[np.ndarray, tuple[str, ...]]:

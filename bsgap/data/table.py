@@ -6,8 +6,7 @@ import numpy as np
 
 from bsgap.config import Data
 from bsgap.config.checks import require
-from bsgap.data.examples import Source
-from bsgap.errors import UserError, said
+from bsgap.data.examples import Source, reading
 from bsgap.files import expanded
 
 if TYPE_CHECKING:
@@ -21,13 +20,10 @@ def read(where: str, settings: Data) -> Source:
     import pandas as pd  # 0.3 s, so only where it is needed
 
     kind, path = settings.dataset.partition(':')[0], expanded(where)
-    try:
+    with reading(f'{kind}:{path}'):
         frame = pd.read_csv(path) if kind == 'csv' else pd.read_parquet(path)
         first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0] if kind == 'csv' else frame.columns
         heading = pd.Series(first)
-    except (OSError, ValueError) as error:  # what pandas and Arrow raise are such
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else said(error)
-        raise UserError(f'config.dataset: {kind}:{path} cannot be read: {reason}') from error
     blank, twice = np.flatnonzero(heading.isna()), heading[heading.duplicated()]
     needs = 'name it, or write the table without its index (index=False)'
     require(not len(blank), 'dataset', f'{kind}:{path}: column {[*blank, 0][0] + 1} has no name; {needs}')

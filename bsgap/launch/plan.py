@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from bsgap import config, data, output
 from bsgap.files import expanded
 from bsgap.launch import processes
-from bsgap.launch.progress import View
+from bsgap.launch.progress import View, as_table
 from bsgap.launch.share import deal_out
 from bsgap.launch.tensorboard import Board
 from bsgap.training import memory, step
@@ -26,8 +24,6 @@ from bsgap.training.workdir import check_workdir, compare_runs, depends_on, run_
 
 if TYPE_CHECKING:
     from bsgap.search.rounds import Rounds
-
-HEADINGS = ('recipe', 'batch sizes', 'runs', 'done', 'to go on', 'to begin', 'updates left', 'seconds left')
 
 
 class Share(NamedTuple):
@@ -52,9 +48,6 @@ def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ())
     """Prints what `train` would do with the same arguments, and returns it; nothing is written.
 
     Time is estimated from some updates of each cohort, made on this device, which has to compile its programs.
-
-    Raises:
-      UserError: `settings`, or what `workdir` holds, can't be used.
     """
     processes.start()
     workdir = expanded(workdir)
@@ -123,6 +116,10 @@ def _seconds(programs: Programs, runs: Sequence[Run], workdir: Path) -> dict[str
     return {run.name: seconds / len(runs) for run in runs}
 
 
+def _saved(run: Run, workdir: Path) -> int:
+    return max(saved_updates(workdir, run.name), default=0)
+
+
 def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dict[str, float]:
     """How long each of these runs takes, by the times that the search's budgets rest on."""
     per_update = {int(size): statistics.median(t) for size, t in rounds.decisions.seconds_per_update.items()}
@@ -130,58 +127,49 @@ def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dic
     return {run.name: run.updates * per_update[run.span(0).stage.batch_size] + evaluation[run.full] for run in runs}
 
 
-def _begun(study: config.Study, workdir: Path, planned: str) -> Console:
-    """The first lines of what is shown, and where the others go."""
-    console = output.console()
-    console.width = max(console.width, 110)
-    console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
-    console.print(f'device   {processes.describe()}\nplanned  {planned}\n')
-    return console
-
-
 def _show_search(study: config.Study, workdir: Path, found: Plan, compilation: float) -> None:
-    done = len(found.runs) - len(found.left)
-    console = _begun(study, workdir, f'{len(found.runs)} runs of trials at least, {done} of them done')
-    table = Table(box=None, pad_edge=False, header_style='bold')
-    for heading in ('batch size', 'lengths (updates)', 'runs', 'updates left', 'seconds left'):
-        table.add_column(heading, justify='left' if heading.startswith('lengths') else 'right')
+    rows = []
     for size in dict.fromkeys(run.span(0).stage.batch_size for run in found.runs):
         runs = [run for run in found.runs if run.span(0).stage.batch_size == size]
         left = [run for run in runs if run in found.left]
-        lengths = ' '.join(str(length) for length in sorted({run.updates for run in runs}))
-        seconds = sum(found.seconds[run.name] for run in left)
-        table.add_row(str(size), lengths, str(len(runs)), f'{sum(run.updates for run in left):,}', f'{seconds:,.0f}')
-    console.print(table)
-    seconds = sum(found.seconds[run.name] for run in found.left)
+        row = {'batch size': str(size), 'lengths (updates)': ' '.join(map(str, sorted({run.updates for run in runs})))}
+        row |= {'runs': str(len(runs)), 'updates left': f'{sum(run.updates for run in left):,}'}
+        rows.append({**row, 'seconds left': f'{sum(found.seconds[run.name] for run in left):,.0f}'})
     beyond = 'where a best learning rate is at an edge, those beyond it come besides, as do the fresh seeds'
-    console.print(
-        f'\nin all about {seconds:,.0f} s, and {compilation:,.0f} s of compilation; {beyond}; nothing was written'
-    )
-
-
-def _saved(run: Run, workdir: Path) -> int:
-    return max(saved_updates(workdir, run.name), default=0)
+    seconds = sum(found.seconds[run.name] for run in found.left)
+    in_all = f'in all about {seconds:,.0f} s, and {compilation:,.0f} s of compilation; {beyond}; nothing was written'
+    _print(study, workdir, found, 'runs of trials at least', rows, in_all)
 
 
 def _show(study: config.Study, workdir: Path, found: Plan) -> None:
-    done = len(found.runs) - len(found.left)
-    console = _begun(study, workdir, f'{len(found.runs)} runs, {done} of them done')
-    table = Table(box=None, pad_edge=False, header_style='bold')
-    for heading in HEADINGS:
-        table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
+    rows = []
     for name in dict.fromkeys(run.recipe.name for run in found.runs):
         runs = [run for run in found.runs if run.recipe.name == name]
         left = {run: _saved(run, workdir) for run in runs if run in found.left}
         begun = sum(map(bool, left.values()))
-        sizes = ' → '.join(dict.fromkeys(str(span.stage.batch_size) for span in runs[0].spans))
-        updates = sum(run.updates - update for run, update in left.items())
-        seconds = sum(found.seconds[run.name] for run in left)
-        counts = len(runs), len(runs) - len(left), begun, len(left) - begun
-        table.add_row(name, sizes, *map(str, counts), f'{updates:,}', f'{seconds:,.0f}')
-    console.print(table)
+        row = {'recipe': name, 'batch sizes': ' → '.join(dict.fromkeys(str(s.stage.batch_size) for s in runs[0].spans))}
+        row |= {'runs': str(len(runs)), 'done': str(len(runs) - len(left))}
+        row |= {'to go on': str(begun), 'to begin': str(len(left) - begun)}
+        row['updates left'] = f'{sum(run.updates - update for run, update in left.items()):,}'
+        rows.append({**row, 'seconds left': f'{sum(found.seconds[run.name] for run in left):,.0f}'})
+    lines = []
     for place, share in found.shares.items():
         needs = f'about {share.bytes / 2**20:,.0f} MiB and {share.seconds:,.0f} s'
-        console.print(f'\ndevice {place}: {share.runs} runs, {share.parallel_runs} side by side; {needs}')
+        lines.append(f'device {place}: {share.runs} runs, {share.parallel_runs} side by side; {needs}')
     of_devices = [share.seconds for share in found.shares.values()]  # those of a CPU share its cores
     seconds = sum(of_devices) if jax.default_backend() == 'cpu' else max(of_devices, default=0.0)
-    console.print(f'\nin all about {seconds:,.0f} s, and compilation; nothing was written')
+    in_all = f'in all about {seconds:,.0f} s, and compilation; nothing was written'
+    _print(study, workdir, found, 'runs', rows, *lines, in_all)
+
+
+def _print(
+    study: config.Study, workdir: Path, found: Plan, what: str, rows: Sequence[dict[str, str]], *lines: str
+) -> None:
+    console = output.console()
+    console.width = max(console.width, 110)
+    console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
+    done = f'{len(found.runs) - len(found.left)} of them done'
+    console.print(f'device   {processes.describe()}\nplanned  {len(found.runs)} {what}, {done}\n')
+    console.print(as_table(rows))
+    for line in lines:
+        console.print(f'\n{line}')

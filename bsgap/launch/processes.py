@@ -83,11 +83,7 @@ def not_ignored() -> list[signal.Signals]:
 
 
 def start() -> None:
-    """Starts JAX on this process's devices.
-
-    Raises:
-      UserError: there are none of the kind that JAX was told to use, or another process has them.
-    """
+    """Starts JAX on this process's devices."""
     try:
         jax.devices()
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -217,12 +213,7 @@ def meet(check: Callable[[], None] = lambda: None, plan: str = '') -> None:
 
 
 def stop_if_told() -> None:
-    """Raises why this process shall stop, if another one has said so.
-
-    Raises:
-      Interrupted: a signal came there.
-      UserError: it failed.
-    """
+    """Raises why this process shall stop, if another one has said so."""
     if count() == 1:
         return
     for key, what in sorted(_runtime.client.key_value_dir_get('bsgap/stop/')):

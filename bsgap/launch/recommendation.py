@@ -20,6 +20,14 @@ from bsgap.training.workdir import unusable
 
 BATCH_SIZES = 4, 16, 64, 256, 1024, 4096  # that are tried unless others are given, as far as an epoch has
 LEAST_UPDATES = 16  # so many updates
+# The fields that are arguments, by their names.
+ARGUMENTS = {'dataset': 'train and test', 'model': 'model', 'search.budget_epochs': 'budget_epochs'}
+SCORES = ('validation_score', 'test_score', 'train_score', 'gap')
+COLUMNS = (
+    *('unit', 'amount', 'batch_size', 'learning_rate', 'updates', 'seconds'),
+    *(f'{name}{end}' for name in SCORES for end in ('', '_low', '_high')),
+    *('verdict', 'recommended'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,29 +47,20 @@ class Recommendation:
 
     @classmethod
     def read(cls, workdir: str | Path) -> 'Recommendation':
-        """That of a workdir which was searched and reported on.
-
-        Raises:
-          UserError: `workdir` holds no study, no answer, or a damaged one.
-        """
+        """That of a workdir which was searched and reported on."""
         path = of_study(workdir) / 'recommendation.json'
         if not path.exists():
             raise UserError(f'workdir: {path.parent} has no answer; bsgap.report writes it, of a search')
         found = read_json(path, 'budgets', 'text')
         rows = []
         for budget in found['budgets']:
-            chosen = budget['recommended'] or {}
-            for row in budget['rows']:
-                made = {'unit': budget['unit'], 'amount': budget['amount']}
-                made |= {name: row[name] for name in ('batch_size', 'learning_rate', 'updates', 'seconds')}
-                for name in ('validation_score', 'test_score', 'train_score', 'gap'):
-                    value, low, high = (row[name][end] for end in ('value', 'low', 'high'))
-                    made |= {name: value, f'{name}_low': low, f'{name}_high': high}
-                made |= {'verdict': row['verdict'], 'recommended': row['batch_size'] == chosen.get('batch_size')}
-                rows.append(made)
+            chosen = (budget['recommended'] or {}).get('batch_size')
+            of_all = {'unit': budget['unit'], 'amount': budget['amount']}
+            rows += [{**row, **of_all, 'recommended': row['batch_size'] == chosen} for row in budget['rows']]
+        table = pd.json_normalize(rows, sep='_').rename(columns=lambda name: name.removesuffix('_value'))
         chosen = found['budgets'][0]['recommended'] or {}
         answer = chosen.get('batch_size'), chosen.get('learning_rate')
-        return cls(*answer, pd.DataFrame(rows), found['text'], path.with_name('report.html'))
+        return cls(*answer, table.reindex(columns=COLUMNS), found['text'], path.with_name('report.html'))
 
 
 def recommend(
@@ -77,11 +76,7 @@ def recommend(
     if not isinstance(model, str | type):
         given = f'a {type(model).__name__} is not allowed'
         raise UserError(f'model: {given}; it must be mlp, cnn, module:Class, or a class of Flax NNX modules')
-    for field, instead in (
-        ('dataset', 'train and test'),
-        ('model', 'model'),
-        ('search.budget_epochs', 'budget_epochs'),
-    ):
+    for field, instead in ARGUMENTS.items():
         if field in fields:
             raise UserError(f'fields: {field} is not allowed; give {instead}')
     settings = config.searching()

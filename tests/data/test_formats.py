@@ -103,7 +103,7 @@ def broken(folder: Path, how: str) -> None:
         ('missing', 'is not a folder'),
         ('empty', 'has no pictures; it must have some of .jpeg, .jpg, .png in CLASS/'),
         ('no classes', 'has no pictures'),
-        ('damaged', 'train/ant/1.png is no picture that can be read'),
+        ('damaged', 'train/ant/1.png cannot be read: '),
         ('deep', 'has a picture in mode I;16; it must have 8 bits a channel'),
     ],
 )
@@ -249,5 +249,5 @@ def tokens_of_many_lengths(folder: Path) -> str:
 def test_without_a_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, library in (('sklearn:iris', 'sklearn'), ('hf:mnist', 'datasets')):
         monkeypatch.setitem(__import__('sys').modules, library, None)
-        with pytest.raises(UserError, match=rf"config.dataset: {kind} needs .*pip install '\.\[{kind[:2]}"):
+        with pytest.raises(UserError, match=rf"config.dataset: {kind} needs .*pip install -e '\.\[{kind[:2]}"):
             load(kind)
