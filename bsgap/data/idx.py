@@ -38,7 +38,8 @@ def read(where: str | Path, settings: Data) -> Source:
     require(folder.is_dir(), 'dataset', f'idx:{asked} is not a folder')
     with reading(f'idx:{folder}'):
         places = [folder, *sorted(folder.glob('raw')), *sorted(folder.glob('*/raw'))]
-        found = [(path, match) for place in places for path in sorted(place.iterdir()) if (match := _match(path))]
+        paths = [path for place in places for path in sorted(place.iterdir()) if path.is_file()]
+    found = [(path, match) for path in paths if (match := NAME.fullmatch(path.name))]
     sets = sorted({(path.parent, match[1] or '') for path, match in found if prefix in (None, match[1])})
     names = ', '.join(str(place / name) for place, name in sets)
     require(len(sets) < 2, 'dataset', f'idx:{asked} holds several sets; give one of {names}')
@@ -58,10 +59,6 @@ def read(where: str | Path, settings: Data) -> Source:
     train, test = splits
     elsewhere = (f'its files are those in {sets[0][0]}',) if sets[0][0] != folder else ()
     return Source(train, test, elsewhere)
-
-
-def _match(path: Path) -> re.Match[str] | None:
-    return NAME.fullmatch(path.name) if path.is_file() else None
 
 
 def _one(asked: Path, split: tuple[str, ...], what: str, of: list[tuple[Path, re.Match[str]]]) -> Path:
