@@ -2,7 +2,6 @@
 
 import ast
 import difflib
-import math
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -28,10 +27,10 @@ def number(allowed: str, ok: Callable[[Any], bool], whole: bool = False) -> Chec
     """Checks that a number is finite and `ok`; makes it a float, or an int if `whole`."""
 
     def check(field: str, value: Any) -> Any:
-        real: Any = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-        if abs(real) < MOST and ok(real) and (not whole or real == int(real)):
-            return int(real) if whole else float(real)
-        raise UserError(f'config.{field}: {value!r} is not allowed; it must be {allowed}')
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        is_ok = real and abs(value) < MOST and ok(value) and (not whole or value == int(value))
+        require(is_ok, field, f'{value!r} is not allowed; it must be {allowed}')
+        return int(value) if whole else float(value)
 
     return check
 
@@ -122,12 +121,13 @@ def image_size(field: str, value: Any) -> tuple[int, ...]:
 
 def same_fields(prefix: str, config: Any, known: Iterable[str]) -> None:
     """Checks that a mapping has the fields that are known and no others; `prefix` ends with a dot, or is empty."""
-    if not isinstance(config, Mapping | ConfigDict):
-        raise UserError(f'config.{prefix[:-1]}: {config!r} is not allowed; it must have the fields {", ".join(known)}')
+    of = ', '.join(known)
+    is_mapping = isinstance(config, Mapping | ConfigDict)
+    require(is_mapping, prefix[:-1], f'{config!r} is not allowed; it must have the fields {of}')
     for field in sorted(set(config).difference(known)):
         near = difflib.get_close_matches(field, known, n=1)
-        hint = f'did you mean config.{prefix}{near[0]}?' if near else f'known: {", ".join(known)}'
-        raise UserError(f'config.{prefix}{field}: unknown field; {hint}')
+        hint = f'did you mean config.{prefix}{near[0]}?' if near else f'known: {of}'
+        require(False, prefix + field, f'unknown field; {hint}')
     for field in known:
         require(field in config, prefix + field, 'missing; start the config from bsgap.default_config()')
 

@@ -149,8 +149,10 @@ FREE_FIELDS = (
 
 
 def find(path: str) -> Field | None:
-    """The field of a config that stands at `seeds`, `search.rungs`, `sweep.momentum` or `recipes.NAME.momentum`."""
+    """The field of a config that stands at `seeds`, `search.rungs` or `recipes.NAME.momentum`."""
     owner, _, key = path.rpartition('.')
+    if owner.endswith('model_arguments'):  # what a model of the user's own has is its business
+        return None
     return (SEARCH_FIELDS if owner == 'search' else {**RECIPE_FIELDS, **STUDY_FIELDS}).get(key)
 
 
