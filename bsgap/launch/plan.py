@@ -75,24 +75,36 @@ def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ())
             found = Plan(wanted, missing(wanted), {}, _of_search(programs, rounds, wanted))
             # Of each batch size, with all seeds and with those that screen: updates, two evaluations.
             compilation = 6 * len(study.search.batch_sizes) * statistics.fmean(programs.compile_seconds)
-            if not processes.index():
-                _show_search(study, workdir, found, compilation)
-            return found
-        found = Plan(runs, missing(runs), {}, {})
-        for place, share in enumerate(deal_out(runs, processes.all_devices(), run_axis(study) == 'vmap')):
-            if runs_left := sum(run in found.left for run in share):
-                limit = memory.parallel_runs(programs, share, study.max_parallel_runs)
-                seconds: dict[str, float] = {}
-                for first in range(0, len(share), limit):
-                    wanted = [run for run in share[first : first + limit] if run in found.left]
-                    for cohort in _cohorts(programs, wanted):
-                        seconds |= _seconds(programs, cohort, workdir)
-                needed = memory.needed(programs, share[:limit])
-                found.shares[place] = Share(runs_left, min(limit, runs_left), sum(seconds.values()), needed)
-                found.seconds.update(seconds)
+            in_all = sum(found.seconds[run.name] for run in found.left)
+            beyond = 'where a best learning rate is at an edge, those beyond it come besides, as do the fresh seeds'
+            needs = f'{in_all:,.0f} s, and {compilation:,.0f} s of compilation'
+            lines = [f'in all about {needs}; {beyond}; nothing was written']
+        else:
+            found = Plan(runs, missing(runs), {}, {})
+            for place, share in enumerate(deal_out(runs, processes.all_devices(), run_axis(study) == 'vmap')):
+                if any(run in found.left for run in share):
+                    found.shares[place] = _of_share(study, programs, share, found, workdir)
+            lines = []
+            for place, todo in found.shares.items():
+                needs = f'about {todo.bytes / 2**20:,.0f} MiB and {todo.seconds:,.0f} s'
+                lines.append(f'device {place}: {todo.runs} runs, {todo.parallel_runs} side by side; {needs}')
+            of_devices = [todo.seconds for todo in found.shares.values()]  # those of a CPU share its cores
+            in_all = sum(of_devices) if jax.default_backend() == 'cpu' else max(of_devices, default=0.0)
+            lines.append(f'in all about {in_all:,.0f} s, and compilation; nothing was written')
     if not processes.index():
-        _show(study, workdir, found)
+        _show(study, workdir, found, lines)
     return found
+
+
+def _of_share(study: config.Study, programs: Programs, share: Sequence[Run], found: Plan, workdir: Path) -> Share:
+    """What a device would do, whose runs' seconds are added to what was found."""
+    left = [run for run in share if run in found.left]
+    limit = memory.parallel_runs(programs, share, study.max_parallel_runs)
+    for first in range(0, len(share), limit):
+        for cohort in _cohorts(programs, [run for run in share[first : first + limit] if run in left]):
+            found.seconds.update(_seconds(programs, cohort, workdir))
+    seconds = sum(found.seconds[run.name] for run in left)
+    return Share(len(left), min(limit, len(left)), seconds, memory.needed(programs, share[:limit]))
 
 
 def _cohorts(programs: Programs, runs: Sequence[Run]) -> Iterator[list[Run]]:
@@ -127,47 +139,31 @@ def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dic
     return {run.name: run.updates * per_update[run.span(0).stage.batch_size] + evaluation[run.full] for run in runs}
 
 
-def _show_search(study: config.Study, workdir: Path, found: Plan, compilation: float) -> None:
-    rows = []
-    for size in dict.fromkeys(run.span(0).stage.batch_size for run in found.runs):
-        runs = [run for run in found.runs if run.span(0).stage.batch_size == size]
-        left = [run for run in runs if run in found.left]
-        row = {'batch size': str(size), 'lengths (updates)': ' '.join(map(str, sorted({run.updates for run in runs})))}
-        row |= {'runs': str(len(runs)), 'updates left': f'{sum(run.updates for run in left):,}'}
-        rows.append({**row, 'seconds left': f'{sum(found.seconds[run.name] for run in left):,.0f}'})
-    beyond = 'where a best learning rate is at an edge, those beyond it come besides, as do the fresh seeds'
-    seconds = sum(found.seconds[run.name] for run in found.left)
-    in_all = f'in all about {seconds:,.0f} s, and {compilation:,.0f} s of compilation; {beyond}; nothing was written'
-    _print(study, workdir, found, 'runs of trials at least', rows, in_all)
+def _show(study: config.Study, workdir: Path, found: Plan, lines: Sequence[str]) -> None:
+    """Prints a row a recipe, or of a search a batch size, and then these lines."""
 
+    def label(run: Run) -> str:
+        return str(run.span(0).stage.batch_size) if study.search else run.recipe.name
 
-def _show(study: config.Study, workdir: Path, found: Plan) -> None:
     rows = []
-    for name in dict.fromkeys(run.recipe.name for run in found.runs):
-        runs = [run for run in found.runs if run.recipe.name == name]
+    for name in dict.fromkeys(map(label, found.runs)):
+        runs = [run for run in found.runs if label(run) == name]
         left = {run: _saved(run, workdir) for run in runs if run in found.left}
         begun = sum(map(bool, left.values()))
-        row = {'recipe': name, 'batch sizes': ' → '.join(dict.fromkeys(str(s.stage.batch_size) for s in runs[0].spans))}
+        if study.search:
+            row = {'batch size': name, 'lengths (updates)': ' '.join(map(str, sorted({run.updates for run in runs})))}
+        else:
+            sizes = dict.fromkeys(str(span.stage.batch_size) for span in runs[0].spans)
+            row = {'recipe': name, 'batch sizes': ' → '.join(sizes)}
         row |= {'runs': str(len(runs)), 'done': str(len(runs) - len(left))}
         row |= {'to go on': str(begun), 'to begin': str(len(left) - begun)}
         row['updates left'] = f'{sum(run.updates - update for run, update in left.items()):,}'
-        rows.append({**row, 'seconds left': f'{sum(found.seconds[run.name] for run in left):,.0f}'})
-    lines = []
-    for place, share in found.shares.items():
-        needs = f'about {share.bytes / 2**20:,.0f} MiB and {share.seconds:,.0f} s'
-        lines.append(f'device {place}: {share.runs} runs, {share.parallel_runs} side by side; {needs}')
-    of_devices = [share.seconds for share in found.shares.values()]  # those of a CPU share its cores
-    seconds = sum(of_devices) if jax.default_backend() == 'cpu' else max(of_devices, default=0.0)
-    in_all = f'in all about {seconds:,.0f} s, and compilation; nothing was written'
-    _print(study, workdir, found, 'runs', rows, *lines, in_all)
-
-
-def _print(
-    study: config.Study, workdir: Path, found: Plan, what: str, rows: Sequence[dict[str, str]], *lines: str
-) -> None:
+        row['seconds left'] = f'{sum(found.seconds[run.name] for run in left):,.0f}'
+        rows.append(row)
     console = output.console()
     console.width = max(console.width, 110)
     console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
+    what = 'runs of trials at least' if study.search else 'runs'
     done = f'{len(found.runs) - len(found.left)} of them done'
     console.print(f'device   {processes.describe()}\nplanned  {len(found.runs)} {what}, {done}\n')
     console.print(as_table(rows))
