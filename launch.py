@@ -17,13 +17,6 @@ from bsgap.errors import Interrupted, UserError
 from bsgap.files import expanded
 from bsgap.output import failed, leave
 
-# How the parsers of numbers and switches begin their complaints, and what they take.
-KINDS = {
-    'invalid literal for int': 'a whole number',
-    'could not convert string to float': 'a number',
-    'Non-boolean': 'true or false',
-}
-
 
 class Experiment(flags.ArgumentParser):
     """Reads --config; an error in the file is told as such."""
@@ -67,7 +60,7 @@ def main(_: list[str]) -> None:
     except ValueError as error:  # JAX reads its variables when it is loaded
         raise UserError(str(error)) from error
     experiment = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-    job.launch(CONFIG.value, WORKDIR.value or f'runs/{study.name}', DRY_RUN.value, experiment)
+    job.launch(CONFIG.value, WORKDIR.value or f'runs/{study.name}', DRY_RUN.value, experiment, given)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -78,19 +71,28 @@ def parse_flags(argv: list[str]) -> list[str]:
     except UserError:
         raise
     except (AttributeError, LookupError) as error:  # so ml_collections says that a field is unknown
+        from bsgap.config import fields
+
         given = [argument for argument in argv if argument.startswith(('--config.', '-config.'))]
         field = re.findall(r'\w+', str(error))[0]
         near = re.findall(r'Did you mean ("\w+")', str(error)) or ['one of those in bsgap/config/fields.py']
         if flag := next((argument for argument in given if f'.{field}' in argument), ''):
+            if '.sweep.' in flag and fields.find(field):
+                needs = f'all runs of a study have the same {field}; give --config.{field}, or a study each'
+                raise UserError(f'{flag}: {needs}') from error
             raise UserError(f'{flag}: unknown field {field!r}; did you mean {near[0]}?') from error
         raise UserError(f'{" ".join(given)}: {error}; name fields as bsgap/config/fields.py does') from error
     except (flags.Error, TypeError, ValueError) as error:
         if isinstance(error.__context__, UserError):
             raise error.__context__ from error
+        from bsgap.config import fields
+
         text = str(error).strip().splitlines()[-1]
-        for library, kind in KINDS.items():
-            if library in text:
-                text = f'{text.partition(": ")[0]} is not allowed; it must be {kind}'
+        path, _, value = text.partition(': ')[0].removeprefix('flag --config.').partition('=')
+        if field := fields.find(path):
+            field.check(path, value)  # says what is allowed
+        if 'Non-boolean' in text:
+            text = f'{text.partition(": ")[0]} is not allowed; it must be true or false'
         raise UserError(text) from error
     return argv[:1]
 

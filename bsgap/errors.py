@@ -43,6 +43,15 @@ def users_code(what: str, always: bool = False) -> Iterator[None]:
         raise UserError(': '.join([*([what] if always or not place else []), *place, said(error)])) from error
 
 
+@contextlib.contextmanager
+def optional(what: str, library: str, extra: str) -> Iterator[None]:
+    """Around the import of a library that not everybody has."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{what} needs {library}: python -m pip install -e '.[{extra}]'") from error
+
+
 def said(error: BaseException) -> str:
     """An error in one line."""
     text = ' '.join(_text(error).split())

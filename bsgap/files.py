@@ -1,8 +1,10 @@
 """Files that are whole, whatever happens while they are written."""
 
+import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,7 @@ def of_study(workdir: str | Path) -> Path:
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-      UserError: it can't be read, or lacks one of `keys`.
-    """
+    """Reads a JSON object that must have `keys`; a `UserError` says how it is damaged."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         missing = [key for key in keys if key not in content]
@@ -42,7 +40,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file as a whole, so that a killed process leaves the old one or the new one."""
+    """Writes a text as a whole file."""
+    with whole(path) as part:
+        part.write_text(text, encoding='utf-8', errors='backslashreplace')  # a file's name need not be UTF-8
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file that takes the place of `path` after the block: a killed process leaves the old one or the new one."""
     part = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
-    part.write_text(text, encoding='utf-8', errors='backslashreplace')  # a file's name need not be UTF-8
+    yield part
     part.replace(path)

@@ -4,8 +4,10 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from bsgap.errors import UserError
 
 if TYPE_CHECKING:  # loaded where it is needed, so that an error is told at once
     from rich.console import Console
@@ -46,6 +48,16 @@ def failed(message: str, code: int = 2) -> NoReturn:
     if sys.stderr:
         _Output(sys.stderr).write(('error: ' if code == 2 else '') + ' '.join(message.split()) + '\n')
     leave(code)
+
+
+@contextlib.contextmanager
+def command() -> Iterator[None]:
+    """Around all that a command does: bad input is told in one line, and the process ends."""
+    try:
+        yield
+    except UserError as error:
+        failed(str(error))
+    leave(0)
 
 
 def leave(code: int) -> NoReturn:

@@ -2,7 +2,6 @@
 
 import ast
 import difflib
-import math
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -28,15 +27,15 @@ def number(allowed: str, ok: Callable[[Any], bool], whole: bool = False) -> Chec
     """Checks that a number is finite and `ok`; makes it a float, or an int if `whole`."""
 
     def check(field: str, value: Any) -> Any:
-        real: Any = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-        if abs(real) < MOST and ok(real) and (not whole or real == int(real)):
-            return int(real) if whole else float(real)
-        raise UserError(f'config.{field}: {value!r} is not allowed; it must be {allowed}')
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        is_ok = real and abs(value) < MOST and ok(value) and (not whole or value == int(value))
+        require(is_ok, field, f'{value!r} is not allowed; it must be {allowed}')
+        return int(value) if whole else float(value)
 
     return check
 
 
-def one_of(allowed: Iterable[str]) -> Check:
+def one_of(allowed: Iterable[Any]) -> Check:
     def check(field: str, value: Any) -> Any:
         require(value in allowed, field, f'{value!r} is not known; it must be one of {", ".join(map(str, allowed))}')
         return value
@@ -70,7 +69,7 @@ def tuple_of(check: Check) -> Check:
 
 
 def boolean(field: str, value: Any) -> bool:
-    return bool(one_of((True, False))(field, value))  # type: ignore[arg-type]
+    return bool(one_of((True, False))(field, value))
 
 
 def text(field: str, value: Any) -> str:
@@ -100,6 +99,10 @@ def mapping(field: str, value: Any) -> dict[str, Any]:
     return value.to_dict() if isinstance(value, ConfigDict) else dict(value)
 
 
+def keyword_arguments(field: str, value: Any) -> Any:
+    return hashable(field, sorted(mapping(field, value).items()))
+
+
 def pair(field: str, value: Any) -> tuple[str, str]:
     ok = isinstance(value, tuple | list) and len(value) == 2
     require(ok, field, f"{value!r} is not allowed; it must be a pair of recipes, ('bs256', 'bs6000')")
@@ -118,12 +121,13 @@ def image_size(field: str, value: Any) -> tuple[int, ...]:
 
 def same_fields(prefix: str, config: Any, known: Iterable[str]) -> None:
     """Checks that a mapping has the fields that are known and no others; `prefix` ends with a dot, or is empty."""
-    if not isinstance(config, Mapping | ConfigDict):
-        raise UserError(f'config.{prefix[:-1]}: {config!r} is not allowed; it must have the fields {", ".join(known)}')
+    of = ', '.join(known)
+    is_mapping = isinstance(config, Mapping | ConfigDict)
+    require(is_mapping, prefix[:-1], f'{config!r} is not allowed; it must have the fields {of}')
     for field in sorted(set(config).difference(known)):
         near = difflib.get_close_matches(field, known, n=1)
-        hint = f'did you mean config.{prefix}{near[0]}?' if near else f'known: {", ".join(known)}'
-        raise UserError(f'config.{prefix}{field}: unknown field; {hint}')
+        hint = f'did you mean config.{prefix}{near[0]}?' if near else f'known: {of}'
+        require(False, prefix + field, f'unknown field; {hint}')
     for field in known:
         require(field in config, prefix + field, 'missing; start the config from bsgap.default_config()')
 
@@ -132,5 +136,6 @@ count = number('a whole number of at least 1', lambda v: v >= 1, whole=True)
 count_or_0 = number('a whole number of at least 0', lambda v: v >= 0, whole=True)
 at_least_0 = number('a number of at least 0', lambda v: v >= 0)
 above_0 = number('a number above 0', lambda v: v > 0)
+part = number('a share above 0 and below 1', lambda v: 0 < v < 1)
 share = number('a number of at least 0 and below 1', lambda v: 0 <= v < 1)
 batch_size = number('a whole number from 1 to the number of training examples', lambda v: v >= 1, whole=True)

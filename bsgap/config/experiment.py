@@ -14,11 +14,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / 'experiments'
 
 
 def run(file: Path) -> ModuleType:
-    """Runs an experiment file, which finds the checkout's `experiments` before any other.
-
-    Raises:
-      UserError: it can't be read, or something in it is wrong: one line that says where.
-    """
+    """Runs an experiment file, which finds the checkout's `experiments` before any other."""
     package = sys.modules.get('experiments')
     if package and [Path(folder).resolve() for folder in getattr(package, '__path__', [])] != [EXPERIMENTS]:
         raise UserError(f'another package of the name experiments was imported: {package}')

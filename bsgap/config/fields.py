@@ -14,13 +14,13 @@ from bsgap.config.checks import (
     boolean,
     count,
     count_or_0,
-    hashable,
     image_size,
-    mapping,
+    keyword_arguments,
     name,
     number,
     one_of,
     pair,
+    part,
     share,
     task,
     text,
@@ -48,7 +48,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'momentum': Field(0.0, share),  # sgd, lars
     'weight_decay': Field(0.0, at_least_0),  # sgd, adam: added to the gradient (L2); others: as their papers have it
     # Its training examples.
-    'subset': Field(0, count_or_0),  # so many of them, or all if there are fewer; 0: all
+    'subset': Field(0, number('a whole number of examples, or 0 for all of them', lambda v: v >= 0, whole=True)),
     'label_noise': Field(0.0, number('a share from 0 to 1', lambda v: 0 <= v <= 1)),  # changed to another class
     'data_seed': Field(0, count_or_0),  # shuffles the training split before `validation` and `subset` take their parts
     'label_smoothing': Field(0.0, share),  # of the target probability, spread over all classes in training
@@ -58,9 +58,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'channels': Field((32, 64), tuple_of(count)),  # of each convolution (cnn)
     'batch_norm': Field(False, boolean),  # before each ReLU (mlp, cnn)
     'ghost_batch': Field(0, count_or_0),  # take its statistics over parts of this many examples; 0: the whole batch
-    'model_arguments': Field(  # keyword arguments of your own module
-        {}, lambda field, value: hashable(field, sorted(mapping(field, value).items()))
-    ),
+    'model_arguments': Field({}, keyword_arguments),  # of your own module
     # The optimizer again.
     'optimizer': Field('sgd', one_of(('sgd', 'adam', 'adamw', 'lars', 'lamb'))),
     'nesterov': Field(False, boolean),  # sgd, lars
@@ -124,17 +122,14 @@ STUDY_FIELDS: Mapping[str, Field] = {
 }
 # A search for the answer: which batch size? See bsgap/search/rounds.py.
 SEARCH_FIELDS: Mapping[str, Field] = {
-    'rungs': Field(
-        0, number('a whole number from 0 to 30', lambda v: 0 <= v <= 30, whole=True)
-    ),  # so often the shortest budget is halved, down to the first trials; 0: no search
+    # So often the shortest budget is halved, down to the first trials; 0: no search.
+    'rungs': Field(0, number('a whole number from 0 to 30', lambda v: 0 <= v <= 30, whole=True)),
     'warm_up': Field(0.05, share),  # of each trial's length
     'budget_epochs': Field(3.0, above_0),  # what training may cost: so many epochs,
     'budget_updates': Field(0, count_or_0),  # or updates; 0: those of the sweep's middle batch size in these epochs,
     'budget_seconds': Field(0.0, at_least_0),  # or seconds on this device; 0: those that the middle one needs for them
-    'margin': Field(
-        0.001, number('a share above 0 and below 1', lambda v: 0 < v < 1)
-    ),  # of accuracy: as good within it
-    'targets': Field((), tuple_of(number('a share above 0 and below 1', lambda v: 0 < v < 1))),  # validation errors
+    'margin': Field(0.001, part),  # of accuracy: as good within it
+    'targets': Field((), tuple_of(part)),  # validation errors
     'confirm_seeds': Field(6, count_or_0),  # fresh ones, trained with what is recommended and beside it
 }
 # What a search tries if it is not given learning rates: a factor of 4 apart, as their neighbours are tried as well.
@@ -160,6 +155,14 @@ FREE_FIELDS = (
     ),
     *(f'search.{field}' for field in ('margin', 'targets', 'confirm_seeds')),
 )
+
+
+def find(path: str) -> Field | None:
+    """The field of a config that stands at `seeds`, `search.rungs` or `recipes.NAME.momentum`."""
+    owner, _, key = path.rpartition('.')
+    if owner.endswith('model_arguments'):  # what a model of the user's own has is its business
+        return None
+    return (SEARCH_FIELDS if owner == 'search' else {**RECIPE_FIELDS, **STUDY_FIELDS}).get(key)
 
 
 def default() -> ConfigDict:

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from bsgap.config.checks import mapping, require
 from bsgap.config.fields import RECIPE_FIELDS
-from bsgap.config.recipe import OF_A_SCHEDULE, Recipe
-from bsgap.config.schedule import UNITS
+from bsgap.config.recipe import GROWING, OF_A_SCHEDULE, Recipe
+from bsgap.config.schedule import RULES, UNITS
 
 Fields = Mapping[str, Any]
 
@@ -18,7 +18,6 @@ def _of(field: str, *values: Any) -> Callable[[Fields], bool]:
 
 
 _USUAL = {'scaling': 'none', 'beta_scaling': 'none', 'adapt_regime': False}
-_WITH_MILESTONES = 'decay_learning_rate', 'grow_batch', 'hybrid'
 # By fields, whether they have an effect, given all of a recipe; those that are not here always have.
 _EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
     ('beta1', 'beta2', 'beta_scaling'): _of('optimizer', 'adam', 'adamw', 'lamb'),
@@ -26,11 +25,11 @@ _EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
     ('channels',): _of('model', 'cnn'),
     ('ghost_batch',): _of('batch_norm', True),
     ('model_arguments',): lambda fields: ':' in fields['model'],
-    ('milestones',): _of('schedule', *_WITH_MILESTONES, 'switch_batch'),
-    ('factor',): _of('schedule', *_WITH_MILESTONES),
-    ('cap',): _of('schedule', 'grow_batch', 'hybrid'),
+    ('milestones',): _of('schedule', 'decay_learning_rate', *GROWING, 'switch_batch'),
+    ('factor',): _of('schedule', 'decay_learning_rate', *GROWING),
+    ('cap',): _of('schedule', *GROWING),
     ('switch_to',): _of('schedule', 'switch_batch'),
-    ('warm_up',): _of('schedule', 'constant', 'linear', 'cosine'),
+    ('warm_up',): _of('schedule', *RULES),
     ('warm_up_start',): lambda fields: fields.get('warm_up'),
     ('base_batch_size',): lambda fields: any(fields.get(field, usual) != usual for field, usual in _USUAL.items()),
     ('evaluate_epochs',): lambda fields: not (fields['evaluate_updates'] or fields['evaluate_at']),

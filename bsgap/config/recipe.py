@@ -4,18 +4,23 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from bsgap.config import schedule
-from bsgap.config.checks import above_0, at_least_0, batch_size, count, hashable, mapping, one_of, require, share
+from bsgap.config.checks import Check, above_0, at_least_0, batch_size, count, hashable, mapping, one_of, require, share
 from bsgap.config.schedule import Plan, Stage
 
+GROWING = ('grow_batch', 'hybrid')  # which `cap` is for
 WITH_MOMENTUM = ('sgd', 'lars')  # the others have beta1 in its place
 OF_A_SCHEDULE = (
     *('schedule', 'batch_size', 'learning_rate', 'epochs', 'updates', 'examples', 'milestones', 'factor', 'cap'),
     *('switch_to', 'warm_up', 'warm_up_start', 'scaling', 'adapt_regime'),
 )
+# What a stage of a table may have, with its check.
+OF_A_STAGE: dict[str, Check] = {'epochs': above_0, 'updates': count, 'examples': count}
+OF_A_STAGE |= {'batch_size': batch_size, 'rule': one_of(schedule.RULES), 'momentum': share}
+OF_A_STAGE |= dict.fromkeys(('learning_rate', 'multiplier', 'final_learning_rate'), at_least_0)
 # How the names of recipes abbreviate the fields that they show.
 SHORT = {'batch_size': 'bs', 'learning_rate': 'lr', 'momentum': 'm', 'weight_decay': 'wd', 'hidden': 'h'}
 SHORT |= {'subset': 'n', 'label_noise': 'noise'}
@@ -116,7 +121,10 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
         require(ok, f'{where}stages', f'{table!r} is not allowed; it must be a tuple of at least one stage')
         for unused in sorted(set(changes) & set(OF_A_SCHEDULE)):
             require(False, where + unused, 'is not used beside stages; leave it out')
-        stages = _table(f'{where}stages', table, fields['momentum'])
+        listed: list[Stage] = []
+        for i, row in enumerate(table):
+            listed.append(_stage(f'{where}stages[{i}]', row, fields['momentum'], listed[-1] if listed else None))
+        stages = tuple(listed)
         fields = {key: value for key, value in fields.items() if key not in OF_A_SCHEDULE}
     momentum = max(stage.momentum for stage in stages)
     if (optimizer := fields['optimizer']) not in WITH_MOMENTUM:
@@ -154,38 +162,28 @@ def _scheduled(at: At, fields: dict[str, Any]) -> tuple[Stage, ...]:
         equal = 'True is not allowed with updates, which are equal as they are'
         require(unit != 'updates', at('adapt_regime'), equal)
         stretch = size / _base(at, fields, 'adapt_regime')
+    milestones, warm_up, cap, made = (fields[field] for field in ('milestones', 'warm_up', 'cap', 'schedule'))
     plan = Plan(
         size,
         rate,
         stretch * fields[unit],
         unit,
-        milestones=tuple(stretch * milestone for milestone in fields['milestones']),
-        factor=fields['factor'],
-        cap=fields['cap'] or None,
-        switch_to=fields['switch_to'],
-        warm_up=stretch * fields['warm_up'],
-        warm_up_start=fields['warm_up_start'],
+        milestones=tuple(stretch * milestone for milestone in milestones),
+        warm_up=stretch * warm_up,
+        **{field: fields[field] for field in ('factor', 'cap', 'switch_to', 'warm_up_start')},
     )
-    made = fields['schedule']
-    for field in ('milestones', 'warm_up'):
-        lengths = fields[field] if field == 'milestones' else (fields[field],)
-        whole = unit == 'epochs' or not any(length % 1 for length in lengths)
-        require(whole, at(field), f'{fields[field]} is not allowed; {unit} are whole numbers')
-    if made in ('decay_learning_rate', 'grow_batch', 'hybrid', 'switch_batch'):
-        edges = (0, *plan.milestones, plan.length)
-        require(
-            len(edges) > 2 and all(first < last for first, last in itertools.pairwise(edges)),
-            at('milestones'),
-            f'{fields["milestones"]} is not allowed; {made} needs ascending ones below the length,'
-            f' {fields[unit]:g} {unit}',
-        )
-    if made in ('grow_batch', 'hybrid') and (cap := fields['cap']):
-        require(cap >= size, at('cap'), f'{cap} is not allowed; it must be 0 or at least the batch size, {size}')
-    if made == 'switch_batch':
-        ok = len(plan.switch_to) == len(plan.milestones)
-        require(ok, at('switch_to'), f'{plan.switch_to} is not allowed; give one batch size a milestone')
-    needs = f'is not allowed; it must be below the length, {fields[unit]:g} {unit}'
-    require(plan.warm_up < plan.length, at('warm_up'), f'{fields["warm_up"]:g} {needs}')
+    edges = (0, *plan.milestones, plan.length)
+    ascending = len(edges) > 2 and all(first < last for first, last in itertools.pairwise(edges))
+    sizes, length = len(plan.switch_to), f'the length, {fields[unit]:g} {unit}'
+    for field, ok, needs in (
+        ('milestones', unit == 'epochs' or not any(each % 1 for each in milestones), f'{unit} are whole numbers'),
+        ('warm_up', unit == 'epochs' or not warm_up % 1, f'{unit} are whole numbers'),
+        ('milestones', made in schedule.RULES or ascending, f'{made} needs ascending ones below {length}'),
+        ('cap', made not in GROWING or not cap or cap >= size, f'it must be 0 or at least the batch size, {size}'),
+        ('switch_to', made != 'switch_batch' or sizes == len(milestones), 'give one batch size a milestone'),
+        ('warm_up', plan.warm_up < plan.length, f'it must be below {length}'),
+    ):
+        require(ok, at(field), f'{fields[field]} is not allowed; {needs}')
     stages = schedule.SCHEDULES[made](plan)
     return tuple(dataclasses.replace(stage, momentum=fields['momentum']) for stage in stages)
 
@@ -209,38 +207,21 @@ def _betas(at: At, fields: dict[str, Any], size: int) -> dict[str, Any]:
     return scaled
 
 
-def _table(field: str, table: Iterable[Any], momentum: float) -> tuple[Stage, ...]:
-    """Reads a table of stages that is written out."""
-    stages: list[Stage] = []
-    for i, row in enumerate(table):
-        stages.append(_stage(f'{field}[{i}]', row, momentum, stages[-1] if stages else None))
-    return tuple(stages)
-
-
 def _stage(field: str, given: Any, momentum: float, before: Stage | None) -> Stage:
+    """A stage of a table that is written out."""
     row = mapping(field, given)
+    for key in sorted(row):
+        require(key in OF_A_STAGE, f'{field}.{key}', f'unknown field; known: {", ".join(sorted(OF_A_STAGE))}')
+    row = {key: OF_A_STAGE[key](f'{field}.{key}', value) for key, value in row.items()}
     units = [unit for unit in schedule.UNITS if unit in row]
     needs = f'a stage needs exactly one of {", ".join(schedule.UNITS)}; it has {len(units)}'
     require(len(units) == 1, field, needs)
-    (unit,) = units
-    known = {unit, 'batch_size', 'learning_rate', 'multiplier', 'rule', 'final_learning_rate', 'momentum'}
-    for key in sorted(row):
-        require(key in known, f'{field}.{key}', f'unknown field; known: {", ".join(sorted(known))}')
     ok = 'batch_size' in row and ('learning_rate' in row) != ('multiplier' in row)
     require(ok, field, 'a stage needs batch_size, and one of learning_rate and multiplier')
     if 'multiplier' in row:
         require(before, f'{field}.multiplier', 'is not allowed in the first stage; give learning_rate')
         assert before
         last = before.learning_rate if before.rule == 'constant' else before.final_learning_rate
-        rate = last * at_least_0(f'{field}.multiplier', row['multiplier'])
-    else:
-        rate = at_least_0(f'{field}.learning_rate', row['learning_rate'])
-    return Stage(
-        batch_size(f'{field}.batch_size', row['batch_size']),
-        rate,
-        (above_0 if unit == 'epochs' else count)(f'{field}.{unit}', row[unit]),
-        unit,
-        one_of(schedule.RULES)(f'{field}.rule', row.get('rule', 'constant')),
-        at_least_0(f'{field}.final_learning_rate', row.get('final_learning_rate', 0.0)),
-        share(f'{field}.momentum', row.get('momentum', momentum)),
-    )
+        row['learning_rate'] = last * row.pop('multiplier')
+    (unit,) = units
+    return Stage(**{'momentum': momentum, 'unit': unit, 'length': row.pop(unit), **row})

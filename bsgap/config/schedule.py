@@ -6,19 +6,20 @@ is exact integer arithmetic on the host. `n` is the number of training examples 
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 Unit = Literal['epochs', 'updates', 'examples']
-UNITS: tuple[Unit, ...] = ('epochs', 'updates', 'examples')
+UNITS: tuple[Unit, ...] = get_args(Unit)
 Rule = Literal['constant', 'linear', 'cosine']
-RULES: tuple[Rule, ...] = ('constant', 'linear', 'cosine')
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Plan(NamedTuple):
     unit: Unit
     milestones: tuple[float, ...] = ()  # where a new stage begins, ascending
     factor: float = 1.0  # by which ε falls, or the batch grows, at each milestone
-    cap: int | None = None  # that the batch does not grow beyond
+    cap: int = 0  # that the batch does not grow beyond; 0: none
     switch_to: tuple[int, ...] = ()  # the batch size from each milestone on
     warm_up: float = 0.0  # its length
     warm_up_start: float = 0.0  # learning rate at its start
@@ -183,21 +184,11 @@ class Plan(NamedTuple):
 
 
 def constant(plan: Plan, rule: Rule = 'constant') -> tuple[Stage, ...]:
-    """One batch size, one ε; before it a warm-up, if there is one: ε grows in a straight line from `warm_up_start`
-    (Goyal et al. 2017, §2.2)."""
+    """One batch size, one ε, or one that falls to 0 by a rule; before it a warm-up, if there is one: ε grows in a
+    straight line from `warm_up_start` (Goyal et al. 2017, §2.2)."""
     size, rate, length, unit = plan[:4]
     first = (Stage(size, plan.warm_up_start, plan.warm_up, unit, 'linear', rate),) if plan.warm_up else ()
     return *first, Stage(size, rate, length - plan.warm_up, unit, rule)
-
-
-def linear(plan: Plan) -> tuple[Stage, ...]:
-    """Likewise; then ε goes to 0 in a straight line."""
-    return constant(plan, 'linear')
-
-
-def cosine(plan: Plan) -> tuple[Stage, ...]:
-    """Likewise, along half a cosine."""
-    return constant(plan, 'cosine')
 
 
 def decay_learning_rate(plan: Plan) -> tuple[Stage, ...]:
@@ -230,6 +221,11 @@ def switch_batch(plan: Plan) -> tuple[Stage, ...]:
 
 
 SCHEDULES: Mapping[str, Callable[[Plan], tuple[Stage, ...]]] = {
-    schedule.__name__: schedule
-    for schedule in (constant, linear, cosine, decay_learning_rate, grow_batch, hybrid, switch_batch)
+    'constant': constant,
+    'linear': functools.partial(constant, rule='linear'),
+    'cosine': functools.partial(constant, rule='cosine'),
+    'decay_learning_rate': decay_learning_rate,
+    'grow_batch': grow_batch,
+    'hybrid': hybrid,
+    'switch_batch': switch_batch,
 }

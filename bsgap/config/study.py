@@ -16,6 +16,7 @@ from bsgap.config import recipe
 from bsgap.config.checks import mapping, name, one_of, require, same_fields, tuple_of
 from bsgap.config.fields import LEARNING_RATES, RECIPE_FIELDS, SEARCH_FIELDS, STUDY_FIELDS, default
 from bsgap.config.recipe import Recipe, TrainingSet
+from bsgap.config.schedule import RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,10 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
     same_fields('sweep.', config.sweep, known.sweep)
     same_fields('search.', config.search, known.search)
     checked = {key: field.check(key, config[key]) for key, field in STUDY_FIELDS.items()}
-    recipes = _recipes(config)
+    base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
+    axes = {key: tuple_of(field.check)(f'sweep.{key}', config.sweep[key]) for key, field in RECIPE_FIELDS.items()}
+    axes = {key: values for key, values in axes.items() if values}
+    recipes = _recipes(config, base, axes)
     names = [made.name for made in recipes]
     for line in checked['lines']:
         first, second = (recipes[names.index(one_of(names)('lines', end))] for end in line)
@@ -116,29 +120,27 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
             value = getattr(made, field)
             off = value in (False, 'all', 0)
             require(ok or off, field, f'{value} is not allowed (recipe {made.name}); it needs {needs}')
-    search = _search(config, checked['validation'])
+    search = _search(config, base, axes)
     commanded.check(given, config, recipes)
     data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
     return Study(data=data, recipes=recipes, search=search, **checked)
 
 
-def _search(config: ConfigDict, validation: float) -> Search | None:
+def _search(config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any, ...]]) -> Search | None:
+    """The search that is asked for; `axes` are the fields that are swept, with their values."""
     fields = {key: field.check(f'search.{key}', config.search[key]) for key, field in SEARCH_FIELDS.items()}
     if not fields['rungs']:
         return None
-    base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
-    swept = {key: tuple(values) for key, values in config.sweep.items() if tuple(values) not in ((), ('',))}
-    swept.setdefault('learning_rate', LEARNING_RATES[base['optimizer']])
-    rest = {'momentum', 'weight_decay', 'beta2'}
-    of_these, schedules = f'of batch_size, learning_rate, {", ".join(sorted(rest))}', ('linear', 'cosine', 'constant')
+    grid = {'learning_rate': LEARNING_RATES[base['optimizer']], 'batch_size': (), **axes}
+    allowed = 'batch_size', 'learning_rate', 'beta2', 'momentum', 'weight_decay'
     for ok, field, needs in (
-        (validation > 0, 'validation', 'above 0'),
+        (config.validation > 0, 'validation', 'above 0'),
         (not config.recipes, 'recipes', 'empty: give a sweep'),
-        (set(swept) <= {'batch_size', 'learning_rate', *rest}, 'sweep', of_these),
-        (len(set(swept.get('batch_size', ()))) > 1, 'sweep.batch_size', 'at least two batch sizes'),
-        (len(set(swept['learning_rate'])) > 1, 'sweep.learning_rate', 'at least two learning rates'),
-        (min(swept['learning_rate']) > 0, 'sweep.learning_rate', 'above 0'),
-        (base['schedule'] in schedules, 'schedule', ', '.join(schedules)),
+        (grid.keys() <= {*allowed}, 'sweep', f'of {", ".join(allowed)}'),
+        (len({*grid['batch_size']}) > 1, 'sweep.batch_size', 'at least two batch sizes'),
+        (len({*grid['learning_rate']}) > 1, 'sweep.learning_rate', 'at least two learning rates'),
+        (min(grid['learning_rate']) > 0, 'sweep.learning_rate', 'above 0'),
+        (base['schedule'] in RULES, 'schedule', ', '.join(RULES)),
         (not base['warm_up'], 'warm_up', '0: set search.warm_up'),
         (base['scaling'] == 'none', 'scaling', 'none'),
         (base['beta_scaling'] == 'none', 'beta_scaling', 'none'),
@@ -147,16 +149,13 @@ def _search(config: ConfigDict, validation: float) -> Search | None:
         (fields['budget_updates'] != 1, 'search.budget_updates', '0 or at least 2'),
     ):
         require(ok, field, f'is not allowed in a search; it must be {needs}')
-    grid = {key: tuple(sorted({RECIPE_FIELDS[key].check(key, v) for v in values})) for key, values in swept.items()}
-    sizes, rates = grid.pop('batch_size'), grid.pop('learning_rate')
-    return Search(base=base, batch_sizes=sizes, learning_rates=rates, settings=grid, **fields)
+    ascending = {key: tuple(sorted({*values})) for key, values in sorted(grid.items())}
+    sizes, rates = ascending.pop('batch_size'), ascending.pop('learning_rate')
+    return Search(base=base, batch_sizes=sizes, learning_rates=rates, settings=ascending, **fields)
 
 
-def _recipes(config: ConfigDict) -> tuple[Recipe, ...]:
+def _recipes(config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any, ...]]) -> tuple[Recipe, ...]:
     """The sweep's recipes, then those with names; the base alone if there are neither."""
-    base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
-    axes = {key: tuple_of(field.check)(f'sweep.{key}', config.sweep[key]) for key, field in RECIPE_FIELDS.items()}
-    axes = {key: values for key, values in axes.items() if values}
     tables = mapping('recipes', config.recipes)
     recipes = [
         recipe.make(recipe.swept_name(base, swept := dict(zip(axes, values, strict=True))), 'sweep.', base, swept)

@@ -1,5 +1,7 @@
 """Arrays from anywhere as splits: what can't be learned from is refused, and what was changed is told."""
 
+from collections.abc import Container
+
 import numpy as np
 
 from bsgap.config import Data
@@ -10,19 +12,18 @@ FEW = 8  # names in a sentence
 LOST = 0.01  # of a standard deviation, which numbers may lose as they become float32
 
 
-def splits(source: Source, settings: Data) -> tuple[Split, Split, int, tuple[str, ...]]:
+def splits(source: Source, settings: Data, given: Container[str] = ()) -> tuple[Split, Split, int, tuple[str, ...]]:
     """The training and the test split, the number of classes or targets, and sentences that say what was changed.
 
     Examples: unsigned bytes stay as they are, and get an axis for their one channel if they are [N, H, W]; numbers
     become float32, other integers int32 tokens. Labels: whole numbers, texts or booleans become 0, 1, … in their
     order. Targets, which are numbers and of a regression or a task of the user's own, become [N, K]: float64, which is
     standardised before it is float32, or float32. Without a test split a share of the training split is held out, the
-    same one always.
-
-    Raises:
-      UserError: the arrays are not such; the message names the dataset.
+    same one always; with one, `test_share` may not be among the fields that were `given`.
     """
     dataset = settings.dataset
+    without_effect = source.test and 'test_share' in given
+    require(not without_effect, 'test_share', 'has no effect: the dataset has a test split of its own')
     of = {'train': source.train} | ({'test': source.test} if source.test else {})
     found, notes = {}, list(source.notes)
     for name, (x, y) in of.items():
@@ -30,6 +31,9 @@ def splits(source: Source, settings: Data) -> tuple[Split, Split, int, tuple[str
         problem = f'the {name} split has {counts[0]} examples and {counts[1]} labels'
         ok = counts[0] == counts[1] > 0
         require(ok, 'dataset', f'{dataset}: {problem}; the counts must agree and be at least 1')
+        for what, array in (('examples', x), ('labels', y)):
+            masked = f'{dataset}: some of the {name} {what} are masked'
+            require(not np.ma.is_masked(array), 'dataset', f'{masked}; fill them, or leave those examples out')
         found[name] = _examples(dataset, name, np.asarray(x)), _labels(settings, name, np.asarray(y))
     if 'test' not in found:
         x_N, y_N = found['train']

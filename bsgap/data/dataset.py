@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bsgap import config
 from bsgap.config.checks import require
-from bsgap.data import arrays, function, idx, npz, pictures, scikit_learn, tfds
+from bsgap.data import arrays, function, hugging_face, idx, npz, pictures, scikit_learn, table, tfds
 from bsgap.data.examples import Source, Split
 
 
@@ -73,23 +73,37 @@ class Dataset:
         return found
 
 
-KINDS = 'csv:FILE', 'folder:FOLDER', 'hf:NAME', 'idx:FOLDER', 'npz:FILE', 'parquet:FILE', 'sklearn:NAME', 'tfds:NAME'
+READERS: Mapping[str, Callable[[str, config.Data], Source]] = {
+    'csv': table.read,
+    'folder': pictures.read,
+    'hf': hugging_face.read,
+    'idx': idx.read,
+    'npz': npz.read,
+    'parquet': table.read,
+    'sklearn': scikit_learn.read,
+    'tfds': tfds.read,
+}
 
 
 def title(dataset: str) -> str:
     """What a reader knows a dataset by: of `idx:FOLDER` the folder's own name, of `npz:FILE` the file's."""
     kind, _, where = dataset.partition(':')
-    named = where if kind in ('sklearn', 'tfds') else dataset
-    return Path(where).resolve().name if kind in ('csv', 'folder', 'hf', 'idx', 'npz', 'parquet') else named
+    if kind in READERS:
+        return where if kind in ('sklearn', 'tfds') else Path(where).resolve().name
+    return dataset
 
 
-def load(settings: config.Data, training_sets: Iterable[config.TrainingSet]) -> dict[config.TrainingSet, Dataset]:
+def load(
+    settings: config.Data, training_sets: Iterable[config.TrainingSet], given: Container[str] = ()
+) -> dict[config.TrainingSet, Dataset]:
     """Reads the dataset that `settings` describe, once for each variant of its training examples.
+
+    Fields that were `given` on the command line must have an effect, also where the files alone decide that.
 
     Raises:
       UserError: the dataset is unknown, its files are missing or damaged, or it has too few examples for `settings`.
     """
-    train, test, outputs, notes = arrays.splits(_source(settings), settings)
+    train, test, outputs, notes = arrays.splits(_source(settings), settings, given)
     datasets = {}
     # Once, so that variants share their arrays.
     divide = functools.cache(lambda subset, seed: _divide(train, settings.validation, subset, seed))
@@ -107,17 +121,10 @@ def _source(settings: config.Data) -> Source:
     dataset = settings.dataset
     kind, _, where = dataset.partition(':')
     if dataset == 'mnist':
-        return idx.read(idx.MNIST, idx.MNIST_MD5)
-    needs = f'mnist, {", ".join(KINDS)}, or module:function'
+        return idx.read(idx.MNIST, settings)
+    needs = f'mnist, module:function, or begin with {":, ".join(READERS)}:'
     require(kind and where, 'dataset', f'{dataset!r} is not known; it must be {needs}')
-    if kind in ('csv', 'parquet', 'hf'):
-        from bsgap.data import hugging_face, table  # here, for pandas, which others need not wait for
-
-        return {'csv': table.csv, 'parquet': table.parquet, 'hf': hugging_face.read}[kind](where, settings)
-    if kind == 'folder':
-        return pictures.read(where, settings)
-    readers = {'idx': idx.read, 'npz': npz.read, 'sklearn': scikit_learn.read, 'tfds': tfds.read}
-    return readers[kind](where) if kind in readers else function.read(dataset)
+    return READERS[kind](where, settings) if kind in READERS else function.read(dataset)
 
 
 def _divide(pool: Split, validation: float, subset: int, seed: int) -> dict[str, Split]:
@@ -171,17 +178,15 @@ def _constants(examples_N: np.ndarray, settings: config.Data) -> tuple[np.ndarra
     One for each of the last axis: a channel of [N, H, W, C], a feature of [N, F]; one alone for all of [N, A, B], whose
     last axis may be either. Tokens have 0 and 1.
     """
-    given = {'mean': settings.mean, 'std': settings.std}
-    if examples_N.dtype == np.int32:
-        for field, values in given.items():
-            require(
-                not values, field, f'{values} is not allowed; the examples are whole numbers, which stay as they are'
-            )
-        return np.zeros(1, np.float32), np.ones(1, np.float32)
-    channels = 1 if examples_N.ndim == 3 else examples_N.shape[-1]
-    for field, values in given.items():
+    tokens = examples_N.dtype == np.int32
+    channels = 1 if tokens or examples_N.ndim == 3 else examples_N.shape[-1]
+    for field, values in (('mean', settings.mean), ('std', settings.std)):
+        kept = 'the examples are whole numbers, which stay as they are'
+        require(not (values and tokens), field, f'{values} is not allowed; {kept}')
         needs = f'the examples have {channels} channels or features, so give 1 or {channels}'
         require(len(values) in (0, 1, channels), field, f'{values} is not allowed; {needs}')
+    if tokens:
+        return np.zeros(1, np.float32), np.ones(1, np.float32)
     values_PxC = examples_N.reshape(-1, channels)
     if examples_N.dtype == np.uint8:
         # Counting the 256 values is exact, and needs no floating-point copy of the images.

@@ -1,8 +1,12 @@
 """What a dataset is made of."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from bsgap.errors import UserError, said
 
 
 class Split(NamedTuple):
@@ -23,3 +27,15 @@ class Source(NamedTuple):
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray] | None
     notes: tuple[str, ...] = ()  # sentences that say what was changed
+
+
+@contextlib.contextmanager
+def reading(what: str, remedy: str = '') -> Iterator[None]:
+    """Around what reads a user's files: whatever a library meets there is told in one line."""
+    try:
+        yield
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        reason = getattr(error, 'strerror', None) or said(error)
+        raise UserError(f'config.dataset: {what} cannot be read: {reason}{remedy}') from error

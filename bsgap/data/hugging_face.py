@@ -4,56 +4,47 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from typing import Any
 
 import numpy as np
 
 from bsgap.config import Data
 from bsgap.config.checks import require
 from bsgap.data import pictures, table
-from bsgap.data.examples import Source
-from bsgap.errors import UserError, said
+from bsgap.data.examples import Source, reading
+from bsgap.errors import optional
 from bsgap.files import expanded
 
 TARGETS = ('label', 'labels', 'target', 'fine_label')
 
 
 def read(where: str, settings: Data) -> Source:
-    """The splits train and test of a set: its column of images, or of arrays, or else all columns as a table.
-
-    Raises:
-      UserError: it is not there, has no split train, or columns that can't be used.
-    """
+    """The splits train and test of a set: its column of images, or of arrays, or else all columns as a table."""
+    what = f'hf:{where}'
     os.environ.setdefault('HF_HUB_DISABLE_TELEMETRY', '1')
-    try:
-        import datasets  # optional, and 1 s
+    with optional(f'config.dataset: {what}', 'datasets', 'hf'):
+        import datasets  # 1 s
         import huggingface_hub.constants as hub
-    except ImportError as error:
-        raise UserError(f"config.dataset: hf:{where} needs datasets: python -m pip install '.[hf]'") from error
     datasets.disable_progress_bars()
-    try:
+    remedy = '; load it once where there is a network, call save_to_disk(FOLDER), and give hf:FOLDER'
+    with reading(what, remedy):
         if expanded(where).is_dir():
             found = datasets.load_from_disk(str(expanded(where)))
         else:
             if not _reached(hub.ENDPOINT):  # or else it tries for half a minute
                 hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
             found = datasets.load_dataset(where)
-    except Exception as error:  # whatever it meets on its way, the user needs the cause and the way out
-        remedy = 'load it once where there is a network, call save_to_disk(FOLDER), and give hf:FOLDER'
-        raise UserError(f'config.dataset: hf:{where} cannot be read: {said(error)}; {remedy}') from error
     splits = found if isinstance(found, dict) else {'train': found}
-    require('train' in splits, 'dataset', f'hf:{where} has the splits {", ".join(splits)}; it must have train')
-    columns = splits['train'].column_names
-    target = settings.target or next((name for name in TARGETS if name in columns), '')
-    problem = f'{settings.target!r} is not known; hf:{where} has the columns {", ".join(columns)}'
-    require(target in columns, 'target', problem)
+    require('train' in splits, 'dataset', f'{what} has the splits {", ".join(splits)}; it must have train')
     train, test = splits['train'], splits.get('test')
+    columns = train.column_names
+    target = settings.target or next((name for name in TARGETS if name in columns), '')
+    problem = f'{settings.target!r} is not known; {what} has the columns {", ".join(columns)}'
+    require(target in columns, 'target', problem)
     kinds = {name: kind for name, kind in train.features.items() if name != target}
     images = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]
     arrays = [name for name, kind in kinds.items() if not isinstance(kind, datasets.Value | datasets.ClassLabel)]
     left = [name for name in splits if name not in ('train', 'test')]
     notes: tuple[str, ...] = (f'the splits {", ".join(left)} are left alone',) if left else ()
-    what = f'hf:{where}'
     if not arrays:
         source = table.encode(what, train.to_pandas(), test and test.to_pandas(), target)
         return source._replace(notes=(*source.notes, *notes))
@@ -65,7 +56,8 @@ def read(where: str, settings: Data) -> Source:
         x_N, more = pictures.stack((picture for each in every for picture in each[column]), what, settings)
         notes += more
     else:
-        x_N = np.concatenate([_array(what, column, each) for each in every])
+        with reading(f'column {column} of {what}'):  # its arrays may have different shapes
+            x_N = np.concatenate([np.stack(each.with_format('numpy')[column][:]) for each in every])
     y_N = np.concatenate([np.asarray(each[target][:]) for each in every])
     n = len(train)
     return Source((x_N[:n], y_N[:n]), (x_N[n:], y_N[n:]) if test is not None else None, notes)
@@ -78,10 +70,3 @@ def _reached(endpoint: str) -> bool:
     except OSError:
         return bool(urllib.request.getproxies())
     return True
-
-
-def _array(what: str, column: str, split: Any) -> np.ndarray:
-    try:
-        return np.stack(split.with_format('numpy')[column][:])
-    except ValueError as error:
-        raise UserError(f'config.dataset: {what}: the arrays of column {column} have different shapes') from error

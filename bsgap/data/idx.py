@@ -4,15 +4,13 @@ import gzip
 import hashlib
 import re
 import struct
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from bsgap.config import Data
 from bsgap.config.checks import require
-from bsgap.data.examples import Source
-from bsgap.errors import UserError
+from bsgap.data.examples import Source, reading
 from bsgap.files import expanded
 
 # MD5 of the decompressed files of the packaged MNIST, equal to the originals'.
@@ -28,33 +26,30 @@ NAME = re.compile(r'(?:([\w-]+)-)?(train|t10k|test)-(images|labels)[-.]idx[1-4]-
 TYPES = {8: '>u1', 9: '>i1', 11: '>i2', 12: '>i4', 13: '>f4', 14: '>f8'}  # by the third byte of a file
 
 
-def read(where: str | Path, md5: Mapping[str, str] | None = None) -> Source:
+def read(where: str | Path, settings: Data) -> Source:
     """Reads the training and the test split of a folder: `[NAME-]train-images-idx3-ubyte[.gz]` and the like.
 
     The files may lie in FOLDER, in FOLDER/raw, or in FOLDER/NAME/raw, where torchvision puts them. Of several sets in
     a folder, as EMNIST comes, FOLDER/NAME is the one whose files begin with NAME. Of labels [N, K], as QMNIST has them,
-    the first column is the class. `md5` are the checksums that are known, by a file's stem.
-
-    Raises:
-      UserError: the folder or one of its files is missing, damaged, or not what it should be.
+    the first column is the class.
     """
     asked = expanded(where)
     folder, prefix = (asked, None) if asked.is_dir() else (asked.parent, asked.name)
     require(folder.is_dir(), 'dataset', f'idx:{asked} is not a folder')
-    try:
+    with reading(f'idx:{folder}'):
         places = [folder, *sorted(folder.glob('raw')), *sorted(folder.glob('*/raw'))]
-        found = [(path, match) for place in places for path in sorted(place.iterdir()) if (match := _match(path))]
-    except OSError as error:
-        raise UserError(f'config.dataset: idx:{folder} cannot be read: {error.strerror}') from error
+        paths = [path for place in places for path in sorted(place.iterdir()) if path.is_file()]
+    found = [(path, match) for path in paths if (match := NAME.fullmatch(path.name))]
     sets = sorted({(path.parent, match[1] or '') for path, match in found if prefix in (None, match[1])})
     names = ', '.join(str(place / name) for place, name in sets)
     require(len(sets) < 2, 'dataset', f'idx:{asked} holds several sets; give one of {names}')
     require(sets or prefix is None, 'dataset', f'idx:{asked} is not a folder, and no files begin with {prefix}')
     of = [(path, match) for path, match in found if sets and (path.parent, match[1] or '') == sets[0]]
+    md5 = MNIST_MD5 if asked == MNIST else {}
     splits = []
     for split in ('train',), ('t10k', 'test'):
         paths = [_one(asked, split, what, of) for what in ('images', 'labels')]
-        images, labels = (_read_file(path, (md5 or {}).get(path.stem)) for path in paths)
+        images, labels = (_read_file(path, md5.get(path.stem)) for path in paths)
         shapes = f'{paths[0]}: it has shape {images.shape} and its labels {labels.shape}'
         ok = images.ndim in (2, 3, 4) and labels.ndim in (1, 2) and labels.size
         require(ok, 'dataset', f'{shapes}; they must be [N, H, W], [N, H, W, C] or [N, F], and [N] or [N, K]')
@@ -64,10 +59,6 @@ def read(where: str | Path, md5: Mapping[str, str] | None = None) -> Source:
     train, test = splits
     elsewhere = (f'its files are those in {sets[0][0]}',) if sets[0][0] != folder else ()
     return Source(train, test, elsewhere)
-
-
-def _match(path: Path) -> re.Match[str] | None:
-    return NAME.fullmatch(path.name) if path.is_file() else None
 
 
 def _one(asked: Path, split: tuple[str, ...], what: str, of: list[tuple[Path, re.Match[str]]]) -> Path:
@@ -82,11 +73,9 @@ def _one(asked: Path, split: tuple[str, ...], what: str, of: list[tuple[Path, re
 
 def _read_file(path: Path, md5: str | None) -> np.ndarray:
     """Reads one IDX file, plain or gzipped (yann.lecun.com/exdb/mnist describes the format)."""
-    try:
+    with reading(str(path)):
         content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f'config.dataset: {path} cannot be read: {error}') from error
     # Magic number: two zero bytes, the type and the number of dimensions.
     ok = len(content) >= 4 and content[:2] == b'\0\0' and content[2] in TYPES and content[3]
     require(ok, 'dataset', f'{path} is no IDX file: it starts with {content[:4].hex()!r}')
@@ -96,9 +85,8 @@ def _read_file(path: Path, md5: str | None) -> np.ndarray:
     shape = struct.unpack(f'>{content[3]}I', content[4:header])
     size = len(content) - header
     other = f'its header says {shape}, it holds {size} bytes'
-    require(
-        size == np.prod(shape, dtype=object) * dtype.itemsize, 'dataset', f'{path} is truncated or too long: {other}'
-    )
+    ok = size == np.prod(shape, dtype=object) * dtype.itemsize
+    require(ok, 'dataset', f'{path} is truncated or too long: {other}')
     ok = not md5 or hashlib.md5(content, usedforsecurity=False).hexdigest() == md5
     require(ok, 'dataset', f'{path} is damaged: its MD5 is not {md5}; install bsgap again')
     return np.frombuffer(content, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder('='), copy=False)

@@ -6,32 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
+from bsgap.config import Data
 from bsgap.config.checks import require
-from bsgap.data.examples import Source
-from bsgap.errors import UserError
+from bsgap.data.examples import Source, reading
 from bsgap.files import expanded
 
 NAMES = {'x': 'x|data|examples|images|inputs', 'y': 'y|labels|targets'}
 
 
-def read(where: str | Path) -> Source:
-    """Reads the four arrays, or two of a training split alone; also train_x, X_train, train_images and the like.
-
-    Raises:
-      UserError: the file is missing or damaged, an array is missing or there twice, or one holds Python objects.
-    """
+def read(where: str, settings: Data) -> Source:
+    """Reads the four arrays, or two of a training split alone; also train_x, X_train, train_images and the like."""
     path = expanded(where)
-    try:
-        with zipfile.ZipFile(path) as file:
-            held = [name.removesuffix('.npy') for name in file.namelist()]
+    with reading(f'npz:{path}'), zipfile.ZipFile(path) as file, np.load(path, allow_pickle=False) as arrays:
+        held = [name.removesuffix('.npy') for name in file.namelist()]
         names = {what: _find(path, what, held) for what in ('train x', 'train y', 'test x', 'test y')}
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {what: arrays[name] for what, name in names.items() if name}
-    except UserError:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        reason = 'it holds Python objects' if 'allow_pickle' in str(error) else str(error).splitlines()[0]
-        raise UserError(f'config.dataset: npz:{path} cannot be read: {reason}') from error
+        found = {what: arrays[name] for what, name in names.items() if name}
     test = [found[what] for what in ('test x', 'test y') if what in found]
     require(len(test) != 1, 'dataset', f'npz:{path} has half a test split: {", ".join(filter(None, names.values()))}')
     return Source((found['train x'], found['train y']), (test[0], test[1]) if test else None)

@@ -8,8 +8,7 @@ import numpy as np
 
 from bsgap.config import Data
 from bsgap.config.checks import require
-from bsgap.data.examples import Source
-from bsgap.errors import UserError
+from bsgap.data.examples import Source, reading
 from bsgap.files import expanded
 
 ENDINGS = ('.jpeg', '.jpg', '.png')
@@ -17,19 +16,12 @@ GREY, COLOUR = 'L', 'RGB'
 
 
 def read(where: str, settings: Data) -> Source:
-    """Reads FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or FOLDER/CLASS/* without a test split, in order of names.
-
-    Raises:
-      UserError: the folder is missing, has no such pictures, one is damaged, or their sizes differ and `image_size`
-        does not say which to have.
-    """
+    """Reads FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or FOLDER/CLASS/* without a test split, in order of names."""
     folder = expanded(where)
     require(folder.is_dir(), 'dataset', f'folder:{folder} is not a folder')
-    try:
+    with reading(f'folder:{folder}'):
         parts = [folder / name for name in ('train', 'test')]
         paths = [_found(part) for part in (parts if all(part.is_dir() for part in parts) else [folder])]
-    except OSError as error:
-        raise UserError(f'config.dataset: folder:{folder} cannot be read: {error.strerror}') from error
     for part in paths:
         needs = f'{", ".join(ENDINGS)} in CLASS/, or in train/CLASS/ and test/CLASS/'
         require(part, 'dataset', f'folder:{folder} has no pictures; it must have some of {needs}')
@@ -50,20 +42,13 @@ def _found(folder: Path) -> list[Path]:
 def _opened(path: Path) -> Any:
     from PIL import Image  # 0.1 s, so only where it is needed
 
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f'config.dataset: {path} is no picture that can be read: {error}') from error
+    with reading(str(path)), Image.open(path) as picture:
+        picture.load()
+        return picture
 
 
 def stack(pictures: Iterable[Any], what: str, settings: Data) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Pictures of Pillow as uint8 [N, H, W, C], in colour if one is, in the size that was asked for; and what was done.
-
-    Raises:
-      UserError: sizes differ and none was asked for, or a picture has more than 8 bits a channel.
-    """
+    """Pictures of Pillow as uint8 [N, H, W, C], in colour if one is, in the size that was asked for; and notes."""
     converted, sizes, modes = list[Any](), dict[tuple[int, int], None](), dict[str, None]()
     for i, picture in enumerate(pictures):
         require(picture is not None, 'dataset', f'{what} has no picture at number {i}')

@@ -1,40 +1,29 @@
 """Tables: CSV and Parquet files, a column of which is the target."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from bsgap.config import Data
 from bsgap.config.checks import require
-from bsgap.data.examples import Source
-from bsgap.errors import UserError, said
+from bsgap.data.examples import Source, reading
 from bsgap.files import expanded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_TEXTS = 100  # different ones in a column; more is a name or a free text
 
 
-def csv(where: str, settings: Data) -> Source:
-    """Reads a file of comma-separated values with a heading; see `encode`."""
-    return _read(where, 'csv', settings)
+def read(where: str, settings: Data) -> Source:
+    """Reads a file of comma-separated values with a heading (csv:FILE), or a Parquet file; see `encode`."""
+    import pandas as pd  # 0.3 s, so only where it is needed
 
-
-def parquet(where: str, settings: Data) -> Source:
-    """Likewise a Parquet file."""
-    return _read(where, 'parquet', settings)
-
-
-def _read(where: str, kind: str, settings: Data) -> Source:
-    path: Path = expanded(where)
-    try:
+    kind, path = settings.dataset.partition(':')[0], expanded(where)
+    with reading(f'{kind}:{path}'):
         frame = pd.read_csv(path) if kind == 'csv' else pd.read_parquet(path)
-        heading = (
-            pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0] if kind == 'csv' else pd.Series(frame.columns)
-        )
-    except (OSError, ValueError) as error:  # what pandas and Arrow raise are such
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else said(error)
-        raise UserError(f'config.dataset: {kind}:{path} cannot be read: {reason}') from error
+        first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0] if kind == 'csv' else frame.columns
+        heading = pd.Series(first)
     blank, twice = np.flatnonzero(heading.isna()), heading[heading.duplicated()]
     needs = 'name it, or write the table without its index (index=False)'
     require(not len(blank), 'dataset', f'{kind}:{path}: column {[*blank, 0][0] + 1} has no name; {needs}')
@@ -42,13 +31,10 @@ def _read(where: str, kind: str, settings: Data) -> Source:
     return encode(f'{kind}:{path}', frame, None, settings.target)
 
 
-def encode(what: str, train: pd.DataFrame, test: pd.DataFrame | None, target: str) -> Source:
-    """The columns as numbers [N, F]: numbers and booleans as they are, texts one-hot, in the order of their values.
+def encode(what: str, train: 'pd.DataFrame', test: 'pd.DataFrame | None', target: str) -> Source:
+    """The columns as numbers [N, F]: numbers and booleans as they are, texts one-hot, in the order of their values."""
+    import pandas as pd
 
-    Raises:
-      UserError: there is no column `target` or no other one; one has missing values, is neither numbers nor texts, or
-        has too many different texts.
-    """
     whole = pd.concat([train, test]) if test is not None else train
     columns = ', '.join(map(str, train.columns))
     require(target in whole, 'target', f'{target!r} is not known; {what} has the columns {columns}')
@@ -58,24 +44,28 @@ def encode(what: str, train: pd.DataFrame, test: pd.DataFrame | None, target: st
         require(not len(lacks), 'dataset', f'{what}: {where}; fill them, or leave the column out')
     features, texts = list[Any](), list[str]()
     for name, column in whole.drop(columns=target).items():
-        if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
-            features.append(column.to_numpy(np.float64)[:, None])
+        values_N = _numbers_or_texts('dataset', what, column)
+        if values_N.dtype.kind != 'U':
+            features.append(values_N.astype(np.float64)[:, None])
             continue
-        values = column.astype(str) if isinstance(column.dtype, pd.CategoricalDtype) else column
-        is_text = all(isinstance(value, str) for value in values)
-        require(is_text, 'dataset', f'{what}: column {name} is {column.dtype}; it must be of numbers or texts')
-        names, index_N = np.unique(values.to_numpy(str), return_inverse=True)
+        names, index_N = np.unique(values_N, return_inverse=True)
         many = f'column {name} has {len(names)} different texts; a class has {MOST_TEXTS} at most, so leave it out'
         require(len(names) <= MOST_TEXTS, 'dataset', f'{what}: {many}')
         features.append(np.eye(len(names))[index_N])
         texts.append(str(name))
     require(features, 'dataset', f'{what} has no column beside {target}')
-    x_NxF, y = np.concatenate(features, 1), whole[target]
-    is_number = pd.api.types.is_numeric_dtype(y) or pd.api.types.is_bool_dtype(y)
-    y = y.astype(str) if isinstance(y.dtype, pd.CategoricalDtype) else y
-    is_text = is_number or all(isinstance(value, str) for value in y)
-    require(is_text, 'target', f'{target} is {y.dtype}, in {what}; it must be of numbers or texts')
-    y_N = y.to_numpy() if is_number else y.to_numpy(str)
+    x_NxF, y_N = np.concatenate(features, 1), _numbers_or_texts('target', what, whole[target])
     notes = (f'texts are one-hot: {", ".join(texts)}',) if texts else ()
     n = len(train)
     return Source((x_NxF[:n], y_N[:n]), (x_NxF[n:], y_N[n:]) if test is not None else None, notes)
+
+
+def _numbers_or_texts(field: str, what: str, column: 'pd.Series') -> np.ndarray:
+    from pandas.api import types
+
+    if types.is_bool_dtype(column) or types.is_numeric_dtype(column):
+        return column.to_numpy()
+    values = column.astype(str) if column.dtype.name == 'category' else column
+    ok = all(isinstance(value, str) for value in values)
+    require(ok, field, f'{what}: column {column.name} is {column.dtype}; it must be of numbers or texts')
+    return values.to_numpy(str)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from bsgap import files
+from bsgap.config import Data
 from bsgap.data.examples import Source
 from bsgap.errors import UserError
 
 
-def read(name: str) -> Source:
+def read(name: str, settings: Data) -> Source:
     """Reads a TFDS set through its decoded copy, which is made on first use beside the prepared set."""
     import tensorflow_datasets as tfds  # 1.4 s, so only where it is needed
     from tensorflow_datasets.core.download import downloader
@@ -55,6 +57,5 @@ def _decode(name: str, builder: Any, copy: Path) -> None:
             raise UserError(f'config.dataset: tfds:{name} must have uint8 images of one size, not {len(shapes)}')
         arrays[f'{split}_images'] = np.stack([example['image'] for example in examples])
         arrays[f'{split}_labels'] = np.asarray([example['label'] for example in examples], np.int32)
-    part = copy.with_suffix(f'.{os.getpid()}.npz')
-    np.savez(part, allow_pickle=False, **arrays)
-    part.replace(copy)  # so that a killed process leaves no half of it
+    with files.whole(copy) as part, part.open('wb') as file:
+        np.savez(file, allow_pickle=False, **arrays)

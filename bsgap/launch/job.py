@@ -7,7 +7,7 @@ import functools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -36,11 +36,16 @@ from bsgap.training.watcher import Watcher, WatcherError, as_one
 
 
 def launch(
-    settings: ConfigDict, workdir: str | Path, dry_run: bool = False, experiment: str | Path | None = None
+    settings: ConfigDict,
+    workdir: str | Path,
+    dry_run: bool = False,
+    experiment: str | Path | None = None,
+    given: Collection[str] = (),
 ) -> None:
     """Trains a study, measures and reports, in as many processes as were started; or tells what that would be.
 
-    `experiment` is the file that the settings come from; its claims are evaluated.
+    `experiment` is the file that the settings come from; its claims are evaluated. The fields that were `given` on the
+    command line must have an effect.
 
     Raises:
       UserError: `settings`, or what `workdir` holds, can't be used.
@@ -49,9 +54,9 @@ def launch(
     with processes.together():
         if dry_run:
             with _others_errors():
-                plan.plan(settings, workdir)
+                plan.plan(settings, workdir, given)
         else:
-            train(settings, workdir)
+            train(settings, workdir, given=given)
             if not processes.index():
                 try:
                     from bsgap.report import page  # here, because Matplotlib takes half a second to load
@@ -62,7 +67,7 @@ def launch(
 
 
 def train(
-    settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher] = (), given: Iterable[str] = ()
+    settings: ConfigDict, workdir: str | Path, watchers: Sequence[Watcher] = (), given: Collection[str] = ()
 ) -> None:
     """Trains those runs of a study that are missing in `workdir`, then measures what the study wants measured.
 
@@ -80,7 +85,7 @@ def train(
     with step.numerics(study.precision), _others_errors():
         shown = boards(study, workdir)
         with processes.first_goes_first():  # it may prepare a copy of the data
-            datasets = data.load(study.data, study.training_sets)
+            datasets = data.load(study.data, study.training_sets, given)
         runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
         planned = () if study.search else runs
         with View(study, datasets, workdir) as view, locked(workdir):

@@ -18,9 +18,6 @@ def locked(workdir: Path) -> Iterator[None]:
     """Keeps other launches out of a workdir, which is made if need be; the lock ends with the process.
 
     The processes of a launch hold it together: the last one that lives keeps others out.
-
-    Raises:
-      UserError: another launch works there, or the workdir can't be written.
     """
     with contextlib.ExitStack() as stack:
         with processes.first_goes_first():

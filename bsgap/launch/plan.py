@@ -2,20 +2,18 @@
 
 import functools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from bsgap import config, data, output
 from bsgap.files import expanded
 from bsgap.launch import processes
 from bsgap.launch.boards import boards
-from bsgap.launch.progress import View
+from bsgap.launch.progress import View, as_table
 from bsgap.launch.share import deal_out
 from bsgap.training import memory, step
 from bsgap.training.programs import Programs, run_axis
@@ -26,8 +24,6 @@ from bsgap.training.workdir import check_workdir, compare_runs, depends_on, save
 
 if TYPE_CHECKING:
     from bsgap.search.rounds import Rounds
-
-HEADINGS = ('recipe', 'batch sizes', 'runs', 'done', 'to go on', 'to begin', 'updates left', 'seconds left')
 
 
 class Share(NamedTuple):
@@ -48,18 +44,15 @@ class Plan(NamedTuple):
     seconds: dict[str, float]  # by run
 
 
-def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
+def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ()) -> Plan:
     """Prints what `train` would do with the same arguments, and returns it; nothing is written.
 
     Time is estimated from some updates of each cohort, made on this device, which has to compile its programs.
-
-    Raises:
-      UserError: `settings`, or what `workdir` holds, can't be used.
     """
     processes.start()
     workdir = expanded(workdir)
-    study = config.resolve(settings)
-    datasets = data.load(study.data, study.training_sets)
+    study = config.resolve(settings, given)
+    datasets = data.load(study.data, study.training_sets, given)
     runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
     boards(study, workdir)  # says if one can't be had
     records = {record.name: record for record in read_records(workdir)}
@@ -82,24 +75,36 @@ def plan(settings: ConfigDict, workdir: str | Path) -> Plan:
             found = Plan(wanted, missing(wanted), {}, _of_search(programs, rounds, wanted))
             # Of each batch size, with all seeds and with those that screen: updates, two evaluations.
             compilation = 6 * len(study.search.batch_sizes) * statistics.fmean(programs.compile_seconds)
-            if not processes.index():
-                _show_search(study, workdir, found, compilation)
-            return found
-        found = Plan(runs, missing(runs), {}, {})
-        for place, share in enumerate(deal_out(runs, processes.all_devices(), run_axis(study) == 'vmap')):
-            if runs_left := sum(run in found.left for run in share):
-                limit = memory.parallel_runs(programs, share, study.max_parallel_runs)
-                seconds: dict[str, float] = {}
-                for first in range(0, len(share), limit):
-                    wanted = [run for run in share[first : first + limit] if run in found.left]
-                    for cohort in _cohorts(programs, wanted):
-                        seconds |= _seconds(programs, cohort, workdir)
-                needed = memory.needed(programs, share[:limit])
-                found.shares[place] = Share(runs_left, min(limit, runs_left), sum(seconds.values()), needed)
-                found.seconds.update(seconds)
+            in_all = sum(found.seconds[run.name] for run in found.left)
+            beyond = 'where a best learning rate is at an edge, those beyond it come besides, as do the fresh seeds'
+            needs = f'{in_all:,.0f} s, and {compilation:,.0f} s of compilation'
+            lines = [f'in all about {needs}; {beyond}; nothing was written']
+        else:
+            found = Plan(runs, missing(runs), {}, {})
+            for place, share in enumerate(deal_out(runs, processes.all_devices(), run_axis(study) == 'vmap')):
+                if any(run in found.left for run in share):
+                    found.shares[place] = _of_share(study, programs, share, found, workdir)
+            lines = []
+            for place, todo in found.shares.items():
+                needs = f'about {todo.bytes / 2**20:,.0f} MiB and {todo.seconds:,.0f} s'
+                lines.append(f'device {place}: {todo.runs} runs, {todo.parallel_runs} side by side; {needs}')
+            of_devices = [todo.seconds for todo in found.shares.values()]  # those of a CPU share its cores
+            in_all = sum(of_devices) if jax.default_backend() == 'cpu' else max(of_devices, default=0.0)
+            lines.append(f'in all about {in_all:,.0f} s, and compilation; nothing was written')
     if not processes.index():
-        _show(study, workdir, found)
+        _show(study, workdir, found, lines)
     return found
+
+
+def _of_share(study: config.Study, programs: Programs, share: Sequence[Run], found: Plan, workdir: Path) -> Share:
+    """What a device would do, whose runs' seconds are added to what was found."""
+    left = [run for run in share if run in found.left]
+    limit = memory.parallel_runs(programs, share, study.max_parallel_runs)
+    for first in range(0, len(share), limit):
+        for cohort in _cohorts(programs, [run for run in share[first : first + limit] if run in left]):
+            found.seconds.update(_seconds(programs, cohort, workdir))
+    seconds = sum(found.seconds[run.name] for run in left)
+    return Share(len(left), min(limit, len(left)), seconds, memory.needed(programs, share[:limit]))
 
 
 def _cohorts(programs: Programs, runs: Sequence[Run]) -> Iterator[list[Run]]:
@@ -123,6 +128,10 @@ def _seconds(programs: Programs, runs: Sequence[Run], workdir: Path) -> dict[str
     return {run.name: seconds / len(runs) for run in runs}
 
 
+def _saved(run: Run, workdir: Path) -> int:
+    return max(saved_updates(workdir, run.name), default=0)
+
+
 def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dict[str, float]:
     """How long each of these runs takes, by the times that the search's budgets rest on."""
     per_update = {int(size): statistics.median(t) for size, t in rounds.decisions.seconds_per_update.items()}
@@ -130,58 +139,33 @@ def _of_search(programs: Programs, rounds: 'Rounds', runs: Sequence[Run]) -> dic
     return {run.name: run.updates * per_update[run.span(0).stage.batch_size] + evaluation[run.full] for run in runs}
 
 
-def _begun(study: config.Study, workdir: Path, planned: str) -> Console:
-    """The first lines of what is shown, and where the others go."""
+def _show(study: config.Study, workdir: Path, found: Plan, lines: Sequence[str]) -> None:
+    """Prints a row a recipe, or of a search a batch size, and then these lines."""
+
+    def label(run: Run) -> str:
+        return str(run.span(0).stage.batch_size) if study.search else run.recipe.name
+
+    rows = []
+    for name in dict.fromkeys(map(label, found.runs)):
+        runs = [run for run in found.runs if label(run) == name]
+        left = {run: _saved(run, workdir) for run in runs if run in found.left}
+        begun = sum(map(bool, left.values()))
+        if study.search:
+            row = {'batch size': name, 'lengths (updates)': ' '.join(map(str, sorted({run.updates for run in runs})))}
+        else:
+            sizes = dict.fromkeys(str(span.stage.batch_size) for span in runs[0].spans)
+            row = {'recipe': name, 'batch sizes': ' → '.join(sizes)}
+        row |= {'runs': str(len(runs)), 'done': str(len(runs) - len(left))}
+        row |= {'to go on': str(begun), 'to begin': str(len(left) - begun)}
+        row['updates left'] = f'{sum(run.updates - update for run, update in left.items()):,}'
+        row['seconds left'] = f'{sum(found.seconds[run.name] for run in left):,.0f}'
+        rows.append(row)
     console = output.console()
     console.width = max(console.width, 110)
     console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
-    console.print(f'device   {processes.describe()}\nplanned  {planned}\n')
-    return console
-
-
-def _show_search(study: config.Study, workdir: Path, found: Plan, compilation: float) -> None:
-    done = len(found.runs) - len(found.left)
-    console = _begun(study, workdir, f'{len(found.runs)} runs of trials at least, {done} of them done')
-    table = Table(box=None, pad_edge=False, header_style='bold')
-    for heading in ('batch size', 'lengths (updates)', 'runs', 'updates left', 'seconds left'):
-        table.add_column(heading, justify='left' if heading.startswith('lengths') else 'right')
-    for size in dict.fromkeys(run.span(0).stage.batch_size for run in found.runs):
-        runs = [run for run in found.runs if run.span(0).stage.batch_size == size]
-        left = [run for run in runs if run in found.left]
-        lengths = ' '.join(str(length) for length in sorted({run.updates for run in runs}))
-        seconds = sum(found.seconds[run.name] for run in left)
-        table.add_row(str(size), lengths, str(len(runs)), f'{sum(run.updates for run in left):,}', f'{seconds:,.0f}')
-    console.print(table)
-    seconds = sum(found.seconds[run.name] for run in found.left)
-    beyond = 'where a best learning rate is at an edge, those beyond it come besides, as do the fresh seeds'
-    console.print(
-        f'\nin all about {seconds:,.0f} s, and {compilation:,.0f} s of compilation; {beyond}; nothing was written'
-    )
-
-
-def _saved(run: Run, workdir: Path) -> int:
-    return max(saved_updates(workdir, run.name), default=0)
-
-
-def _show(study: config.Study, workdir: Path, found: Plan) -> None:
-    done = len(found.runs) - len(found.left)
-    console = _begun(study, workdir, f'{len(found.runs)} runs, {done} of them done')
-    table = Table(box=None, pad_edge=False, header_style='bold')
-    for heading in HEADINGS:
-        table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
-    for name in dict.fromkeys(run.recipe.name for run in found.runs):
-        runs = [run for run in found.runs if run.recipe.name == name]
-        left = {run: _saved(run, workdir) for run in runs if run in found.left}
-        begun = sum(map(bool, left.values()))
-        sizes = ' → '.join(dict.fromkeys(str(span.stage.batch_size) for span in runs[0].spans))
-        updates = sum(run.updates - update for run, update in left.items())
-        seconds = sum(found.seconds[run.name] for run in left)
-        counts = len(runs), len(runs) - len(left), begun, len(left) - begun
-        table.add_row(name, sizes, *map(str, counts), f'{updates:,}', f'{seconds:,.0f}')
-    console.print(table)
-    for place, share in found.shares.items():
-        needs = f'about {share.bytes / 2**20:,.0f} MiB and {share.seconds:,.0f} s'
-        console.print(f'\ndevice {place}: {share.runs} runs, {share.parallel_runs} side by side; {needs}')
-    of_devices = [share.seconds for share in found.shares.values()]  # those of a CPU share its cores
-    seconds = sum(of_devices) if jax.default_backend() == 'cpu' else max(of_devices, default=0.0)
-    console.print(f'\nin all about {seconds:,.0f} s, and compilation; nothing was written')
+    what = 'runs of trials at least' if study.search else 'runs'
+    done = f'{len(found.runs) - len(found.left)} of them done'
+    console.print(f'device   {processes.describe()}\nplanned  {len(found.runs)} {what}, {done}\n')
+    console.print(as_table(rows))
+    for line in lines:
+        console.print(f'\n{line}')

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -56,25 +56,28 @@ def together() -> Iterator[None]:
       UserError: some of the three variables are missing, or wrong; or the other processes can't be reached.
     """
     _join()
-    usual: dict[int, Any] = {}
-    if count() > 1 and threading.current_thread() is threading.main_thread():
-        usual = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in not_ignored()}
-    try:
-        start()
+    with contextlib.ExitStack() as stack:
         if count() > 1:
-            _count_devices()
-        yield
-    except BaseException as error:
-        with contextlib.suppress(RuntimeError):  # the others may be gone
+            answer(lambda number, _: sys.exit(128 + number), not_ignored(), until=stack)
+        try:
+            start()
             if count() > 1:
-                _runtime.client.key_value_set(f'bsgap/stop/{index()}', _reason(error), allow_overwrite=True)
-            _runtime.shutdown()
-        raise
-    else:
+                _count_devices()
+            yield
+        except BaseException as error:
+            with contextlib.suppress(RuntimeError):  # the others may be gone
+                if count() > 1:
+                    _runtime.client.key_value_set(f'bsgap/stop/{index()}', _reason(error), allow_overwrite=True)
+                _runtime.shutdown()
+            raise
         _runtime.shutdown()
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+
+
+def answer(how: Callable[[int, Any], None], numbers: Iterable[signal.Signals], until: contextlib.ExitStack) -> None:
+    """In the main thread, answers signals until the stack is closed."""
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            until.callback(signal.signal, number, signal.signal(number, how))
 
 
 def not_ignored() -> list[signal.Signals]:
@@ -83,11 +86,7 @@ def not_ignored() -> list[signal.Signals]:
 
 
 def start() -> None:
-    """Starts JAX on this process's devices.
-
-    Raises:
-      UserError: there are none of the kind that JAX was told to use, or another process has them.
-    """
+    """Starts JAX on this process's devices."""
     try:
         jax.devices()
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -217,12 +216,7 @@ def meet(check: Callable[[], None] = lambda: None, plan: str = '') -> None:
 
 
 def stop_if_told() -> None:
-    """Raises why this process shall stop, if another one has said so.
-
-    Raises:
-      Interrupted: a signal came there.
-      UserError: it failed.
-    """
+    """Raises why this process shall stop, if another one has said so."""
     if count() == 1:
         return
     for key, what in sorted(_runtime.client.key_value_dir_get('bsgap/stop/')):

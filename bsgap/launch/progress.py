@@ -146,17 +146,11 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
             self._live.refresh()
 
     def _render(self) -> '_Picture':
-        table = Table(box=None, pad_edge=False, header_style='bold')
-        rows = [self._cells(members) for members in self._recipes.values()]
-        for heading in rows[0] if rows else ():  # a round has begun, but none of its runs yet
-            table.add_column(heading, justify='left' if heading == 'recipe' else 'right', no_wrap=True)
-        for row in rows:
-            table.add_row(*row.values())
         done, total = self._done()
-        note = f' {self._progress()}'
+        note = Text(f' {self._progress()}', no_wrap=True, overflow='ellipsis')
         bar = Table.grid()
-        bar.add_row(ProgressBar(total=total, completed=done, width=30), Text(note, no_wrap=True, overflow='ellipsis'))
-        return _Picture(table, bar)
+        bar.add_row(ProgressBar(total=total, completed=done, width=30), note)
+        return _Picture(as_table([self._cells(members) for members in self._recipes.values()]), bar)
 
     def _done(self) -> tuple[int, int]:
         """Examples of all runs of the round, those that are trained and all."""
@@ -204,6 +198,17 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         gone = time.monotonic() - self._began
         to_go = (gone - self._waited) * left / passed if passed else float('nan') if left else 0.0
         return f'{_duration(gone)} passed, {_duration(to_go)} left'
+
+
+def as_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """A table of rows by heading; it may have none yet."""
+    table = Table(box=None, pad_edge=False, header_style='bold')
+    for heading in rows[0] if rows else ():
+        left = heading in ('recipe', 'lengths (updates)')
+        table.add_column(heading, justify='left' if left else 'right', no_wrap=heading != 'lengths (updates)')
+    for row in rows:
+        table.add_row(*row.values())
+    return table
 
 
 class _Picture(Group, JupyterMixin):

@@ -1,7 +1,6 @@
 """The answer for arrays: a search on them, and what it recommends as an object."""
 
 import dataclasses
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,21 @@ from bsgap import config
 from bsgap.data import arrays
 from bsgap.data.examples import Source
 from bsgap.errors import UserError, said
-from bsgap.files import expanded, of_study, read_json
+from bsgap.files import expanded, of_study, read_json, whole
 from bsgap.launch import job
 from bsgap.report import page
 from bsgap.training.workdir import unusable
 
 BATCH_SIZES = 4, 16, 64, 256, 1024, 4096  # that are tried unless others are given, as far as an epoch has
 LEAST_UPDATES = 16  # so many updates
+# The fields that are arguments, by their names.
+ARGUMENTS = {'dataset': 'train and test', 'model': 'model', 'search.budget_epochs': 'budget_epochs'}
+SCORES = ('validation_score', 'test_score', 'train_score', 'gap')
+COLUMNS = (
+    *('unit', 'amount', 'batch_size', 'learning_rate', 'updates', 'seconds'),
+    *(f'{name}{end}' for name in SCORES for end in ('', '_low', '_high')),
+    *('verdict', 'recommended'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,29 +47,20 @@ class Recommendation:
 
     @classmethod
     def read(cls, workdir: str | Path) -> 'Recommendation':
-        """That of a workdir which was searched and reported on.
-
-        Raises:
-          UserError: `workdir` holds no study, no answer, or a damaged one.
-        """
+        """That of a workdir which was searched and reported on."""
         path = of_study(workdir) / 'recommendation.json'
         if not path.exists():
             raise UserError(f'workdir: {path.parent} has no answer; bsgap.report writes it, of a search')
         found = read_json(path, 'budgets', 'text')
         rows = []
         for budget in found['budgets']:
-            chosen = budget['recommended'] or {}
-            for row in budget['rows']:
-                made = {'unit': budget['unit'], 'amount': budget['amount']}
-                made |= {name: row[name] for name in ('batch_size', 'learning_rate', 'updates', 'seconds')}
-                for name in ('validation_score', 'test_score', 'train_score', 'gap'):
-                    value, low, high = (row[name][end] for end in ('value', 'low', 'high'))
-                    made |= {name: value, f'{name}_low': low, f'{name}_high': high}
-                made |= {'verdict': row['verdict'], 'recommended': row['batch_size'] == chosen.get('batch_size')}
-                rows.append(made)
+            chosen = (budget['recommended'] or {}).get('batch_size')
+            of_all = {'unit': budget['unit'], 'amount': budget['amount']}
+            rows += [{**row, **of_all, 'recommended': row['batch_size'] == chosen} for row in budget['rows']]
+        table = pd.json_normalize(rows, sep='_').rename(columns=lambda name: name.removesuffix('_value'))
         chosen = found['budgets'][0]['recommended'] or {}
         answer = chosen.get('batch_size'), chosen.get('learning_rate')
-        return cls(*answer, pd.DataFrame(rows), found['text'], path.with_name('report.html'))
+        return cls(*answer, table.reindex(columns=COLUMNS), found['text'], path.with_name('report.html'))
 
 
 def recommend(
@@ -78,11 +76,7 @@ def recommend(
     if not isinstance(model, str | type):
         given = f'a {type(model).__name__} is not allowed'
         raise UserError(f'model: {given}; it must be mlp, cnn, module:Class, or a class of Flax NNX modules')
-    for field, instead in (
-        ('dataset', 'train and test'),
-        ('model', 'model'),
-        ('search.budget_epochs', 'budget_epochs'),
-    ):
+    for field, instead in ARGUMENTS.items():
         if field in fields:
             raise UserError(f'fields: {field} is not allowed; give {instead}')
     settings = config.searching()
@@ -97,7 +91,7 @@ def recommend(
         raise UserError('fields: search.rungs 0 is not allowed; it must be at least 1')
     source = Source(_pair('train', train), _pair('test', test) if test is not None else None)
     of_data = config.Data('train, test', 0.0, test_share=settings.test_share, task=settings.task)
-    examples = len(arrays.splits(source, of_data)[0].labels_N)
+    examples = len(arrays.splits(source, of_data, fields)[0].labels_N)
     if not settings.sweep.batch_size:
         most = (1 - settings.validation) * min(examples, settings.subset or examples) / LEAST_UPDATES
         settings.sweep.batch_size = tuple(size for size in BATCH_SIZES if size <= max(most, BATCH_SIZES[1]))
@@ -111,7 +105,7 @@ def _pair(name: str, given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise UserError(f'{name}: {type(given).__name__} is not allowed; it must be a pair, (x, y)')
     try:
-        pair = [np.asarray(array) for array in given]
+        pair = [np.asanyarray(array) for array in given]  # any, as a mask would be lost
         # Of pandas, which has objects for texts and for what may be missing; no file of arrays holds them.
         x, y = (np.array(array.tolist()) if array.dtype == object else array for array in pair)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -126,12 +120,11 @@ def _kept(source: Source, path: Path) -> Path:
     try:
         if not (path.exists() and (path.parent / 'study.json').exists()):  # nothing was trained with it yet
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f'.{os.getpid()}.{path.name}')
-            np.savez(part, allow_pickle=False, **made)
-            part.replace(path)
+            with whole(path) as part, part.open('wb') as file:
+                np.savez(file, allow_pickle=False, **made)
             return path
-        with np.load(path, allow_pickle=False) as file:
-            before = dict(file)
+        with np.load(path, allow_pickle=False) as kept:
+            before = dict(kept)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise UserError(f'workdir: {path} is damaged; restore it or use another workdir') from error
     except OSError as error:

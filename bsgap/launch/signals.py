@@ -35,28 +35,22 @@ class Stop:
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
         """In the main thread, answers signals within the block."""
-        usual: dict[int, Any] = {}
+        usual = contextlib.ExitStack()
         patience = threading.Timer(GRACE_SECONDS, lambda: _give_up(self._number or signal.SIGTERM))
         patience.daemon = True
 
-        def restore() -> None:
-            for number, handler in usual.items():
-                signal.signal(number, handler)
-
         def stop(number: int, _: Any) -> None:
             self._number = number
-            restore()
+            usual.close()
             if number in processes.ENDING:
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which may follow, or come more than once
                 patience.start()
 
-        if threading.current_thread() is threading.main_thread():
-            heard = [signal.SIGINT, *processes.not_ignored()]
-            usual |= {number: signal.signal(number, stop) for number in heard}
         try:
-            yield
+            with usual:
+                processes.answer(stop, [signal.SIGINT, *processes.not_ignored()], until=usual)
+                yield
         finally:
-            restore()
             patience.cancel()
 
 

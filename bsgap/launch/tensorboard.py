@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bsgap import output
-from bsgap.errors import UserError
+from bsgap.errors import UserError, optional
 from bsgap.files import of_study
 from bsgap.launch.lock import locked
 from bsgap.training.cohort import Member
@@ -27,17 +27,11 @@ class Board(Watcher):
 
     A writer of tensorboardX holds a thread and an open file, and a search has hundreds of runs; so each is closed at
     once, and the next one makes a file of its own, which TensorBoard shows as one.
-
-    Raises:
-      UserError: tensorboardX is not installed.
     """
 
     def __init__(self, workdir: Path) -> None:
-        try:
+        with optional('config.tensorboard: True', 'tensorboardX', 'tensorboard'):
             import tensorboardX
-        except ImportError as error:
-            needs = "tensorboardX: python -m pip install -e '.[tensorboard]'"
-            raise UserError(f'config.tensorboard: True needs {needs}') from error
         logging.getLogger('tensorboardX.x2num').setLevel(logging.ERROR)  # a run that diverged has NaN
         self._writer = tensorboardX.SummaryWriter
         self._folder = workdir / 'tensorboard'
@@ -117,10 +111,7 @@ def write(workdir: str | Path) -> Path:
 
 
 if __name__ == '__main__':
-    try:
+    with output.command():
         if len(sys.argv) != 2:
             raise UserError('usage: python -m bsgap.launch.tensorboard WORKDIR')
         output.console().print(f'tensorboard --logdir {write(sys.argv[1])}', soft_wrap=True)
-    except UserError as error:
-        output.failed(str(error))
-    output.leave(0)

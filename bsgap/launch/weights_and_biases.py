@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bsgap import output
-from bsgap.errors import UserError
+from bsgap.errors import optional
 from bsgap.files import replace
 from bsgap.launch.tensorboard import settings, tagged
 from bsgap.training.cohort import Member
@@ -29,10 +29,8 @@ class WandbRuns(Watcher):
 
     def __init__(self, study: str, workdir: Path) -> None:
         os.environ.setdefault('WANDB_ERROR_REPORTING', 'false')  # read when it is imported
-        try:
+        with optional('config.wandb: True', 'wandb', 'wandb'):
             import wandb
-        except ImportError as error:
-            raise UserError("config.wandb: True needs wandb: python -m pip install -e '.[wandb]'") from error
         self._wandb: Any = wandb
         self._study, self._folder = study, workdir / 'wandb'
         self._open: dict[str, Any] = {}

@@ -56,65 +56,50 @@ def measure(
     """
     records = {record.name: record for record in read_records(workdir)}
     done = [run for run in runs if run.name in records and records[run.name].status == 'done']
-    index, count = share
-    measuring = _Measuring(programs, workdir, watcher, check, study.data.task)
-    for run in done[index::count]:
-        measuring.run(run, study.measurements, records[run.name].measured)
-    if not index:
-        measuring.lines(study.lines, done)
+    # The same objects for the same model, so that they are compiled once.
+    losses_of = functools.cache(lambda model: losses(model, study.data.task))
 
-
-class _Measuring:
-    def __init__(
-        self, programs: Programs, workdir: Path, watcher: Watcher, check: Callable[[], None], task: str
-    ) -> None:
-        self.programs, self.workdir, self.watcher, self.check = programs, workdir, watcher, check
-        self._task = task
-        self._losses = functools.cache(losses)  # the same objects for the same model, so that they are compiled once
-
-    def run(self, run: Run, wanted: Sequence[str], known: dict[str, float]) -> None:
-        """Measures one run, and writes each measurement as it is made."""
-        missing = [name for name in wanted if not any(key.startswith(name) for key in known)]
-        if not missing or (ended := self._ended(run)) is None:
-            return
-        for name in missing:
-            self.check()
-            began = time.monotonic()
-            of = self._losses(self.programs.model(run.recipe), self._task)
-            known |= MEASUREMENTS[name](of, self.programs.splits(run)['train'], run, *ended)
-            write_json(run_folder(self.workdir, run.name) / 'measurements.json', known)
-            self.watcher.noted(f'measured {name} of {run.name} in {time.monotonic() - began:.1f} s')
-
-    def lines(self, pairs: Sequence[tuple[str, str]], runs: Sequence[Run]) -> None:
-        """Measures the lines between runs of the same seed."""
-        path = self.workdir / 'lines.json'
-        known = read_json(path, 'lines')['lines'] if path.exists() else []
-        have = {(line['first'], line['second'], line['seed']) for line in known}
-        by_name = {(run.recipe.name, run.seed): run for run in runs}
-        for (first, second), seed in itertools.product(pairs, sorted({run.seed for run in runs})):
-            ends = [by_name[name, seed] for name in (first, second) if (name, seed) in by_name]
-            if (first, second, seed) in have or len(ends) < 2:
-                continue
-            states = [state for run in ends if (state := self._ended(run)) is not None]
-            if len(states) == 2:
-                splits = {name: self.programs.splits(ends[0])[name] for name in ('train', 'test')}
-                of_model = self._losses(self.programs.model(ends[0].recipe), self._task)
-                of_weights = Partial(of_model['line'], states[0][1], splits)
-                found = landscape.line(of_weights, states[0][0], states[1][0], jnp.float32(ALPHAS))
-                values = {name: np.asarray(column).tolist() for name, column in found.items()}
-                known.append({'first': first, 'second': second, 'seed': seed, 'alpha': list(ALPHAS), **values})
-                write_json(path, {'lines': known})
-                self.watcher.noted(f'measured the line from {first} to {second}, seed {seed}')
-
-    def _ended(self, run: Run) -> tuple[Any, Any] | None:
+    def ended(run: Run) -> tuple[Any, Any] | None:
         """The parameters and the model's state with which a run ended; None, with a warning, if they can't be read."""
-        checkpoints = checkpoint.Checkpoints(self.workdir, run.name)
+        saved = checkpoint.Checkpoints(workdir, run.name)
         try:
-            state = checkpoints.load(run.updates, self.programs.abstract_state(run)).state
-            return self.programs.put((optimizer.in_float32(state.params), state.model_state))
+            state = saved.load(run.updates, programs.abstract_state(run)).state
+            return programs.put((optimizer.in_float32(state.params), state.model_state))
         except checkpoint.DamagedError as error:
-            self.watcher.warned(f'{run.name} cannot be measured: its last checkpoint is damaged ({error})')
+            watcher.warned(f'{run.name} cannot be measured: its last checkpoint is damaged ({error})')
             return None
+
+    index, count = share
+    for run in done[index::count]:
+        known = records[run.name].measured
+        missing = [name for name in study.measurements if not any(key.startswith(name) for key in known)]
+        if missing and (at_end := ended(run)):
+            for name in missing:
+                check()
+                began = time.monotonic()
+                of_model = losses_of(programs.model(run.recipe))
+                known |= MEASUREMENTS[name](of_model, programs.splits(run)['train'], run, *at_end)
+                write_json(run_folder(workdir, run.name) / 'measurements.json', known)
+                watcher.noted(f'measured {name} of {run.name} in {time.monotonic() - began:.1f} s')
+    if index:
+        return
+    path = workdir / 'lines.json'
+    lines = read_json(path, 'lines')['lines'] if path.exists() else []
+    have = {(line['first'], line['second'], line['seed']) for line in lines}
+    by_name = {(run.recipe.name, run.seed): run for run in done}
+    for (first, second), seed in itertools.product(study.lines, sorted({run.seed for run in done})):
+        ends = [by_name[name, seed] for name in (first, second) if (name, seed) in by_name]
+        if (first, second, seed) in have or len(ends) < 2:
+            continue
+        states = [state for run in ends if (state := ended(run))]
+        if len(states) == 2:
+            splits = {name: programs.splits(ends[0])[name] for name in ('train', 'test')}
+            of_weights = Partial(losses_of(programs.model(ends[0].recipe))['line'], states[0][1], splits)
+            found = landscape.line(of_weights, states[0][0], states[1][0], jnp.float32(ALPHAS))
+            values = {name: np.asarray(column).tolist() for name, column in found.items()}
+            lines.append({'first': first, 'second': second, 'seed': seed, 'alpha': list(ALPHAS), **values})
+            write_json(path, {'lines': lines})
+            watcher.noted(f'measured the line from {first} to {second}, seed {seed}')
 
 
 def losses(of_run: Model, task: str = 'classification') -> Losses:

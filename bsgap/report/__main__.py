@@ -3,7 +3,6 @@
 import argparse
 
 from bsgap import output
-from bsgap.errors import UserError
 from bsgap.report import page
 
 if __name__ == '__main__':
@@ -11,8 +10,5 @@ if __name__ == '__main__':
     parser.add_argument('workdir', help='a folder that launch.py has trained in')
     parser.add_argument('--config', help='the experiment file, for its claims, if it is not below experiments/')
     given = parser.parse_args()
-    try:
+    with output.command():
         page.report(given.workdir, given.config and given.config.partition(':')[0])
-    except UserError as error:
-        output.failed(str(error))
-    output.leave(0)

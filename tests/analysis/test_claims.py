@@ -294,7 +294,9 @@ def test_claims_csv_has_all_of_it(tmp_path: Path) -> None:
     assert ' '.join(one) == (
         'id claim unit value low high n relation bound_low bound_high verdict published source status bound_first note'
     )
-    assert [float(one[key]) for key in ('value', 'low', 'high')] == pytest.approx([0.5, 0.5 - 0.63531, 0.5 + 0.63531], rel=1e-4)
+    assert [float(one[key]) for key in ('value', 'low', 'high')] == pytest.approx(
+        [0.5, 0.5 - 0.63531, 0.5 + 0.63531], rel=1e-4
+    )
     assert (one['n'], one['bound_low'], one['bound_high'], one['verdict']) == ('2', '0.5', '', 'inconclusive')
     assert (one['id'], one['claim'], one['unit']) == ('one', 'what is claimed', '%')
     assert (one['relation'], one['source'], one['status'], one['bound_first']) == (

@@ -36,7 +36,7 @@ def names(settings: Any) -> list[str]:
         ),
         ({'schedule': 'decay_learning_rate', 'milestones': (1.5, 0.5)}, 'milestones: (1.5, 0.5) is not allowed'),
         ({'schedule': 'switch_batch', 'milestones': (1,)}, 'switch_to: () is not allowed; give one batch size a mile'),
-        ({'schedule': 'linear', 'warm_up': 2}, 'warm_up: 2 is not allowed; it must be below the length, 2 epochs'),
+        ({'schedule': 'linear', 'warm_up': 2}, 'warm_up: 2.0 is not allowed; it must be below the length, 2 epochs'),
         ({'schedule': 'hybrid', 'milestones': (1,), 'cap': 8}, 'cap: 8 is not allowed; it must be 0 or at least'),
         ({'scaling': 'linear'}, 'base_batch_size: 0 is not allowed with scaling=linear; give the batch size'),
         ({'beta_scaling': 'half_life'}, 'base_batch_size: 0 is not allowed with beta_scaling=half_life'),

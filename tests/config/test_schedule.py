@@ -171,7 +171,7 @@ def test_milestones_are_counted_in_the_unit_of_the_length(unit: schedule.Unit) -
         assert [(stage.length, stage.unit) for stage in schedule.SCHEDULES[name](plan)] == [
             (10, unit), (15, unit), (15, unit)
         ]  # fmt: skip
-    assert [(stage.length, stage.unit) for stage in schedule.cosine(plan)] == [(10, unit), (30, unit)]
+    assert [(stage.length, stage.unit) for stage in schedule.SCHEDULES['cosine'](plan)] == [(10, unit), (30, unit)]
 
 
 RULES = (

@@ -80,6 +80,15 @@ def test_without_a_test_split_a_share_is_held_out() -> None:
             arrays.splits(Source((x, Y), None), config.Data('npz:f', 0.0, test_share=share))
 
 
+def test_a_share_that_was_given_must_have_an_effect() -> None:
+    """A default may stand in a study of data that have a test split."""
+    x, settings = np.arange(2.0 * N).reshape(N, 2), config.Data('npz:f', 0.0, test_share=0.3)
+    arrays.splits(Source((x, Y), (x, Y)), settings, ['seeds'])
+    assert len(arrays.splits(Source((x, Y), None), settings, ['test_share'])[1].labels_N) == 6
+    with pytest.raises(UserError, match=r'^config.test_share: has no effect: the dataset has a test split of its own$'):
+        arrays.splits(Source((x, Y), (x, Y)), settings, ['test_share'])
+
+
 @pytest.mark.parametrize(
     ('x', 'y', 'says'),
     [
@@ -93,6 +102,8 @@ def test_without_a_test_split_a_share_is_held_out() -> None:
         (np.where(np.arange(N) == 7, np.nan, 0)[:, None], Y, '1 of them, first number 7,'),
         (np.zeros((N, 2)), Y / 2, 'train labels are float64 [20]; they must be whole numbers'),
         (np.zeros((N, 2)), np.eye(N), 'train labels are float64 [20, 20]'),
+        (np.ma.masked_equal(np.eye(N), 1), Y, 'some of the train examples are masked; fill them'),
+        (np.zeros((N, 2)), np.ma.masked_equal(Y, 1), 'some of the train labels are masked'),
     ],
 )
 def test_what_cannot_be_learned_from_is_named(x: Any, y: Any, says: str) -> None:
@@ -233,10 +244,10 @@ def test_constants_by_shape(tmp_path: Path) -> None:
         ({'x_train': Y}, 'must hold exactly one array y_train; it holds x_train'),
         ({'x_train': Y, 'train_x': Y, 'y_train': Y}, 'must hold exactly one array x_train; it holds'),
         ({'x_train': Y, 'y_train': Y, 'x_test': Y}, 'has half a test split'),
-        ({'x_train': np.array([None]), 'y_train': Y}, 'cannot be read: it holds Python objects'),
-        (b'PK', 'cannot be read: File is not a zip file'),
-        (b'a,b', 'cannot be read: File is not a zip file'),
-        (None, 'cannot be read: [Errno 2] No such file'),
+        ({'x_train': np.array([None]), 'y_train': Y}, 'cannot be read: ValueError: Object arrays cannot be loaded'),
+        (b'PK', 'cannot be read: BadZipFile: File is not a zip file'),
+        (b'a,b', 'cannot be read: BadZipFile: File is not a zip file'),
+        (None, 'cannot be read: No such file'),
     ],
 )
 def test_npz_files_that_do_not_do_are_named(tmp_path: Path, made: Any, says: str) -> None:
@@ -257,6 +268,7 @@ x, y = np.arange(12.0).reshape(6, 2), list('ababab')
 def good(): return (x, y), (x[:2], y[:2])
 def alone(): return (x, y), None
 def half(): return x, y, x
+def masked(): return (x, y), (np.ma.masked_less(x, 3), y)
 def broken(): return (x, y[0].wrong), None
 number = 3
 """
@@ -271,7 +283,8 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load('mysource:alone', test_share=0.5).n == 3
     for name, says in {
         'none': 'mysource has no function none', 'number': 'mysource has no function number',
-        'half': r'must return \(x_train, y_train\), \(x_test, y_test\)', 'broken': r'mysource.py:7: AttributeError',
+        'half': r'must return \(x_train, y_train\), \(x_test, y_test\)', 'broken': r'mysource.py:8: AttributeError',
+        'masked': 'some of the test examples are masked',
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=f'config.dataset: mysource:{name}.*{says}'):
             load(f'mysource:{name}')

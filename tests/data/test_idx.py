@@ -44,7 +44,7 @@ def test_packaged_mnist_that_is_damaged_is_refused(tmp_path: Path, monkeypatch: 
     labels.write_bytes(gzip.compress(bytes(content)))
     monkeypatch.setattr(idx, 'MNIST', tmp_path / 'mnist')
     with pytest.raises(UserError, match=r't10k-labels-idx1-ubyte.gz is damaged: its MD5'):
-        idx.read(idx.MNIST, idx.MNIST_MD5)
+        idx.read(idx.MNIST, config.Data('mnist', 0.0))
 
 
 @pytest.mark.parametrize(

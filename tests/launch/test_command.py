@@ -178,9 +178,29 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
             ['--config=experiments/mnist.py', '--config.sweep.batch=3'],
             "--config.sweep.batch=3: unknown field 'batch'; did you mean ",
         ),
-        (['--config=experiments/mnist.py', '--config.seeds=2.5'], '--config.seeds=2.5'),
+        (
+            ['--config=experiments/mnist.py', '--config.sweep.task=regression'],
+            '--config.sweep.task=regression: all runs of a study have the same task; give --config.task',
+        ),
+        (
+            ['--config=experiments/mnist.py', '--config.seeds=2.5'],
+            "config.seeds: '2.5' is not allowed; it must be a wh",
+        ),
+        (['--config=experiments/mnist.py', '--config.search.rungs=x'], "config.search.rungs: 'x' is not allowed"),
+        (
+            ['--config=experiments/mnist.py', '--dry_run=maybe'],
+            'flag --dry_run=maybe is not allowed; it must be true or false',
+        ),
+        (
+            ['--config=experiments/mnist.py', '--config.subset=None'],
+            "config.subset: 'None' is not allowed; it must be a whole number of examples, or 0 for all of them",
+        ),
         (['--config=experiments/mnist.py', '--config.sweep.batch_size=0'], 'config.sweep.batch_size: 0 is not allowed'),
         (['--config=experiments/mnist.py', '--config.sweep.learning_rate=nan'], "learning_rate: 'nan' is not allowed"),
+        *(
+            (['--config=experiments/mnist.py', '--config.test_share=0.3', *dry], 'config.test_share: has no effect')
+            for dry in ([], ['--dry_run'])
+        ),
         (['--config=experiments/mnist.py', '--workdir=/dev/null/x'], '--workdir: /dev/null/x cannot be used'),
         (['--confg=experiments/mnist.py'], "Unknown command line flag 'confg'"),
         (['experiments/mnist.py'], "unknown argument 'experiments/mnist.py'"),

@@ -180,6 +180,7 @@ def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, mon
         ({'train': np.zeros((4, 2))}, r'train: ndarray is not allowed; it must be a pair, \(x, y\)'),
         ({'test': (1, 2, 3)}, 'test: tuple is not allowed'),
         ({'train': (np.full((4, 2), np.nan), [0, 1, 0, 1])}, 'NaN'),
+        ({'train': (np.ma.masked_less(np.eye(4), 1), [0, 1, 0, 1])}, 'some of the train examples are masked'),
         ({'train': ([[1.0, 2.0], [3.0]], [0, 1])}, 'train: ValueError: .*inhomogeneous'),
         (
             {'model': Net((2,), 2, rngs=nnx.Rngs(0))},
@@ -188,6 +189,7 @@ def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, mon
         ({'fields': {'dataset': 'mnist'}}, 'fields: dataset is not allowed; give train and test'),
         ({'fields': {'search.rungs': 0}}, 'fields: search.rungs 0 is not allowed'),
         ({'fields': {'batch_size': 5}}, 'config.batch_size: has no effect in a search; give sweep.batch_size'),
+        ({'test': two_clouds(50), 'fields': {'test_share': 0.3}}, 'config.test_share: has no effect: the dataset has'),
         ({'fields': {'hidden.x': 3}}, 'fields: '),
         ({'fields': {'seedz': 3}}, r'config.seedz: unknown field; did you mean config.seeds\?'),
         ({'fields': {'seeds': 'three'}}, "fields: Could not override field 'seeds'"),
