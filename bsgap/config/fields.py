@@ -27,10 +27,10 @@ from bsgap.config.checks import (
     tuple_of,
 )
 
-MEASUREMENTS = ('sharpness', 'top_eigenvalue', 'gradient_norm')
+MEASUREMENTS = ('sharpness', 'top_eigenvalue', 'lowest_loss', 'gradient_norm')
 FIGURES = (
     *('curves', 'gap', 'accuracy', 'learning_rate_sum', 'schedule', 'updates', 'learning_rate', 'distance'),
-    *('lines', 'sharpness', 'gradient_norm'),
+    *('above_the_lowest', 'equal_loss', 'lines', 'sharpness', 'gradient_norm'),
 )
 
 

@@ -32,10 +32,7 @@ def sharpness(loss: Partial, params: Any, box: float, iterations: int = 10) -> f
     The host keeps some 45 float64 a parameter meanwhile.
     """
 
-    def value_and_slope(y_P: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope_P = _value_and_slope(loss, params, y_P.astype(np.float32))
-        return float(value), np.asarray(slope_P, np.float64)
-
+    value_and_slope = _for_scipy(loss, params)
     half_P = box * (np.abs(np.asarray(ravel_pytree(params)[0], np.float64)) + 1)
     start_P = np.zeros_like(half_P)
     value, slope_P = value_and_slope(start_P)
@@ -56,6 +53,24 @@ def sharpness(loss: Partial, params: Any, box: float, iterations: int = 10) -> f
     options = {'maxiter': iterations, 'gtol': 0}
     found = scipy.optimize.minimize(descent, start_P, method='L-BFGS-B', jac=True, bounds=bounds, options=options)
     return 100 * max(-scale * float(found.fun), 0.0) / (1 + value)
+
+
+def lowest(loss: Partial, params: Any, iterations: int = 500) -> float:
+    """The lowest loss that `iterations` of L-BFGS-B find from `params`: of a convex loss nearly its minimum."""
+    start_P = np.zeros(sum(leaf.size for leaf in jax.tree.leaves(params)))
+    options = {'maxiter': iterations, 'gtol': 0, 'ftol': 0}
+    descent = _for_scipy(loss, params)
+    return float(scipy.optimize.minimize(descent, start_P, method='L-BFGS-B', jac=True, options=options).fun)
+
+
+def _for_scipy(loss: Partial, params: Any) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """The loss at `params` plus a vector, and its slope there."""
+
+    def value_and_slope(y_P: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope_P = _value_and_slope(loss, params, y_P.astype(np.float32))
+        return float(value), np.asarray(slope_P, np.float64)
+
+    return value_and_slope
 
 
 @jax.jit

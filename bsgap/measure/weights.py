@@ -142,6 +142,11 @@ def top_eigenvalue(of: Losses, train: Split, run: Run, params: Any, model_state:
     return {'top_eigenvalue': float(landscape.top_eigenvalue(loss, params, jax.random.key(run.seed)))}
 
 
+def lowest_loss(of: Losses, train: Split, run: Run, params: Any, model_state: Any) -> dict[str, float]:
+    """The lowest training loss that L-BFGS finds from the weights with which the run ended."""
+    return {'lowest_loss': landscape.lowest(Partial(of['whole'], model_state, train), params)}
+
+
 def gradient_norm(of: Losses, train: Split, run: Run, params: Any, model_state: Any) -> dict[str, float]:
     """Mean and standard deviation of the norms of mini-batch gradients of the last layer, by batch size.
 
@@ -173,4 +178,4 @@ def last_layer(grads: Any) -> Any:
     return layers[max(layers)]['kernel'] if layers else grads
 
 
-MEASUREMENTS = {made.__name__: made for made in (sharpness, top_eigenvalue, gradient_norm)}
+MEASUREMENTS = {made.__name__: made for made in (sharpness, top_eigenvalue, lowest_loss, gradient_norm)}

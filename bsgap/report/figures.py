@@ -22,6 +22,9 @@ TEXTS = {
     'epoch': 'epochs',
     'update': 'updates',
     'train_seconds': 'training time (s)',
+    'examples': 'examples seen',
+    'train_loss': 'train loss',
+    'above_the_lowest': 'train loss above its minimum',
     'learning_rate_sum': 'learning rate × updates',
     'distance': 'distance ‖w − w₀‖ from the start',
     'sharpness_0.001': 'sharpness, box 0.001 (%)',
@@ -71,6 +74,8 @@ def gather(runs: pd.DataFrame, task: Task, lines: Lines = ()) -> Data | None:
         **{'recipe.subset': runs['n']},  # which may have been left open
         **task.scale * scores,
     )
+    if 'lowest_loss' in rows:
+        rows['above_the_lowest'] = rows['train_loss'] - rows['lowest_loss'].min()
     rows = rows[rows['status'] != 'diverged'].dropna(subset=SCORES)
     if rows.empty:
         return None
@@ -133,7 +138,7 @@ def _looks(panel: Axes, rows: pd.DataFrame) -> dict[str, axes.Look]:
 def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -> Figure | None:
     """Lines over training. Where those against learning rate × updates lie on one another, it was the updates."""
     rows = data.rows[(data.rows['row'] <= data.rows['last']) & (data.rows['last'] > 0)]
-    if rows.empty:
+    if rows.empty or set(columns) - set(rows):
         return None
     shown = list(itertools.product(columns, against))
     figure, every = axes.panels(len(shown), 1 + (len(shown) > 3), sharey=len(columns) == 1)
@@ -150,6 +155,8 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
         else:
             axes.logarithmic(panel, 'y')
         panel.set(xlabel=TEXTS[x], ylabel=_text(column, data.task))
+        if x == 'train_loss':  # training goes from left to right
+            panel.invert_xaxis()
     return axes.legend(figure)
 
 
@@ -278,6 +285,14 @@ FIGURES: axes.Figures = {
     ),
     'learning_rate': ('Test {0} by learning rate, and the best learning rate by batch size', _learning_rate),
     'distance': ('Distance from the initial weights over training', _over_training, ['distance'], ['update']),
+    'above_the_lowest': (
+        'Training loss above its minimum, against updates and examples',
+        *(_over_training, ['above_the_lowest'], ['update', 'examples']),
+    ),
+    'equal_loss': (
+        'Loss and {0} on the test data where the training loss is the same',
+        *(_over_training, ['test_loss', 'test_score'], ['train_loss']),
+    ),
     'lines': ('Loss and {0} on the line through two solutions', _lines),
     'sharpness': ('Sharpness against batch size', _at_the_end, ['test_score', *SHARPNESS], 2),
     'gradient_norm': ('Norm of mini-batch gradients against their batch size', _gradient_norm),

@@ -30,6 +30,7 @@ PUBLISHED = ROOT / 'docs' / 'results'
 MEASURED = {
     'sharpness': ('sharpness_0.001', 'sharpness_0.0005'),
     'top_eigenvalue': ('top_eigenvalue',),
+    'lowest_loss': ('lowest_loss',),
     'noise_scale': (),
     'gradient_norm': (
         *('gradient_norm_moving_growth', 'gradient_norm_moving_spread_growth', 'gradient_norm_frozen_growth'),
@@ -98,11 +99,11 @@ def made_up(study: config.Study) -> pd.DataFrame:
             {
                 'epoch': 30 * done, 'update': round(run.updates * done), 'examples': round(run.examples * done),
                 'batch_size': batch, 'learning_rate': 0.01, 'learning_rate_sum': done * (1 + pace % 3),
-                'train_loss': 1.0, 'train_accuracy': 1 - (1 - best) * (1 - done), 'validation_loss': 1.0,
+                'train_loss': 3.0 - 2.999 * done, 'train_accuracy': 1 - (1 - best) * (1 - done), 'validation_loss': 1.0,
                 'validation_accuracy': best * done, 'test_loss': 1.0, 'test_accuracy': best * done, 'gap': 0.01,
                 'distance': done**0.3, 'grad_norm': 1.0, 'train_seconds': 9.0 * done, 'eval_seconds': 1.0 * done,
             }
-            for done in (0.0, 1 / 30, 2 / 30, 0.1, 0.25, 0.5, 1.0)
+            for done in (0.0, 1 / 30, 2 / 30, 0.1, 0.25, 1 / 3, 0.5, 1.0)
         ]  # fmt: skip
         measured = {key: 1.0 + run.seed for name in study.measurements for key in MEASURED[name]}
         records.append(Record(describe(run), rows, measured))

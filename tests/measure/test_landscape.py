@@ -44,6 +44,12 @@ def test_sharpness_of_a_bowl_is_at_a_corner_of_its_box(box: float, x_4: np.ndarr
     assert got == pytest.approx(100 * (corner - here) / (1 + here), rel=1e-5 + 10 * rounding, abs=0)
 
 
+def test_the_lowest_loss_of_a_bowl_is_that_at_its_bottom() -> None:
+    raised = Partial(lambda a_4, params: 7 + quadratic(a_4, params), A)
+    assert landscape.lowest(raised, parameters(OFF)) == pytest.approx(7, rel=1e-6)
+    assert landscape.lowest(raised, parameters(OFF), iterations=1) > 7.1
+
+
 def test_sharpness_finds_a_maximum_inside_the_box() -> None:
     top_2, curvature_2 = np.float32([0.03, -0.02]), np.float32([1, 5])
     height = 0.03**2 + 5 * 0.02**2

@@ -116,7 +116,7 @@ def test_every_figure_has_a_name_in_the_configuration() -> None:
 
 
 def test_figures_without_data_are_left_out() -> None:
-    always = {'curves', 'learning_rate_sum', 'schedule', 'updates', 'distance'}
+    always = {'curves', 'learning_rate_sum', 'schedule', 'updates', 'distance', 'equal_loss'}
     grow = [record('grow', s, Stage(10, 0.1, 2, 'epochs'), Stage(50, 0.1, 2, 'epochs')) for s in range(2)]
     for records in ([], [swept(10, 0.1, 0, train_loss=math.nan), swept(10, 0.1, 1)._replace(rows=[])]):
         assert figures.gather(table.table(records), TASK) is None
@@ -125,9 +125,26 @@ def test_figures_without_data_are_left_out() -> None:
     assert drawn([swept(10, 0.1, 0)]) == always | {'gap', 'accuracy'}
     assert drawn([swept(10, r, 0) for r in (0.1, 1)]) == always | {'gap', 'accuracy', 'learning_rate'}
     assert drawn([swept(b, 0.1, 0) for b in (10, 20)]) == always | {'gap', 'accuracy'}
-    measured = {'sharpness_0.001': 2.0, **{f'gradient_norm_frozen{part}_bs8': 0.5 for part in ('', '_sd')}}
+    measured = {
+        'sharpness_0.001': 2.0,
+        'lowest_loss': 0.1,
+        **{f'gradient_norm_frozen{part}_bs8': 0.5 for part in ('', '_sd')},
+    }
     full = drawn([swept(b, r, 0, measured=measured) for b in (10, 20) for r in (0.1, 1)], [line()])
     assert full == set(FIGURES)
+
+
+def test_the_loss_above_its_minimum_and_at_equal_training_loss() -> None:
+    """The lowest of all runs counts; training goes from left to right, so that the training loss falls."""
+    records = [swept(10, 0.1, s, measured={'lowest_loss': 0.1 + 0.05 * s}) for s in range(2)]
+    updates, examples = panels('above_the_lowest', records)
+    (line,) = lines_of(updates)
+    assert line.get_xydata().tolist() == [pytest.approx([100 * n, 2.2 - 0.5 * n]) for n in (1, 2, 3, 4)]
+    assert list(lines_of(examples)[0].get_xdata()) == [1000, 2000, 3000, 4000]
+    loss, score = panels('equal_loss', records)
+    assert lines_of(loss)[0].get_xydata().tolist() == [pytest.approx([2.3 - 0.5 * n] * 2) for n in (1, 2, 3, 4)]
+    assert loss.get_xlim()[0] > loss.get_xlim()[1]
+    assert score.get_xlim()[0] > score.get_xlim()[1]
 
 
 def test_files_are_returned_by_caption(tmp_path: Path) -> None:
