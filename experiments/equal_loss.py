@@ -13,6 +13,8 @@ Expected, if noise regularises: at the same training loss the small batch has th
 about an hour; quick: about 8 minutes. On one GPU (estimated): some minutes.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 from pandas import DataFrame, Series
 
@@ -59,17 +61,24 @@ def claims(variant: str = '') -> list[Claim]:
         recipe = f'bs{size}-lr0.1' + '-noise0.1' * (labels == 'wrong')
         return until(runs, recipe, column, 'train_loss', targets[labels], falling=True)
 
+    def times(labels: str) -> Callable[[DataFrame], Series]:
+        """The smallest batch's test loss over the largest's."""
+        return lambda runs: there(runs, smallest, labels, 'test_loss') / there(runs, largest, labels, 'test_loss')
+
+    def above(labels: str) -> Callable[[DataFrame], Series]:
+        """How far the smallest batch's test accuracy is above the largest's."""
+        test = 'test_accuracy'
+        return lambda runs: there(runs, smallest, labels, test) - there(runs, largest, labels, test)
+
     made = []
     for labels, words in (('clean', 'clean labels'), ('wrong', 'a tenth of the labels wrong')):
         made += [
             Claim(f'{labels}_loss', f'at equal training loss, with {words}, batch {smallest} has the lower test loss',
-                  lambda runs, labels=labels: (there(runs, smallest, labels, 'test_loss')
-                                               / there(runs, largest, labels, 'test_loss')),
+                  times(labels),
                   at_most=1.0, published='noise regularises (no figure)', source=BOOK, status='U'),
             Claim(f'{labels}_accuracy',
                   f'at equal training loss, with {words}, batch {smallest} is at least 0.1 points above {largest}',
-                  lambda runs, labels=labels: (there(runs, smallest, labels, 'test_accuracy')
-                                               - there(runs, largest, labels, 'test_accuracy')),
+                  above(labels),
                   at_least=0.001, unit='points', published='noise regularises (no figure)', source=BOOK, status='U'),
         ]  # fmt: skip
     return made
