@@ -5,7 +5,7 @@ learned the training set to different degrees (experiments/mnist.py), which hide
 compared where their training loss is the same, on a fifth of MNIST, at one learning rate, so that the noise falls with
 the batch size; once with clean labels, and once with a tenth of them wrong, which a network can learn by heart.
 
-    python launch.py --config=experiments/equal_loss.py          # 60 runs of 1200 updates
+    python launch.py --config=experiments/equal_loss.py          # 60 runs of 1200 to 18000 updates
     python launch.py --config=experiments/equal_loss.py:quick    # 20 runs, batch sizes to 1024
     python launch.py --config=experiments/equal_loss.py:smoke    # seconds; shows that it works
 
@@ -13,6 +13,7 @@ Expected, if noise regularises: at the same training loss the small batch has th
 about an hour; quick: about 8 minutes. On one GPU (estimated): some minutes.
 """
 
+import itertools
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -24,8 +25,10 @@ from bsgap.analysis.quantities import until
 from experiments import mnist
 
 BOOK = 'Deep Learning Book, ch. 37'
-UPDATES = 1200
+SIZES = {'': (16, 64, 256, 1024, 4096), 'quick': (16, 1024), 'smoke': (16, 320)}
+NOISE = {'clean': 0.0, 'wrong': 0.1}
 TARGETS = {'clean': 0.02, 'wrong': 0.3}  # training loss
+UPDATES, EXAMPLES = 1200, 24 * 12000  # at least so many of both, which all need to come there
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -33,10 +36,13 @@ def get_config(variant: str = '') -> ConfigDict:
     study.name = 'equal-loss'
     study.subset = 12000
     study.learning_rate = 0.1
-    study.sweep.batch_size = (16, 64, 256, 1024, 4096)
-    study.sweep.label_noise = (0.0, 0.1)
-    study.epochs, study.updates = 0, UPDATES
-    study.evaluate_at = (0, *sorted(round(UPDATES / 1.2**k) for k in range(24)))
+    study.sweep.batch_size = ()
+    sizes, most = SIZES[variant if variant in SIZES else ''], EXAMPLES // (20 if variant == 'smoke' else 1)
+    for (labels, noise), size in itertools.product(NOISE.items(), sizes):
+        updates = max(UPDATES, most // size)
+        at = (0, *sorted({round(updates / 1.2**k) for k in range(24)}))
+        recipe = {'batch_size': size, 'label_noise': noise, 'updates': updates, 'evaluate_at': at}
+        study.recipes[f'{labels}_{size}'] = recipe
     study.figures = ('equal_loss', 'learning_rate_sum')
     study.claims = 'experiments.equal_loss:claims'
     study.finding = (
@@ -47,19 +53,18 @@ def get_config(variant: str = '') -> ConfigDict:
     return config.with_variant(
         study,
         variant,
-        quick={'sweep.batch_size': (16, 1024), 'seeds': 5},
-        smoke={'subset': 640, 'sweep.batch_size': (16, 320), 'hidden': (32,), 'seeds': 2},
+        quick={'seeds': 5},
+        smoke={'subset': 640, 'hidden': (32,), 'seeds': 2},
     )
 
 
 def claims(variant: str = '') -> list[Claim]:
-    smallest, largest = {'': (16, 4096), 'quick': (16, 1024), 'smoke': (16, 320)}[variant]
+    smallest, *_, largest = SIZES[variant]
     targets = {'clean': 0.5, 'wrong': 0.6} if variant == 'smoke' else TARGETS
 
     def there(runs: DataFrame, size: int, labels: str, column: str) -> Series:
         """A column where the training loss has fallen to the target."""
-        recipe = f'bs{size}-lr0.1' + '-noise0.1' * (labels == 'wrong')
-        return until(runs, recipe, column, 'train_loss', targets[labels], falling=True)
+        return until(runs, f'{labels}_{size}', column, 'train_loss', targets[labels], falling=True)
 
     def times(labels: str) -> Callable[[DataFrame], Series]:
         """The smallest batch's test loss over the largest's."""
