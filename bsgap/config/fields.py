@@ -144,15 +144,8 @@ LEARNING_RATES: Mapping[str, tuple[float, ...]] = {
 # rounding at most. What a recipe is, its run.json says.
 FREE_FIELDS = (
     *('name', 'recipes', 'seeds', 'claims', 'variant', 'finding', 'figures', 'measurements', 'lines'),
-    *(
-        'deterministic',
-        'run_axis',
-        'max_parallel_runs',
-        'segment_seconds',
-        'checkpoint_seconds',
-        'tensorboard',
-        'wandb',
-    ),
+    *('deterministic', 'run_axis', 'max_parallel_runs', 'segment_seconds', 'checkpoint_seconds'),
+    *('tensorboard', 'wandb'),
     *(f'search.{field}' for field in ('margin', 'targets', 'confirm_seeds')),
 )
 
