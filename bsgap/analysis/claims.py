@@ -101,11 +101,13 @@ class Verdict(NamedTuple):
         """The value with its half width, or with the ends of its own interval, for people."""
         if not self.n:
             return '–'
-        text, ends = _number(self.value, self.unit), (self.low, self.high)
-        if self.n > 1 and not math.isnan(self.high):
-            text += f' ± {_number(self.high - self.value, self.unit)}'
+        ends = self.low, self.high
+        widths = [abs(end - self.value) for end in ends if math.isfinite(end)]
+        text, *others = (_number(x, self.unit, max(widths, default=0.0)) for x in (self.value, *ends, *widths))
+        if self.n > 1 and widths:
+            text += f' ± {others[-1]}'
         elif self.n == 1 and not all(map(math.isnan, ends)):
-            text += ' ({} to {})'.format(*(_number(end, self.unit) if math.isfinite(end) else '?' for end in ends))
+            text += ' ({} to {})'.format(*others[:2])
         return f'{text} {self.unit}'.rstrip()
 
     @property
@@ -292,7 +294,12 @@ def read(path: Path) -> list[Verdict]:
     return made
 
 
-def _number(value: float, unit: str) -> str:
+def _number(value: float, unit: str, width: float = 0.0) -> str:
+    """With two digits of the `width` of its interval, if it has one; '?' where there is no number."""
+    if not math.isfinite(value):
+        return '?'
     if unit:
         return f'{100 * value:z.2f}'
+    if width:
+        return f'{value:z,.{max(0, 1 - math.floor(math.log10(width)))}f}'
     return f'{value:,.0f}' if 1e3 <= abs(value) < 1e9 else f'{value:.4g}'

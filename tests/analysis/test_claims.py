@@ -254,7 +254,7 @@ def test_runs_that_have_no_row_yet_count_as_unfinished() -> None:
         ),
         ({'unit': 'points'}, (-1e-9, -1e-9), '0.00 ± 0.00 points', 'at least 50.00 points'),
         ({'at_least': 29000}, (1.8e6, 1.8e6), '1,800,000 ± 0', 'at least 29,000'),
-        ({'at_least': 0.123456}, (0.5, 0.51), '0.505 ± 0.06353', 'at least 0.1235'),
+        ({'at_least': 0.123456}, (0.5, 0.51), '0.505 ± 0.064', 'at least 0.1235'),
     ],
 )
 def test_numbers_are_written_for_people(
@@ -324,7 +324,7 @@ def test_claims_csv_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     )
     (verdict,) = claims.read(path)
     assert claims.cells(verdict) == (
-        *('in words', '0.021 ± 0.001', 'at least 0', '2.1', 'reproduced', 'Shen', '3 seeds'),
+        *('in words', '0.0210 ± 0.0010', 'at least 0', '2.1', 'reproduced', 'Shen', '3 seeds'),
     )
     for damaged in ('id,claim\nx,y\n', 'id,value,n\nx,1,one\n'):
         path.write_text(damaged, encoding='utf-8')
