@@ -3,11 +3,13 @@
 Exit codes: 0, all is trained; 2, bad input, or a workdir that can't be written; 128 + the signal's number, stopped by a
 signal with all runs saved; 134, another process of the launch died."""
 
+import ast
 import re
 import shlex
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -16,6 +18,11 @@ from ml_collections import ConfigDict, config_flags
 from bsgap.errors import Interrupted, UserError
 from bsgap.files import expanded
 from bsgap.output import failed, leave
+
+EXAMPLES = """\
+python launch.py --config=experiments/mnist.py:smoke        a study on a tenth of MNIST: a minute
+python launch.py --config=experiments/mnist.py              on all of it: 20 minutes on two CPU cores
+python launch.py --config=experiments/which_batch.py:fast   which batch size should I use? two minutes"""
 
 
 class Experiment(flags.ArgumentParser):
@@ -46,11 +53,21 @@ DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print what would be done, and how
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs and the report go; default: runs/<study name>.')
 
 
+def help_text() -> str:
+    """The flags, and the experiment files, each with what it asks."""
+    lines = [__doc__, flags.FLAGS.main_module_help(), '\nexperiments/']
+    for file in sorted((Path(__file__).parent / 'experiments').glob('[!_]*.py')):
+        asks = ast.get_docstring(ast.parse(file.read_text(encoding='utf-8'))) or ''
+        lines.append(f'  {file.name:24} {asks.partition(chr(10))[0]}')
+    return '\n'.join([*lines, '\nFields: docs/usage.md, and one by one bsgap/config/fields.py'])
+
+
 def main(_: list[str]) -> None:
     sys.path.append('')  # a model of one's own may lie in the current folder, wherever this file is
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
     if CONFIG.value is None:
-        failed('--config: missing; give an experiment file: experiments/mnist.py')
+        print(EXAMPLES)
+        failed('--config: missing; python launch.py --help lists the experiment files')
     from bsgap import config  # here, so that --help and a mistyped flag are answered at once
 
     given = config_flags.get_override_values(flags.FLAGS['config'])
@@ -70,13 +87,23 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise UserError(f'unknown argument {extra[0]!r}; see python launch.py --help')
     except UserError:
         raise
+    except flags.UnrecognizedFlagError as error:
+        from bsgap.config import fields
+
+        if not fields.find(name := error.flagname):
+            raise UserError(f'{error}; see python launch.py --help') from error
+        of = 'sweep.' * (name in fields.RECIPE_FIELDS)
+        raise UserError(f'--{name}: unknown flag; did you mean --config.{of}{name}=…?') from error
     except (AttributeError, LookupError) as error:  # so ml_collections says that a field is unknown
         from bsgap.config import fields
 
         given = [argument for argument in argv if argument.startswith(('--config.', '-config.'))]
         field = re.findall(r'\w+', str(error))[0]
         near = re.findall(r'Did you mean ("\w+")', str(error)) or ['one of those in bsgap/config/fields.py']
-        if flag := next((argument for argument in given if f'.{field}' in argument), ''):
+        flag = next((one for one in given if re.search(rf'sweep\.{field}\b|model_arguments\.{field}\b', one)), '')
+        if flag := flag or next((argument for argument in given if f'.{field}' in argument), ''):
+            if '.model_arguments.' in flag:
+                raise UserError(f'{flag}: is not allowed; an experiment file sets study.model_arguments') from error
             if '.sweep.' in flag and fields.find(field):
                 needs = f'all runs of a study have the same {field}; give --config.{field}, or a study each'
                 raise UserError(f'{flag}: {needs}') from error
@@ -89,6 +116,9 @@ def parse_flags(argv: list[str]) -> list[str]:
 
         text = str(error).strip().splitlines()[-1]
         path, _, value = text.partition(': ')[0].removeprefix('flag --config.').partition('=')
+        if text.startswith('Missing value'):
+            flag = text.rpartition(' ')[2]
+            raise UserError(f'{flag}: has no value; write {flag}=VALUE') from error
         if field := fields.find(path):
             field.check(path, value)  # says what is allowed
         if 'Non-boolean' in text:
@@ -99,6 +129,9 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 if __name__ == '__main__':
     try:
+        if {'-h', '--help'} & set(sys.argv[1:]):
+            print(help_text())
+            leave(0)
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         failed(str(error))

@@ -16,10 +16,7 @@ from bsgap.training.rows import COUNTS, Record, columns, read_records, score_of
 if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training need not wait for
     import pandas as pd
 
-RESULT_COLUMNS = (
-    *('run', 'recipe', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'),
-    *('train_loss', 'train_accuracy', 'validation_accuracy', 'test_loss', 'test_accuracy', 'gap', 'status', 'seconds'),
-)
+OF_A_RUN = 'run', 'recipe', 'batch_size', 'learning_rate', 'momentum', 'seed', 'epochs', 'updates', 'examples'
 
 
 def runs(workdir: str | Path) -> 'pd.DataFrame':
@@ -45,12 +42,12 @@ def runs(workdir: str | Path) -> 'pd.DataFrame':
     return table(read_records(of_study(workdir)))
 
 
-def table(records: Iterable[Record]) -> 'pd.DataFrame':
-    """The table of `runs`, from records in their order."""
+def table(records: Iterable[Record], score: str = '') -> 'pd.DataFrame':
+    """The table of `runs`, from records in their order; `score` is the task's, which no row may tell yet."""
     import pandas as pd
 
     records = list(records)
-    score = score_of(records)
+    score = score or score_of(records)
     validated = any(f'validation_{score}' in row for record in records for row in record.rows)
     measures = columns(('train', 'validation', 'test') if validated else ('train', 'test'), score)
     measured = list(dict.fromkeys(name for record in records for name in record.measured))
@@ -83,12 +80,14 @@ def _as_numbers(column: 'pd.Series') -> 'pd.Series':
 def write_results(workdir: Path, records: Sequence[Record]) -> None:
     """Writes results.csv: each run's last row, or blanks where there is none yet. Its batch size and learning rate are
     the recipe's own; other fields in which the recipes differ have a column each, as JSON."""
-    text, known = io.StringIO(), {*RESULT_COLUMNS, 'evaluate_at', 'evaluate_on'}
+    train, validation, test = (f'{split}_{score_of(records)}' for split in ('train', 'validation', 'test'))
+    fixed = [*OF_A_RUN, 'train_loss', train, validation, 'test_loss', test, 'gap', 'status', 'seconds']
+    text, known = io.StringIO(), {*fixed, 'evaluate_at', 'evaluate_on'}
     given = [{name: json.dumps(value) for name, value in record.about['fields'].items()} for record in records]
     values = dict.fromkeys((name, value) for fields in given for name, value in fields.items() if name not in known)
     varied = [name for name, count in collections.Counter(name for name, _ in values).items() if count > 1]
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([*RESULT_COLUMNS, *varied])
+    writer.writerow([*fixed, *varied])
     for record, fields in zip(records, given, strict=True):
         about, row = record.about, dict[str, Any]()
         if record.rows:
@@ -98,6 +97,6 @@ def write_results(workdir: Path, records: Sequence[Record]) -> None:
         row |= {name: about['fields'].get(name, about['stages'][0][name]) for name in ('batch_size', 'learning_rate')}
         row |= {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed'], 'status': record.status}
         row |= {'momentum': about['stages'][-1]['momentum'], **{name: fields.get(name, '') for name in varied}}
-        cells = [row.get(column, '') for column in (*RESULT_COLUMNS, *varied)]
+        cells = [row.get(column, '') for column in (*fixed, *varied)]
         writer.writerow([f'{cell:.9g}' if isinstance(cell, float) else cell for cell in cells])
     replace(workdir / 'results.csv', text.getvalue())

@@ -72,6 +72,13 @@ def boolean(field: str, value: Any) -> bool:
     return bool(one_of((True, False))(field, value))
 
 
+def model(field: str, value: Any) -> str:
+    module, is_own, name = text(field, value).partition(':')
+    ok = (module and name) if is_own else value in ('mlp', 'cnn')
+    require(ok, field, f'{value!r} is not known; it must be mlp, cnn, or module:Class, a Flax NNX module of your own')
+    return value
+
+
 def text(field: str, value: Any) -> str:
     require(isinstance(value, str), field, f'{value!r} is not allowed; it must be a text')
     return value

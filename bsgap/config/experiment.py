@@ -19,7 +19,8 @@ def run(file: Path) -> ModuleType:
     if package and [Path(folder).resolve() for folder in getattr(package, '__path__', [])] != [EXPERIMENTS]:
         raise UserError(f'another package of the name experiments was imported: {package}')
     if not file.is_file():
-        raise UserError(f'--config: {file} is not a file; give an experiment file: experiments/mnist.py')
+        known = ', '.join(path.name for path in sorted(EXPERIMENTS.glob('[!_]*.py')))
+        raise UserError(f'--config: {file} is not a file; give one of your own, or in experiments/ one of {known}')
     loader = SourceFileLoader(f'bsgap experiment {file.stem}', str(file.resolve()))
     spec = importlib.util.spec_from_file_location(loader.name, loader.path, loader=loader)
     assert spec

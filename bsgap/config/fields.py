@@ -16,6 +16,7 @@ from bsgap.config.checks import (
     count_or_0,
     image_size,
     keyword_arguments,
+    model,
     name,
     number,
     one_of,
@@ -53,7 +54,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'data_seed': Field(0, count_or_0),  # shuffles the training split before `validation` and `subset` take their parts
     'label_smoothing': Field(0.0, share),  # of the target probability, spread over all classes in training
     # Its model.
-    'model': Field('mlp', text),  # mlp | cnn | module:Class, a Flax NNX module of your own
+    'model': Field('mlp', model),  # mlp | cnn | module:Class, a Flax NNX module of your own
     'hidden': Field((1024, 1024), tuple_of(count)),  # width of each dense hidden layer (mlp, cnn)
     'channels': Field((32, 64), tuple_of(count)),  # of each convolution (cnn)
     'batch_norm': Field(False, boolean),  # before each ReLU (mlp, cnn)

@@ -62,7 +62,8 @@ def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -
             if config.search.rungs and not owner and (instead := _IN_A_SEARCH.get(field)):
                 require(False, path, f'has no effect in a search; give {instead}')
             if not owner:
-                other = f'has no effect: sweep.{field}, or each of the recipes, gives another; change those'
+                swept = f'sweep.{field} gives others; give --config.sweep.{field}=VALUE,…'
+                other = f'has no effect: {swept if config.sweep[field] else "each of the recipes gives another"}'
                 require(any(_takes(changes, field) for changes in _changes(config)), path, other)
             tests = [test for of, test in _EFFECTIVE.items() if field in of]
             usual = not owner and config[field] == RECIPE_FIELDS[field].default

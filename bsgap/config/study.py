@@ -148,7 +148,10 @@ def _search(config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any,
         (not config.measurements, 'measurements', 'empty'),
         (fields['budget_updates'] != 1, 'search.budget_updates', '0 or at least 2'),
     ):
-        require(ok, field, f'is not allowed in a search; it must be {needs}')
+        owner, _, key = field.rpartition('.')
+        value = (fields if owner == 'search' else grid if owner else config).get(key)
+        given = '' if field in ('recipes', 'sweep') else f'{value!r} '
+        require(ok, field, f'{given}is not allowed in a search; it must be {needs}')
     ascending = {key: tuple(sorted({*values})) for key, values in sorted(grid.items())}
     sizes, rates = ascending.pop('batch_size'), ascending.pop('learning_rate')
     return Search(base=base, batch_sizes=sizes, learning_rates=rates, settings=ascending, **fields)

@@ -82,7 +82,7 @@ def _examples(dataset: str, name: str, x_N: np.ndarray) -> np.ndarray:
     require(not wrong_N.any(), 'dataset', f'{what}; {first} for float32')
     rest = tuple(range(x_N.ndim - 1))
     lost_C, spread_C = np.abs(exact_N - x_N).max(rest), exact_N.std(rest, dtype=np.float64)
-    far = np.flatnonzero((spread_C > 0) & (lost_C > LOST * spread_C))
+    far = np.flatnonzero((exact_N.max(rest) > exact_N.min(rest)) & (lost_C > LOST * spread_C))
     needs = 'float32 does not tell its values apart; subtract its mean'
     require(not len(far), 'dataset', f'{what}; of channel or feature {[*far, 0][0] + 1} {needs}')
     return x_N

@@ -164,7 +164,7 @@ def _standardised(made: Dataset) -> Dataset:
         mean_K, std_K = targets_NxK.mean(0), targets_NxK.std(0)
         parts = {name: ((of.labels_N - mean_K) / std_K).astype(np.float32) for name, of in made.splits.items()}
     splits = {name: of._replace(labels_N=parts[name]) for name, of in made.splits.items()}
-    ok = (std_K.min() > 0) & np.isfinite(std_K).all()
+    ok = (targets_NxK.max(0) > targets_NxK.min(0)).all() & np.isfinite(std_K).all()
     require(ok, 'task', 'regression is not allowed; the targets of training must differ, and not by more than 1e150')
     notes = made.notes
     if not min(part.var(0).min() for part in parts.values()) > 0:
@@ -183,7 +183,7 @@ def _constants(examples_N: np.ndarray, settings: config.Data) -> tuple[np.ndarra
     for field, values in (('mean', settings.mean), ('std', settings.std)):
         kept = 'the examples are whole numbers, which stay as they are'
         require(not (values and tokens), field, f'{values} is not allowed; {kept}')
-        needs = f'the examples have {channels} channels or features, so give 1 or {channels}'
+        needs = f'the examples have {channels} channels or features, so give {" or ".join({"1": 0, str(channels): 0})}'
         require(len(values) in (0, 1, channels), field, f'{values} is not allowed; {needs}')
     if tokens:
         return np.zeros(1, np.float32), np.ones(1, np.float32)

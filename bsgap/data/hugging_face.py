@@ -40,6 +40,8 @@ def read(where: str, settings: Data) -> Source:
     target = settings.target or next((name for name in TARGETS if name in columns), '')
     problem = f'{settings.target!r} is not known; {what} has the columns {", ".join(columns)}'
     require(target in columns, 'target', problem)
+    lacks = ', '.join(sorted(set(columns) - set(test.column_names))) if test else ''
+    require(not lacks, 'dataset', f'{what}: its split test lacks the columns {lacks}, which train has')
     kinds = {name: kind for name, kind in train.features.items() if name != target}
     images = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]
     arrays = [name for name, kind in kinds.items() if not isinstance(kind, datasets.Value | datasets.ClassLabel)]
@@ -58,7 +60,12 @@ def read(where: str, settings: Data) -> Source:
     else:
         with reading(f'column {column} of {what}'):  # its arrays may have different shapes
             x_N = np.concatenate([np.stack(each.with_format('numpy')[column][:]) for each in every])
-    y_N = np.concatenate([np.asarray(each[target][:]) for each in every])
+        kind = kinds[column]
+        while hasattr(kind, 'feature'):  # a list's
+            kind = kind.feature
+        x_N = x_N.astype(np.uint8) if getattr(kind, 'dtype', '') == 'uint8' else x_N  # which were made int64
+    with reading(f'column {target} of {what}'):
+        y_N = np.concatenate([np.asarray(each[target][:]) for each in every])
     n = len(train)
     return Source((x_N[:n], y_N[:n]), (x_N[n:], y_N[n:]) if test is not None else None, notes)
 

@@ -1,5 +1,6 @@
 """Tables: CSV and Parquet files, a column of which is the target."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,9 @@ def read(where: str, settings: Data) -> Source:
     import pandas as pd  # 0.3 s, so only where it is needed
 
     kind, path = settings.dataset.partition(':')[0], expanded(where)
-    with reading(f'{kind}:{path}'):
-        frame = pd.read_csv(path) if kind == 'csv' else pd.read_parquet(path)
+    with reading(f'{kind}:{path}'), warnings.catch_warnings():
+        warnings.simplefilter('error', pd.errors.ParserWarning)  # rows with more fields than the heading
+        frame = pd.read_csv(path, index_col=False) if kind == 'csv' else pd.read_parquet(path)
         first = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0] if kind == 'csv' else frame.columns
         heading = pd.Series(first)
     blank, twice = np.flatnonzero(heading.isna()), heading[heading.duplicated()]
@@ -40,7 +42,7 @@ def encode(what: str, train: 'pd.DataFrame', test: 'pd.DataFrame | None', target
     require(target in whole, 'target', f'{target!r} is not known; {what} has the columns {columns}')
     for name, column in whole.items():
         lacks = np.flatnonzero(column.isna())
-        where = f'column {name} has {len(lacks)} missing values, the first in row {[*lacks, 0][0] + 1}'
+        where = f'column {name} has {len(lacks)} missing values (blank, NA, …), the first in row {[*lacks, 0][0] + 1}'
         require(not len(lacks), 'dataset', f'{what}: {where}; fill them, or leave the column out')
     features, texts = list[Any](), list[str]()
     for name, column in whole.drop(columns=target).items():

@@ -18,6 +18,7 @@ def read(name: str, settings: Data) -> Source:
     import tensorflow_datasets as tfds  # 1.4 s, so only where it is needed
     from tensorflow_datasets.core.download import downloader
 
+    tfds.disable_progress_bar()
     downloader.MAX_RETRIES = 1  # the default retries for 200 s when there is no network
     try:
         builder = tfds.builder(name, file_format='array_record')

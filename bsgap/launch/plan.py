@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from bsgap import config, data, output
+from bsgap.errors import UserError
 from bsgap.files import expanded
 from bsgap.launch import processes
 from bsgap.launch.boards import boards
@@ -51,6 +52,8 @@ def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ())
     """
     processes.start()
     workdir = expanded(workdir)
+    if stands := next((path for path in (workdir, *workdir.parents) if path.exists() and not path.is_dir()), None):
+        raise UserError(f'--workdir: {workdir} cannot be used: {stands} is not a folder')
     study = config.resolve(settings, given)
     datasets = data.load(study.data, study.training_sets, given)
     runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})

@@ -1,6 +1,7 @@
 """The answer for arrays: a search on them, and what it recommends as an object."""
 
 import dataclasses
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bsgap import config
+from bsgap.config.fields import find
 from bsgap.data import arrays
 from bsgap.data.examples import Source
 from bsgap.errors import UserError, said
@@ -82,10 +84,17 @@ def recommend(
     settings = config.searching()
     settings.model = model if isinstance(model, str) else f'{model.__module__}:{model.__qualname__}'
     changes = {'search.budget_epochs': budget_epochs, **fields}
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in changes.items()}
+    plain = dict[str, Any]()
+    for key, value in changes.items():
+        plain[key] = value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+        if key.startswith('sweep.') and not isinstance(value, tuple):
+            plain[key] = tuple(value) if isinstance(value, list) else (value,)
     try:
         settings.update_from_flattened_dict(plain)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        for key, value in plain.items():
+            if known := find(key):
+                known.check(key, value)  # says what is allowed
         raise UserError(f'fields: {error}') from error
     if not settings.search.rungs:
         raise UserError('fields: search.rungs 0 is not allowed; it must be at least 1')
@@ -93,8 +102,12 @@ def recommend(
     of_data = config.Data('train, test', 0.0, test_share=settings.test_share, task=settings.task)
     examples = len(arrays.splits(source, of_data, fields)[0].labels_N)
     if not settings.sweep.batch_size:
-        most = (1 - settings.validation) * min(examples, settings.subset or examples) / LEAST_UPDATES
-        settings.sweep.batch_size = tuple(size for size in BATCH_SIZES if size <= max(most, BATCH_SIZES[1]))
+        n = math.floor((1 - settings.validation) * min(examples, settings.subset or examples))
+        if n < BATCH_SIZES[1]:
+            few = f'{examples} examples, {n} of them to train on, are not allowed'
+            raise UserError(f'train: {few}; there must be at least {BATCH_SIZES[1]}, or give fields sweep.batch_size')
+        most = max(n / LEAST_UPDATES, BATCH_SIZES[1])
+        settings.sweep.batch_size = tuple(size for size in BATCH_SIZES if size <= most)
     settings.dataset = f'npz:{_kept(source, folder / "data.npz")}'
     job.train(settings, folder, given=fields)
     page.report(folder)

@@ -35,11 +35,12 @@ class WandbRuns(Watcher):
         self._study, self._folder = study, workdir / 'wandb'
         self._open: dict[str, Any] = {}
         self._lock = threading.Lock()  # devices' threads evaluate at once
-        try:
-            online = wandb.login(prompt=False, verify=True)
-        except wandb.Error:
-            online = False
-        self.mode = os.environ.get('WANDB_MODE') or ('online' if online else 'offline')
+        self.mode = os.environ.get('WANDB_MODE', '')
+        if not self.mode:
+            try:
+                self.mode = 'online' if wandb.login(prompt=False, verify=True) else 'offline'
+            except wandb.Error:
+                self.mode = 'offline'
         output.at_the_end.append(self._close)
 
     def evaluated(self, members: Sequence[Member]) -> None:

@@ -261,9 +261,7 @@ def _find(architecture: Architecture, what: str) -> tuple[type[Any], dict[str, A
         return MLP, dense
     if name == 'cnn':
         return CNN, {'channels': channels, **dense}
-    module_name, colon, class_name = name.partition(':')
-    if not colon:
-        raise UserError(f'config.model: no model {name!r}: mlp, cnn or module:Class')
+    module_name, _, class_name = name.partition(':')
     with users_code(what, always=True):
         found = getattr(importlib.import_module(module_name), class_name, None)
     if found is None:

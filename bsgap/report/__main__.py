@@ -1,8 +1,10 @@
 """The figures and the report of a workdir, from its files alone: python -m bsgap.report WORKDIR [--config=FILE]"""
 
 import argparse
+from pathlib import Path
 
 from bsgap import output
+from bsgap.errors import UserError
 from bsgap.report import page
 
 if __name__ == '__main__':
@@ -11,4 +13,6 @@ if __name__ == '__main__':
     parser.add_argument('--config', help='the experiment file, for its claims, if it is not below experiments/')
     given = parser.parse_args()
     with output.command():
+        if given.config and not Path(given.config.partition(':')[0]).is_file():
+            raise UserError(f'--config: {given.config} is not a file')
         page.report(given.workdir, given.config and given.config.partition(':')[0])

@@ -82,7 +82,7 @@ def read(workdir: Path, experiment: Path | None = None) -> Contents:
     about = read_json(of_study(workdir) / 'study.json', 'config', 'time', 'devices', 'machine')
     records, search = read_records(workdir), answer.decided(workdir)
     found = answer_words.add_words(answer.find(about, search, workdir)) if 'budgets' in search else None
-    runs = table.table(records)
+    runs = table.table(records, config.task(about['config'].get('task', 'classification')).score)
     runs.attrs['answer'] = found['numbers'] if found else {}
     return Contents(about, records, runs, found, *claims.verdicts(workdir, about['config'], runs, experiment))
 

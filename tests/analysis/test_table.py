@@ -96,6 +96,16 @@ def test_results_hold_the_last_row_or_blanks(tmp_path: Path) -> None:
     assert lines[2] == 'b-seed1,b,7,0.1,0.9,1,,,,,,,,,,running,'
 
 
+def test_results_have_the_score_of_the_task(tmp_path: Path) -> None:
+    stage = {'batch_size': 7, 'learning_rate': 0.1, 'momentum': 0.0}
+    about = {**record('a', 0, [0.1]).about, 'stages': [stage]}
+    of_task = {name.replace('accuracy', 'r2'): value for name, value in row(9, test_accuracy=0.25).items()}
+    write_results(tmp_path, [Record(about, [of_task], {})])
+    (found,) = csv.DictReader((tmp_path / 'results.csv').read_text(encoding='utf-8').splitlines())
+    assert (found['train_r2'], found['test_r2']) == ('0.5', '0.25')
+    assert not any('accuracy' in name for name in found)
+
+
 def test_results_say_what_the_recipes_are_and_in_what_they_differ(tmp_path: Path) -> None:
     """Not what a warm-up begins with, nor what a decay left of the learning rate."""
     stages, records = [{'batch_size': 7, 'learning_rate': 0.0, 'momentum': 0.0}] * 2, list[Record]()

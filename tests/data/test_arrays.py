@@ -113,6 +113,13 @@ def test_what_cannot_be_learned_from_is_named(x: Any, y: Any, says: str) -> None
     assert says in str(error.value)
 
 
+def test_a_constant_that_is_not_exact_in_binary_stays() -> None:
+    x = np.column_stack([np.arange(500.0), np.full(500, 0.1)])
+    y = np.arange(500) % 2
+    train = arrays.splits(Source((x, y), (x, y)), config.Data('npz:f', 0.0))[0]
+    np.testing.assert_array_equal(train.examples_N, x.astype(np.float32))
+
+
 def test_splits_that_differ_are_named() -> None:
     with pytest.raises(UserError, match=r'are float32 \[2\] and test examples uint8 \[2\]; they must be alike'):
         splits(np.zeros((N, 2)), test=(np.zeros((N, 2), np.uint8), Y))
@@ -155,6 +162,8 @@ def test_targets_and_numbers_that_cannot_be_told_apart_are_named(tmp_path: Path)
     x, y = RNG.normal(size=(N, 2)), np.arange(float(N))
     for change, task, says in (
         ({'y_train': np.ones(N)}, 'regression', r'config.task: regression is not allowed; the targets .* must differ'),
+        # Their standard deviations are not 0, as 0.1 is not exact in binary.
+        ({'y_train': np.full(500, 0.1), 'x_train': np.zeros((500, 2))}, 'regression', 'must differ'),
         ({'y_train': y * 1e300}, 'regression', 'not by more than 1e150'),
         (
             {'x_train': x + np.array([0, 1e9]), 'y_train': y.astype(int)},

@@ -149,8 +149,8 @@ def test_tables(tmp_path: Path, kind: str) -> None:
     [
         (lambda f: f, '', "config.target: '' is not known; .* has the columns height, age, smokes, town, ill"),
         (lambda f: f, 'weight', "config.target: 'weight' is not known"),
-        (lambda f: f.assign(age=f['age'].where(f.index != 6)), 'ill', 'column age has 1 missing values, .* in row 7'),
-        (lambda f: f.assign(ill=f['ill'].where(f.index > 1)), 'ill', 'column ill has 2 missing values, .* in row 1'),
+        (lambda f: f.assign(age=f['age'].where(f.index != 6)), 'ill', 'column age has 1 missing values .* in row 7'),
+        (lambda f: f.assign(ill=f['ill'].where(f.index > 1)), 'ill', 'column ill has 2 missing values .* in row 1'),
         (lambda f: pd.concat([f.assign(town=f'{i}-' + f['age'].astype(str) + f.index.astype(str)) for i in range(9)]),
          'ill', 'column town has 180 different texts; a class has 100 at most'),
         (lambda f: f[['ill']], 'ill', 'has no column beside ill'),
@@ -214,6 +214,12 @@ def saved(folder: Path, **columns: Any) -> str:
     return f'hf:{folder}'
 
 
+def test_rows_longer_than_the_heading_are_named(tmp_path: Path) -> None:
+    (tmp_path / 'f.csv').write_text('a,b,t\n' + '0,0.5,1,0\n1,0.25,2,1\n' * 5)
+    with pytest.raises(UserError, match=r'config.dataset: csv:.*/f.csv cannot be read: .*Length of header'):
+        load(f'csv:{tmp_path}/f.csv', target='t')
+
+
 def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
     arrays = [RNG.integers(0, 256, (4, 4, 3)).astype(np.uint8) for _ in range(6)]
     pictures = saved(tmp_path / 'images', image=[Image.fromarray(array) for array in arrays], label=[0, 1, 2] * 2)
@@ -228,7 +234,17 @@ def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
     assert 'of its columns text, id only text is learned from' in tokens.notes
     columns = load(saved(tmp_path / 'table', a=[0.5, 1, 2, 3], b=list('xyxy'), kind=[0, 1, 1, 0]), target='kind')
     assert columns.train.examples_N.tolist() == [[0.5, 1, 0], [1, 0, 1], [2, 1, 0], [3, 0, 1]]
+    whole = np.stack(arrays)
+    bytes_ = datasets.Features({'x': datasets.Array3D((4, 4, 3), 'uint8'), 'label': datasets.Value('int64')})
+    rows = {'x': list(whole), 'label': [0, 1, 2] * 2}
+    made = datasets.Dataset.from_dict(rows, features=bytes_)
+    datasets.DatasetDict(train=made, test=made).save_to_disk(str(tmp_path / 'bytes'))
+    assert load(f'hf:{tmp_path}/bytes').train.examples_N.dtype == np.uint8
+    datasets.DatasetDict(train=made, test=made.remove_columns('label')).save_to_disk(str(tmp_path / 'lacks'))
+    ragged = saved(tmp_path / 'ragged', text=[[1, 2], [3, 4], [5, 6], [7, 8]], label=[[0], [0, 1], [1], [0]])
     for dataset, target, says in (
+        (f'hf:{tmp_path}/lacks', '', 'its split test lacks the columns label'),
+        (ragged, '', 'column label of hf:.* cannot be read'),
         (
             saved(tmp_path / 'none', image=[*map(Image.fromarray, arrays), None], label=[0, 1] * 3 + [1]),
             '',

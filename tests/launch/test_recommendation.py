@@ -143,7 +143,7 @@ def test_data_with_which_nothing_was_trained_lock_nothing(tmp_path: Path) -> Non
     x, y = two_clouds(200)
     with pytest.raises(UserError, match=r'takes images \[H, W, C\]'):
         bsgap.recommend((x, y), workdir=tmp_path, model='cnn', fields=SMALL)
-    with pytest.raises(UserError, match="no model 'other'"):
+    with pytest.raises(UserError, match=r"config.model: 'other' is not known"):
         bsgap.recommend((x + 1, y), workdir=tmp_path, model='other', fields=SMALL)
 
 
@@ -192,10 +192,12 @@ def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, mon
         ({'test': two_clouds(50), 'fields': {'test_share': 0.3}}, 'config.test_share: has no effect: the dataset has'),
         ({'fields': {'hidden.x': 3}}, 'fields: '),
         ({'fields': {'seedz': 3}}, r'config.seedz: unknown field; did you mean config.seeds\?'),
-        ({'fields': {'seeds': 'three'}}, "fields: Could not override field 'seeds'"),
-        ({'model': 'mlpp'}, "config.model: no model 'mlpp'"),
+        ({'fields': {'seeds': 'three'}}, "config.seeds: 'three' is not allowed"),
+        ({'model': 'mlpp'}, "config.model: 'mlpp' is not known"),
+        ({'train': (np.eye(8), [0, 1] * 4), 'fields': {}}, 'train: 6 examples, 5 of them to train on, are not allowed'),
+        ({'fields': {'sweep.batch_size': np.array([16])}}, r'batch_size: \(16,\) is not allowed in a search; it must'),
         ({'budget_epochs': -1}, 'config.search.budget_epochs'),
-        ({'budget_epochs': 'two'}, "fields: Could not override field 'budget_epochs'"),
+        ({'budget_epochs': 'two'}, "config.search.budget_epochs: 'two' is not allowed"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, given: dict[str, Any], says: str) -> None:

@@ -227,7 +227,6 @@ def test_models_can_be_stacked(name: str) -> None:
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'model': 'resnet'}, "no model 'resnet': mlp, cnn or module:Class"),
         ({'model': 'no_such_module:Own'}, 'no_such_module:Own: ModuleNotFoundError: No module named'),
         ({'model': ':Own'}, ':Own: ValueError: Empty module name'),
         ({'model': own('Nobody')}, f'{__name__} has no Nobody'),

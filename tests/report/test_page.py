@@ -42,6 +42,13 @@ def begun(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_study_without_a_row_has_a_page_whatever_its_task(begun: Path) -> None:
+    about = read_json(begun / 'study.json')
+    for task in ('classification', 'regression'):
+        (begun / 'study.json').write_text(json.dumps({**about, 'config': {**about['config'], 'task': task}}))
+        assert 'Not finished: 4 runs' in page.report(begun).read_text(encoding='utf-8')
+
+
 def test_the_command_rebuilds_all_from_the_files(workdir: Path, tmp_path: Path) -> None:
     """Twice on two copies, one without what the first made: the same bytes."""
     for name in ('one', 'two'):
