@@ -21,6 +21,7 @@ from bsgap.report import answer_figures, page
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
+ORDER = 'not reproduced', 'inconclusive', 'reproduced'  # what failed comes first
 HEAD = (HERE / 'head.md').read_text(encoding='utf-8')
 
 
@@ -103,10 +104,14 @@ def main() -> None:
     every = [(name, verdict) for name, path in known.items() if path.exists() for verdict in claims.read(path)]
     counts = collections.Counter(verdict.verdict for _, verdict in every)
     summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
-    rows = [(f'[{name}](#{name})', verdict.claim, f'**{verdict.verdict}**') for name, verdict in every]
-    rows += (left := [(name, text, '**not run**') for name, text in not_run(sections)])
+    every.sort(key=lambda one: ORDER.index(one[1].verdict))
+    rows = [
+        (f'[{name}](#{name})', one.claim, one.measured, one.expected, f'**{one.verdict}**', one.published, one.source)
+        for name, one in every
+    ]
+    rows += (left := [(name, text, '–', '–', '**not run**', '–', '–') for name, text in not_run(sections)])
     summary += f', and {len(left)} not run' * bool(left)
-    listing = table([('study', 'claim', 'verdict'), *rows])
+    listing = table([('study', 'claim', 'measured', 'bound', 'verdict', 'published', 'source'), *rows])
     whole = (
         '\n\n'.join([HEAD + f'\n**{len(every) + len(left)} claims: {summary}.**', listing, *sections.values()]) + '\n'
     )
