@@ -9,7 +9,6 @@ import contextlib
 import re
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from bsgap.analysis import claims
@@ -83,16 +82,13 @@ def provenance(contents: page.Contents) -> str:
     )
 
 
-def not_run(published: Iterable[str]) -> list[tuple[str, str]]:
-    """Claims of experiments that no published study has decided: the study's name and the claim's text."""
-    found = []
+def claimed() -> dict[str, dict[str, claims.Claim]]:
+    """What each experiment that is no search claims, by its study's name and the claim's."""
+    found = {}
     for path in sorted((HERE.parents[1] / 'experiments').glob('[!_]*.py')):
-        name = path.stem.replace('_', '-')
-        folder = next((folder for folder in published if folder in (name, f'{name}-quick')), name)
-        known = {verdict.id for verdict in claims.read(HERE / folder / 'claims.csv')}
         with contextlib.suppress(UserError):  # it claims nothing
             made, study = call(f'experiments.{path.stem}:claims', '', None)
-            found += [(name, claim.text) for claim in made if claim.name not in known and not study.search]
+            found[study.name] = {} if study.search else {claim.name: claim for claim in made}
     return found
 
 
@@ -101,7 +97,13 @@ def main() -> None:
     sections = {text.partition('\n')[0]: text.strip() for text in re.split(r'(?m)^## ', page_before)[1:]}
     sections = {name: f'## {text}' for name, text in sections.items()} | dict(map(section, map(Path, sys.argv[1:])))
     known = {name: HERE / name / 'claims.csv' for name in sections}
-    every = [(name, verdict) for name, path in known.items() if path.exists() for verdict in claims.read(path)]
+    made = claimed()
+    every = list[tuple[str, claims.Verdict]]()
+    for name, path in known.items():
+        of = made.get(name.removesuffix('-quick'), {})
+        for verdict in claims.read(path):  # one of the first edition has no unit
+            every.append((name, verdict._replace(unit=of[verdict.id].unit) if verdict.id in of else verdict))
+    decided = {(name.removesuffix('-quick'), verdict.id) for name, verdict in every}
     counts = collections.Counter(verdict.verdict for _, verdict in every)
     summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
     every.sort(key=lambda one: ORDER.index(one[1].verdict))
@@ -109,7 +111,8 @@ def main() -> None:
         (f'[{name}](#{name})', one.claim, one.measured, one.expected, f'**{one.verdict}**', one.published, one.source)
         for name, one in every
     ]
-    rows += (left := [(name, text, '–', '–', '**not run**', '–', '–') for name, text in not_run(sections)])
+    left = [(name, claim) for name, of in made.items() for claim in of.values() if (name, claim.name) not in decided]
+    rows += [(name, claim.text, '–', '–', '**not run**', claim.published, claim.source) for name, claim in left]
     summary += f', and {len(left)} not run' * bool(left)
     listing = table([('study', 'claim', 'measured', 'bound', 'verdict', 'published', 'source'), *rows])
     whole = (
