@@ -21,6 +21,7 @@ from bsgap.training.runs import Run, cost
 from bsgap.training.watcher import Watcher
 from bsgap.training.workdir import saved_updates
 
+TOLD = 1e-3  # of what is left must have passed before the time left is told
 SILENT_SECONDS = 30  # without a terminal, the longest without a line
 
 
@@ -196,7 +197,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         left = sum(cost(member.run, member.update) for member, _ in begun if not member.diverged)
         left += sum(cost(run) for run in self._runs if run.name not in self._begun)
         gone = time.monotonic() - self._began
-        to_go = (gone - self._waited) * left / passed if passed else float('nan') if left else 0.0
+        to_go = (gone - self._waited) * left / passed if passed > TOLD * left else float('nan') if left else 0.0
         return f'{_duration(gone)} passed, {_duration(to_go)} left'
 
 

@@ -97,7 +97,9 @@ def test_plain_lines(shown: Shown, clock: SimpleNamespace, tmp_path: Path) -> No
     ]
 
 
-def test_the_time_left_is_without_compilation_and_by_what_updates_cost(shown: Shown, clock: SimpleNamespace) -> None:
+def test_the_time_left_is_without_compilation_and_by_what_updates_cost(
+    shown: Shown, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two devices that compile at the same time make nobody wait twice; not all runs have begun."""
     view, members, runs, _ = shown(batch_size=(100,), seeds=3)
     view.start(runs)
@@ -111,6 +113,9 @@ def test_the_time_left_is_without_compilation_and_by_what_updates_cost(shown: Sh
     for member in members[:2]:
         train(member, 3, 0.5, 0.5)
     assert view._clock() == '1:20 passed, 0:40 left'  # a third is done in 20 s
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, 'TOLD', 0.6)
+        assert view._clock() == '1:20 passed, – left'  # too little to tell
     for member in members[:2]:
         train(member, 6, 0.5, 0.5)
     assert view._clock() == '1:20 passed, 0:10 left'

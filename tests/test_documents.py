@@ -1,0 +1,32 @@
+"""What the documents link to is there: files, and headings in them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), ROOT / 'bsgap' / 'data' / 'mnist' / 'README.md'])
+PAGES = [
+    page for page in PAGES if page.parent != ROOT / 'docs' / 'chapter' and page.name != 'head.md'
+]  # parts of pages
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r'^#+ (.+)$', page.read_text(encoding='utf-8'), re.M)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r'```.*?```|`[^`\n]*`', '', page.read_text(encoding='utf-8'), flags=re.S)
+    links = re.findall(r'\]\(([^)\s]+)\)', text) + re.findall(r'src="([^"]+)"', text)
+    for link in links:
+        place, _, anchor = link.partition('#')
+        if place.startswith(('http:', 'https:', 'mailto:')):
+            continue
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
