@@ -342,5 +342,5 @@ def test_the_last_of_several_values_counts(tmp_path: Path) -> None:
 def test_what_is_given_and_has_no_effect_is_an_error(tmp_path: Path) -> None:
     done = launched('--config=experiments/mnist.py', '--config.batch_size=32', f'--workdir={tmp_path}')
     assert done.returncode == 2
-    assert done.stderr.startswith('error: config.batch_size: has no effect: sweep.batch_size, or each of the recipes, ')
+    assert done.stderr.startswith('error: config.batch_size: has no effect: sweep.batch_size gives others; give ')
     assert not list(tmp_path.iterdir())

@@ -94,8 +94,10 @@ def test_what_is_measured(measured: Path) -> None:
     gradient |= {f'gradient_norm_{kind}{spread}_growth' for kind in ('frozen', 'moving') for spread in ('', '_spread')}
     for recipe in (SMALL, LARGE):
         found = read_json(numbers(measured, recipe))
-        assert set(found) == {'sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue', *gradient}
+        assert set(found) == {'sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue', 'lowest_loss', *gradient}
         assert all(np.isfinite(value) for value in found.values())
+        row = next(record.rows[-1] for record in read_records(measured) if record.about['recipe'] == recipe)
+        assert 0 <= found['lowest_loss'] < row['train_loss']
         assert found['sharpness_0.001'] > found['sharpness_0.0005'] > 0
     assert not numbers(measured, WILD).exists()  # it diverged
     (line,) = read_json(measured / 'lines.json')['lines']
@@ -142,7 +144,8 @@ def test_what_is_missing_is_measured_alone(again: Path, measured: Path) -> None:
     known = {'sharpness_0.001': 123.0, **{key: value for key, value in found.items() if 'gradient' in key}}
     numbers(again, SMALL).write_text(json.dumps(known))
     measure(again)
-    assert read_json(numbers(again, SMALL)) == {**known, 'top_eigenvalue': found['top_eigenvalue']}
+    made = {name: found[name] for name in ('top_eigenvalue', 'lowest_loss')}
+    assert read_json(numbers(again, SMALL)) == {**known, **made}
 
 
 def test_without_measurements_nothing_is_done(trained: Path) -> None:

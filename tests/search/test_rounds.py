@@ -188,7 +188,7 @@ def test_a_search_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
         ({'sweep.learning_rate': (0.0, 0.1)}, 'config.sweep.learning_rate'),
         ({'recipes': {'x': {'learning_rate': 0.1}}}, 'config.recipes'),
         ({'schedule': 'grow_batch', 'milestones': (1,)}, 'config.schedule'),
-        ({'warm_up': 0.5}, 'config.warm_up: is not allowed in a search; it must be 0: set search.warm_up'),
+        ({'warm_up': 0.5}, 'config.warm_up: 0.5 is not allowed in a search; it must be 0: set search.warm_up'),
         ({'search.margin': 0.0}, 'config.search.margin'),
         ({'search.keep': 0.5}, 'config.search.keep: unknown field'),
         ({'measurements': ('sharpness',)}, 'config.measurements: '),
