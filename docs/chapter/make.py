@@ -15,7 +15,7 @@ PORTUGUESE = {
     'reproduced': 'confirmado',
     'inconclusive': 'inconclusivo',
     'not run': 'ainda não medido',
-    ' points': ' pontos',
+    ' points': ' p.p.',
     ' to ': ' a ',
 }
 
@@ -23,7 +23,8 @@ PORTUGUESE = {
 def told(verdicts: dict[str, claims.Verdict], name: str) -> str:
     if name not in verdicts:
         return '**not run**'
-    return f'{verdicts[name].measured} (**{verdicts[name].verdict}**)'
+    measured = verdicts[name].measured.replace('-', '−')
+    return f'{measured} (**{verdicts[name].verdict}**)'
 
 
 def in_portuguese(text: str) -> str:
