@@ -19,6 +19,7 @@ from PIL import Image
 import bsgap
 from bsgap.training.rows import read_records
 
+pytestmark = pytest.mark.smoke
 USAGE = (ROOT / 'docs' / 'usage.md').read_text(encoding='utf-8')
 DOCUMENTS = ('README.md', 'docs/usage.md', 'docs/which-batch.md')
 WORDS = ''.join((ROOT / name).read_text(encoding='utf-8') for name in DOCUMENTS)
@@ -78,7 +79,6 @@ def trained(workdir: Path, dataset: str, **settings: Any) -> list[dict[str, Any]
     return [record.rows[-1] for record in read_records(workdir)]
 
 
-@pytest.mark.usefixtures('compiled_once')
 def test_the_same_pictures_give_the_same_runs_in_each_format(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +95,6 @@ def test_the_same_pictures_give_the_same_runs_in_each_format(
         assert_same(tmp_path / 'npz', tmp_path / kind)
 
 
-@pytest.mark.usefixtures('compiled_once')
 def test_the_same_table_gives_the_same_runs_in_each_format(folder: Path, tmp_path: Path) -> None:
     for kind in ('csv', 'parquet'):
         rows = trained(tmp_path / kind, f'{kind}:{folder}/digits.{kind}', target='digit')
@@ -105,12 +104,11 @@ def test_the_same_table_gives_the_same_runs_in_each_format(folder: Path, tmp_pat
     assert min(row['test_accuracy'] for row in rows) > 0.8
 
 
-@pytest.mark.usefixtures('compiled_once')
 def test_each_task_learns(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(folder)
     rows = trained(tmp_path / 'regression', 'sklearn:diabetes', task='regression', learning_rate=0.02, epochs=20)
     assert min(row['train_r2'] for row in rows) > 0.1
-    rows = trained(tmp_path / 'own', f'npz:{folder}/digits.npz', task='mytask:huber', learning_rate=0.5)
+    rows = trained(tmp_path / 'own', f'npz:{folder}/digits.npz', task='mylosses:huber', learning_rate=0.5)
     assert min(row['test_score'] for row in rows) > 0.3
     assert 'test accuracy' not in (tmp_path / 'own' / 'report.html').read_text(encoding='utf-8')
 
@@ -121,7 +119,6 @@ def test_fashion_mnist(tmp_path: Path) -> None:
     assert min(record.rows[-1]['test_accuracy'] for record in read_records(tmp_path)) > 0.6
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize('command', COMMANDS, ids=range(len(COMMANDS)))
 def test_a_command_is_understood(folder: Path, tmp_path: Path, command: str) -> None:
     program, script, *arguments = shlex.split(command)
