@@ -51,6 +51,7 @@ def settings() -> Any:
     return study
 
 
+@pytest.mark.smoke
 def test_a_study_that_was_interrupted_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('HOME', str(tmp_path))  # where a key would be
     monkeypatch.delenv('WANDB_API_KEY', raising=False)
