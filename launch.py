@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from bsgap.errors import Interrupted, UserError
 from bsgap.files import expanded
-from bsgap.output import failed, leave
+from bsgap.output import console, failed, leave
 
 EXAMPLES = """\
 python launch.py --config=experiments/mnist.py:smoke        a study on a tenth of MNIST: a minute
@@ -66,7 +66,7 @@ def main(_: list[str]) -> None:
     sys.path.append('')  # a model of one's own may lie in the current folder, wherever this file is
     logging.get_absl_handler().setLevel('WARNING')  # the libraries tell much that is of no use here
     if CONFIG.value is None:
-        print(EXAMPLES)
+        console().print(EXAMPLES)
         failed('--config: missing; python launch.py --help lists the experiment files')
     from bsgap import config  # here, so that --help and a mistyped flag are answered at once
 
@@ -130,7 +130,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 if __name__ == '__main__':
     try:
         if {'-h', '--help'} & set(sys.argv[1:]):
-            print(help_text())
+            console().print(help_text(), soft_wrap=True)
             leave(0)
         app.run(main, flags_parser=parse_flags)
     except UserError as error:

@@ -39,7 +39,7 @@ def get_config(variant: str = '') -> ConfigDict:
     }
     study.evaluate_epochs = 0.25
     study.measurements = ('lowest_loss',)
-    study.figures = ('above_the_lowest', 'curves')
+    study.figures = ('above_the_lowest',)
     study.claims = 'experiments.convex:claims'
     study.finding = (
         f'After {EPOCHS} epochs the training loss of the whole set as a batch was {{slow}} times as far above the'

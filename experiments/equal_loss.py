@@ -37,7 +37,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.subset = 12000
     study.learning_rate = 0.1
     study.sweep.batch_size = ()
-    sizes, most = SIZES[variant if variant in SIZES else ''], EXAMPLES // (20 if variant == 'smoke' else 1)
+    sizes, most = SIZES.get(variant, SIZES['']), EXAMPLES // (20 if variant == 'smoke' else 1)
     for (labels, noise), size in itertools.product(NOISE.items(), sizes):
         updates = max(UPDATES, most // size)
         at = (0, *sorted({round(updates / 1.2**k) for k in range(24)}))

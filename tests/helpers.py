@@ -54,6 +54,13 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Unsigned bytes as an IDX file."""
+    path.write_bytes(
+        struct.pack(f'>I{array.ndim}I', 0x800 + array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+    )
+
+
 def write_pictures(folder: Path, seed: int = 0) -> Path:
     """An IDX folder of 40 + 20 random pictures of 2×2, whose mean tells their class of 3."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +69,5 @@ def write_pictures(folder: Path, seed: int = 0) -> Path:
         labels_N = rng.integers(0, 3, n, dtype=np.uint8)
         images_NxHxW = (80 * labels_N[:, None, None] + rng.integers(0, 80, (n, 2, 2))).astype(np.uint8)
         for what, array in (('images-idx3', images_NxHxW), ('labels-idx1', labels_N)):
-            head = bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape)
-            (folder / f'{name}-{what}-ubyte').write_bytes(head + array.tobytes())
+            write_idx(folder / f'{name}-{what}-ubyte', array)
     return folder

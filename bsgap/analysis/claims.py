@@ -18,7 +18,7 @@ import numpy as np
 
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
-from bsgap.analysis.statistics import Estimate, interval, plural, standard_errors
+from bsgap.analysis.statistics import LEVEL, MOST_SEEDS, Estimate, interval, plural, standard_errors
 from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
     import pandas as pd
 
 Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
-LEVEL = 0.05  # of a verdict's one-sided tests
-MOST_SEEDS = 1000  # more are no advice
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 
 

@@ -20,10 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special
 
-from bsgap.analysis.statistics import Estimate
-
-LEVEL = 0.05
-MOST_SEEDS = 10_000  # more count as no number of seeds
+from bsgap.analysis.statistics import LEVEL, MOST_SEEDS, Estimate
 
 
 class Comparison(NamedTuple):

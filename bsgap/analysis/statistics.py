@@ -11,7 +11,9 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
     import pandas as pd
 
 
-TAIL = 0.025  # of a 95 % interval
+LEVEL = 0.05  # of all tests
+TAIL = LEVEL / 2  # of a 95 % interval, on each side
+MOST_SEEDS = 10_000  # more count as no number of seeds
 
 
 class Estimate(NamedTuple):

@@ -34,6 +34,7 @@ class WandbRuns(Watcher):
         self._wandb: Any = wandb
         self._study, self._folder = study, workdir / 'wandb'
         self._open: dict[str, Any] = {}
+        self._logged: dict[str, float] = {}  # the last update of each run
         self._lock = threading.Lock()  # devices' threads evaluate at once
         self.mode = os.environ.get('WANDB_MODE', '')
         if not self.mode:
@@ -47,12 +48,15 @@ class WandbRuns(Watcher):
         with self._lock:
             for member in members:
                 name = member.run.name
-                new = member.rows[-1:]
+                new = [row for row in member.rows if row['update'] > self._logged.get(name, -1)]
+                if not new:  # it has ended, and others of its cohort go on
+                    continue
                 if name not in self._open:
                     self._open[name] = self._begin(describe(member.run))
-                    new = [row for row in member.rows if row['update'] >= self._open[name].step]
+                    new = [row for row in new if row['update'] >= self._open[name].step]
                 for row in new:
                     self._open[name].log(tagged(row), step=int(row['update']))
+                    self._logged[name] = row['update']
                 if member.diverged or member.update == member.run.updates:
                     self._open.pop(name).finish()
 

@@ -148,7 +148,7 @@ def _learning_rates(answer: Json) -> Figure | None:
     if law := rates['law']:
         fit = f'∝ B^{law["exponent"]["value"]:.2g}'
         if law['better'] == 'saturating' and law['maximum']['value'] and law['b_0']['value']:
-            fit = f'{law["maximum"]["value"]:.2g} / (1 + {law["b_0"]["value"]:.2g}/B)'
+            fit = f'{number(law["maximum"]["value"])} / (1 + {number(law["b_0"]["value"])}/B)'
         x = [each['batch_size'] for each in law['advice']]
         axes.line(panel, x, law['advice'], color='black', label=f'fit: {fit}', zorder=3)
     if rows := rates['rows']:

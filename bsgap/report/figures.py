@@ -266,7 +266,7 @@ def _gradient_norm(data: Data) -> Figure | None:
         panel.set(title=f'{kind} weights', ylabel=label)
     for panel in every:
         panel.set_ylim(bottom=0)
-    return axes.legend(figure)
+    return axes.legend(figure) if len(looks) > 1 else figure
 
 
 # Each caption has the task's score, in the middle of a sentence and at its beginning.

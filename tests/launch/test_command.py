@@ -136,11 +136,13 @@ def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp
 
 def test_help_names_the_flags_at_once(installed: Path) -> None:
     for command in ([sys.executable, 'launch.py'], [installed]):
-        environment = {**os.environ, 'PYTHONPROFILEIMPORTTIME': '1'}
+        environment = {**os.environ, 'PYTHONPROFILEIMPORTTIME': '1', 'PYTHONIOENCODING': 'ascii'}
         done = subprocess.run([*command, '--help'], cwd=ROOT, env=environment, capture_output=True, text=True)
         for flag in ('--config: ', '--workdir: ', '--[no]dry_run: '):
             assert flag in done.stdout
         assert '--config=FILE[:VARIANT]' in done.stdout
+        assert re.search(r'mnist_adam.py +How should Adam.s . and . change', done.stdout)
+        assert done.returncode == 0
         imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
         assert 'absl.flags' in imported
         assert not imported & {'jax', 'numpy', 'pandas'}

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
-from helpers import ROOT, assert_same, tiny
+from helpers import ROOT, assert_same, tiny, write_idx
 from PIL import Image
 
 import bsgap
@@ -26,10 +25,6 @@ WORDS = ''.join((ROOT / name).read_text(encoding='utf-8') for name in DOCUMENTS)
 COMMANDS = sorted(set(re.findall(r'^python launch.py .*?(?= *#|$)', WORDS, re.M)))
 FASHION = Path('/usr/share/datasets/fashion-mnist')  # of Debian's package dataset-fashion-mnist
 SPLITS = {'train': slice(0, None, 2), 'test': slice(1, None, 2)}
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    path.write_bytes(struct.pack(f'>I{array.ndim}I', 0x800 + array.ndim, *array.shape) + array.tobytes())
 
 
 @pytest.fixture(scope='module')
@@ -49,14 +44,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / 'digits-idx').mkdir()
     (folder / 'FOLDER').mkdir()
     for split in ('train', 't10k'):
-        write_idx(
-            folder / 'FOLDER' / f'{split}-images-idx3-ubyte', (np.arange(8000) % 251).astype(np.uint8).reshape(-1, 2, 2)
-        )
-        write_idx(folder / 'FOLDER' / f'{split}-labels-idx1-ubyte', (np.arange(2000) % 10).astype(np.uint8))
+        write_idx(folder / 'FOLDER' / f'{split}-images-idx3-ubyte', (np.arange(8000) % 251).reshape(-1, 2, 2))
+        write_idx(folder / 'FOLDER' / f'{split}-labels-idx1-ubyte', np.arange(2000) % 10)
     saved = {}
     for (split, (x, y)), prefix in zip(parts.items(), ('train', 't10k'), strict=True):
         write_idx(folder / 'digits-idx' / f'{prefix}-images-idx3-ubyte', x)
-        write_idx(folder / 'digits-idx' / f'{prefix}-labels-idx1-ubyte', y.astype(np.uint8))
+        write_idx(folder / 'digits-idx' / f'{prefix}-labels-idx1-ubyte', y)
         pictures = [Image.fromarray(array) for array in x]
         saved[split] = datasets.Dataset.from_dict({'image': pictures, 'label': y.tolist()})
         for i, (picture, label) in enumerate(zip(pictures, y, strict=True)):

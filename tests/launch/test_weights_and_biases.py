@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from helpers import tiny
 from launching import After
 from wandb.proto import wandb_internal_pb2
@@ -64,7 +65,10 @@ def test_a_study_that_was_interrupted_is_kept_whole(tmp_path: Path, monkeypatch:
         bsgap.train(settings(), workdir, [After('evaluated', 3, fail)])
     for close in output.at_the_end:
         close()
+    begun, init = list[str](), wandb.init
+    monkeypatch.setattr(wandb, 'init', lambda **given: begun.append(given['name']) or init(**given))
     bsgap.train(settings(), workdir)
+    assert len(set(begun)) == len(begun)  # one that diverged is not begun anew while others go on
     records = read_records(workdir)
     assert {record.status for record in records} == {'done', 'diverged'}
     for record in records:
