@@ -3,15 +3,19 @@
 Source: Smith, Le 2018, "A Bayesian perspective on generalization and SGD" (1710.06451): with a constant number of
 updates test accuracy has an optimum inside the range of batch sizes, at B ∝ εN/(1 − m). Their network: 1000 MNIST
 images, 800 hidden units, momentum 0.9, ε 1, 10,000 updates (unverified). Crossed here with three ε, two N, and
-labels of which a fifth is wrong. The best batch size is chosen on validation data, by each seed alone. All seeds share
-the same examples and the same wrong labels: the intervals are those of the training, not of the choice of the data.
+labels of which a fifth is wrong. Each seed chooses its best batch size on validation data: where the parabola of the
+log of the error in log B through the best and its two neighbours is lowest. All seeds share the same examples and the
+same wrong labels: the intervals are those of the training, not of the choice of the data.
 
-    python launch.py --config=experiments/mnist_small_data.py          # 420 runs of 10,000 updates
-    python launch.py --config=experiments/mnist_small_data.py:quick    # 180 runs of 1500 updates
+The ε are lower than the source's: in a first run, at ε 0.1 and 1, batch sizes up to 16 stayed at chance, and so did all
+but 256 at ε 1. Claims and bounds are older than that run but for the two of an optimum inside, which name ε 0.01 now.
+
+    python launch.py --config=experiments/mnist_small_data.py          # 1200 runs of 10,000 updates
+    python launch.py --config=experiments/mnist_small_data.py:quick    # 1200 runs of 1500 updates
     python launch.py --config=experiments/mnist_small_data.py:smoke    # seconds; shows that it works
 
-Expected: an optimum that moves in proportion to ε and N, more so with wrong labels. Time on 2 CPU cores: about 9 hours;
-quick: about 12 minutes. On one GPU (estimated): some 15 minutes.
+Expected: an optimum that moves in proportion to ε and N, more so with wrong labels. Time on 2 CPU cores: about 5 hours;
+quick: about 40 minutes. On one GPU (estimated): some 15 minutes.
 """
 
 from ml_collections import ConfigDict
@@ -32,15 +36,15 @@ def get_config(variant: str = '') -> ConfigDict:
     study.hidden = (800,)
     study.momentum = 0.9
     study.epochs, study.updates, study.evaluate_updates = 0, 10000, 1000
-    study.sweep.batch_size = (1, 4, 16, 64, 128, 256, 500)
-    study.sweep.learning_rate = (0.01, 0.1, 1.0)
+    study.sweep.batch_size = (1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
+    study.sweep.learning_rate = (0.0025, 0.01, 0.04)
     study.sweep.subset = (500, 2000)
     study.sweep.label_noise = (0.0, 0.2)
-    study.seeds = 5
+    study.seeds = 10
     study.figures = ('accuracy', 'gap')
     study.claims = 'experiments.mnist_small_data:claims'
     study.finding = (
-        'With 500 examples of which a fifth are labelled wrongly, at learning rate 0.1, the best batch size ended'
+        'With 500 examples of which a fifth are labelled wrongly, at learning rate 0.01, the best batch size ended'
         ' {above_one} of test accuracy above batch size 1 and {above_largest} above the largest. The best batch size'
         ' grew with the learning rate to the power {moves_with_rate}, with wrong labels {moves_with_rate_noisy}, and'
         ' with the number of examples to the power {moves_with_n}.'
@@ -48,13 +52,7 @@ def get_config(variant: str = '') -> ConfigDict:
     return config.with_variant(
         study,
         variant,
-        quick={
-            'sweep.batch_size': (1, 4, 16, 64, 256),
-            'validation': 0.05,
-            'updates': 1500,
-            'evaluate_updates': 500,
-            'seeds': 3,
-        },
+        quick={'validation': 0.05, 'updates': 1500, 'evaluate_updates': 500},
         smoke={
             'sweep.batch_size': (1, 64),
             'validation': 0.01,
@@ -67,8 +65,8 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def claims(variant: str = '') -> list[Claim]:
-    many, few, noisy = 'bs*-lr0.1-n2000', 'bs*-lr0.1-n500', 'bs*-lr0.1-n500-noise0.2'
-    largest = {'': 500, 'quick': 256, 'smoke': 64}[variant]
+    many, few, noisy = 'bs*-lr0.01-n2000', 'bs*-lr0.01-n500', 'bs*-lr0.01-n500-noise0.2'
+    largest = 64 if variant == 'smoke' else 500
 
     def above(runs: DataFrame, size: int) -> Series:
         """How far above a batch size the best one ends."""
@@ -81,13 +79,13 @@ def claims(variant: str = '') -> list[Claim]:
 
     return [
         Claim('above_one',
-              'the best batch size (ε 0.1, N = 500, a fifth of the labels wrong) ends at least 0.5 points above'
+              'the best batch size (ε 0.01, N = 500, a fifth of the labels wrong) ends at least 0.5 points above'
               ' batch 1',
               lambda runs: above(runs, 1),
               at_least=0.005, unit='points', published='an optimum inside the range', source=f'{SMITH}, fig. 5',
               status='S'),
         Claim('above_largest',
-              f'the best batch size (ε 0.1, N = 500, a fifth of the labels wrong) ends 0.5 points above {largest}',
+              f'the best batch size (ε 0.01, N = 500, a fifth of the labels wrong) ends 0.5 points above {largest}',
               lambda runs: above(runs, largest),
               at_least=0.005, unit='points', published='an optimum inside the range', source=f'{SMITH}, fig. 5',
               status='S'),
@@ -97,7 +95,7 @@ def claims(variant: str = '') -> list[Claim]:
         Claim('moves_with_rate_noisy', 'with a fifth of the labels wrong it grows in proportion to ε too (N = 2000)',
               lambda runs: power(runs, 'bs*-n2000-noise0.2', 'learning_rate'),
               within=(0.5, 1.5), published='1', source=f'{SMITH}, fig. 6', status='S'),
-        Claim('moves_with_n', 'the best batch size grows in proportion to N (exponent 1, give or take ½; ε 0.1)',
+        Claim('moves_with_n', 'the best batch size grows in proportion to N (exponent 1, give or take ½; ε 0.01)',
               lambda runs: power(runs, (many, few), 'subset'),
               within=(0.5, 1.5), published='1', source=f'{SMITH}, fig. 6', status='S'),
     ]  # fmt: skip

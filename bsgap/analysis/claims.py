@@ -296,6 +296,7 @@ def _number(value: float, unit: str, width: float = 0.0) -> str:
     """With two digits of the `width` of its interval, if it has one; '?' where there is no number."""
     if not math.isfinite(value):
         return '?'
+    value = round(value, 12)  # an exponent of equal numbers is 1e-16
     if unit:
         return f'{100 * value:z.2f}'
     if width:

@@ -15,7 +15,6 @@ from bsgap.analysis import scaling, trials
 from bsgap.analysis.statistics import Estimate, of_draws, standard_errors
 
 SETTING = list(trials.SETTING[1:])  # besides the batch size
-FLOOR = 1e-6  # an error of 0 has no logarithm
 NEAR = 1.02  # lengths of one budget agree within this factor, as updates are whole
 SHARE = 0.05  # of the draws, in which a batch size is the best if it may be the best
 
@@ -102,7 +101,7 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
     names = ('batch_size', 'updates', SETTING[0], 'n', 'complete', 'loss')
     size_C, updates_C, rate_C, n_C, is_whole_C, loss_C = (table[name].to_numpy() for name in names)
     kind_C = table.groupby(SETTING[1:], dropna=False).ngroup().to_numpy()
-    mean_C, t_C = np.maximum(table['mean'].to_numpy(), FLOOR), standard_errors(n_C)
+    mean_C, t_C = np.maximum(table['mean'].to_numpy(), scaling.FLOOR), standard_errors(n_C)
     error_C = table['sd'].to_numpy() / np.sqrt(n_C)
     sd_C = np.where(is_whole_C, np.sqrt(t_C / standard_errors(math.inf)) * error_C / mean_C, 0)
     normal_RxC = np.random.default_rng(seed).normal(size=(0 if np.isnan(sd_C).any() else draws, len(table)))
@@ -117,7 +116,7 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
             same = tried[is_whole_C[tried]]
             middle = int(np.clip(np.flatnonzero(same == best)[0], 1, max(1, len(same) - 2)))
             near = same[middle - 1 : middle + 2]
-            log_rate_R, log_error_R = _lowest(log_near := np.log(rate_C[near]), log_error_RxC[:, near])
+            log_rate_R, log_error_R = scaling.lowest_point(log_near := np.log(rate_C[near]), log_error_RxC[:, near])
             rows.append(best)
             edges.append(bool(np.isclose(log_rate_R[0], np.log(rate_C[tried[[0, -1]]])).any()))
             if len(near) > 1 and np.isclose(log_rate_R[0], log_near[[0, -1]]).any():
@@ -130,18 +129,6 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
         best_L = table.iloc[rows].assign(edge=edges).reset_index(drop=True)
         found.append(Curve(int(size), best_L, errors, log_rate_RxL, np.minimum.accumulate(log_error_RxL, axis=1)))
     return found
-
-
-def _lowest(log_rate_C: np.ndarray, log_error_RxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log ε and log error [R] at the lowest point of each row's parabola through three points, or of fewer points."""
-    log_rate_R, log_error_R = log_rate_C[log_error_RxC.argmin(1)], log_error_RxC.min(1)
-    if len(log_rate_C) < 3:
-        return log_rate_R, log_error_R
-    x_C = log_rate_C - log_rate_C[1]
-    bend_R, slope_R, level_R = np.linalg.solve(np.vander(x_C, 3), log_error_RxC.T)
-    x_R = np.divide(-slope_R, 2 * bend_R, out=np.zeros_like(bend_R), where=bend_R > 0).clip(x_C[0], x_C[2])
-    lowest_R = level_R + slope_R * x_R + bend_R * x_R**2
-    return np.where(bend_R > 0, x_R + log_rate_C[1], log_rate_R), np.where(bend_R > 0, lowest_R, log_error_R)
 
 
 def winners(of: Sequence[Curve], unit: Unit, off: Off | None = None, amounts: int = 60) -> pd.DataFrame:

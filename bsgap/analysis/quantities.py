@@ -15,7 +15,7 @@ import dataclasses
 import difflib
 import fnmatch
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,9 +88,18 @@ def growth(runs: pd.DataFrame, recipe: str, y: str, x: str) -> pd.Series:
 
 
 def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: At = 'end') -> pd.Series:
-    """The exponent p of y ∝ x^p with one point a run, or, with `by`, one for each x: the run that is best by it. Such a
-    choice at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive."""
+    """The exponent p of y ∝ x^p with one point a run, or, with `by`, a score that is 1 at best, one for each x: y where
+    the parabola of log (1 − score) in log y is lowest, through the best run and those with the next y on either side. A
+    best run at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive."""
     at_an_end: list[bool] = []
+
+    def peak(tried: pd.DataFrame) -> float:
+        best = tried.loc[_best(tried[by])]
+        same = tried.sort_values(by).drop_duplicates(y, keep='last').sort_values(y, ignore_index=True)
+        middle = min(max(1, same.index[same[y] == best[y]][0]), max(1, len(same) - 2))
+        near = same[middle - 1 : middle + 2]
+        log_error_P = np.log(np.maximum(1 - near[by].to_numpy(), scaling.FLOOR))
+        return float(np.exp(scaling.lowest_point(scaling.log_of(near[y]), log_error_P[None])[0][0]))
 
     def of_seed(rows: pd.DataFrame) -> float:
         if not by:
@@ -98,10 +107,10 @@ def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None 
         done, ends = _done(rows), rows.groupby('run').tail(1)
         if set(done.groupby('run').tail(1)[x].dropna()) != set(ends[x].dropna()):
             return math.nan
-        chosen = (there := _rows(done, at, by)).loc[[_best(group[by]) for _, group in there.groupby(x)]]
-        tried = ends.groupby(x)[y].agg(['min', 'max']).loc[chosen[x]]
-        at_an_end.extend((tried.to_numpy() == chosen[[y]].to_numpy()).any(1))
-        return _power(chosen, y, x)
+        groups = list(_rows(done, at, by).groupby(x))
+        best, tried = [group.loc[_best(group[by]), y] for _, group in groups], ends.groupby(x)[y].agg(['min', 'max'])
+        at_an_end.extend((tried.loc[[of for of, _ in groups]].to_numpy() == np.array(best)[:, None]).any(1))
+        return _power({x: [of for of, _ in groups], y: [peak(group) for _, group in groups]}, y, x)
 
     values, known = _by_seed(runs, recipe, of_seed, y, x, by=by, every=not by), _reading.get(Reading())
     if any(at_an_end):
@@ -225,7 +234,7 @@ def _best(scores: pd.Series) -> Any:
     return scores.fillna(-math.inf).idxmax()
 
 
-def _power(points: pd.DataFrame, y: str, x: str) -> float:
+def _power(points: Mapping[str, Any], y: str, x: str) -> float:
     try:
         return scaling.exponent(points[x], points[y])
     except ValueError:

@@ -12,6 +12,7 @@ import numpy as np
 from bsgap.analysis.statistics import Estimate, of_draws
 
 REACH = 1e3  # B_crit is sought up to this factor beyond the batch sizes that were tried
+FLOOR = 1e-6  # an error of 0 has no logarithm
 GRID, FINER = 120, 17  # values of log B_crit at first, and in each of the three grids about the best of the one before
 
 
@@ -87,6 +88,19 @@ def exponent(batch_size_P: Any, value_P: Any) -> float:
     if len(set(log_b_P)) < 2:
         raise ValueError('an exponent needs two batch sizes')
     return float(np.polyfit(log_b_P, log_value_P, 1)[0])
+
+
+def lowest_point(log_x_P: np.ndarray, log_error_RxP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log x and log error [R] at the lowest point of each row's parabola through three points, or of fewer points."""
+    log_x_R, log_error_R = log_x_P[log_error_RxP.argmin(1)], log_error_RxP.min(1)
+    if len(log_x_P) < 3:
+        return log_x_R, log_error_R
+    from_middle_P = log_x_P - log_x_P[1]
+    bend_R, slope_R, level_R = np.linalg.solve(np.vander(from_middle_P, 3), log_error_RxP.T)
+    at_R = np.divide(-slope_R, 2 * bend_R, out=np.zeros_like(bend_R), where=bend_R > 0)
+    at_R = at_R.clip(from_middle_P[0], from_middle_P[2])
+    lowest_R = level_R + slope_R * at_R + bend_R * at_R**2
+    return np.where(bend_R > 0, at_R + log_x_P[1], log_x_R), np.where(bend_R > 0, lowest_R, log_error_R)
 
 
 def log_of(values: Any) -> np.ndarray:

@@ -180,6 +180,17 @@ def best_rates(seed: int = 0, scale: float = 0.01) -> list[Record]:
     ]  # fmt: skip
 
 
+def test_the_best_lies_between_those_tried() -> None:
+    """The error is exp((log ε − log ε*)²) times a tenth, with ε* = 0.02 · √B, which is none of the grid's."""
+    records = [
+        record(f'bs{size}-lr{rate}', seed, [0, 0.5], fields={'batch_size': size, 'learning_rate': rate},
+               validation_accuracy=[0, 1 - 0.1 * math.exp(math.log(rate / (0.02 * size**0.5)) ** 2)])
+        for seed in (0, 1) for size in (4, 16, 64) for rate in (0.01, 0.03, 0.09, 0.27, 0.81)
+    ]  # fmt: skip
+    best = 'bs*', 'recipe.learning_rate', 'recipe.batch_size', 'validation_accuracy'
+    assert measure(exponent, runs(records), *best) == ([pytest.approx(0.5)] * 2, [])
+
+
 def test_the_exponent_of_the_best_learning_rate() -> None:
     records = [*best_rates(), *best_rates(seed=1, scale=0.02)]
     best = 'bs*', 'recipe.learning_rate', 'recipe.batch_size', 'validation_accuracy'
