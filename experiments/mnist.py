@@ -33,7 +33,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.learning_rate = 0.01
     study.epochs = 30
     study.seeds = 6
-    study.figures = ('curves', 'learning_rate_sum', 'gap', 'accuracy')
+    study.figures = ('curves', 'learning_rate_sum', 'accuracy')
     study.claims = 'experiments.mnist:claims'
     return config.with_variant(
         study, variant, quick={'subset': 12000, 'seeds': 3}, smoke={'subset': 6000, 'epochs': 3.0, 'seeds': 2}

@@ -36,13 +36,13 @@ def get_config(variant: str = '') -> ConfigDict:
     study = mnist.get_config()
     study.name = 'mnist-adam'
     study.sweep.batch_size = ()
-    study.optimizer, study.learning_rate, study.epochs, study.seeds = 'adam', 1e-3, 10, 5
+    study.optimizer, study.learning_rate, study.epochs, study.seeds = 'adam', 1e-3, 10, 6
     sizes = SIZES.get(variant, SIZES[''])
     small, study.base_batch_size, large = sizes
     study.recipes = {
         f'{rule}-bs{size}': {'batch_size': size, **fields} for rule, fields in RULES.items() for size in sizes
     }
-    study.figures = ('accuracy', 'curves', 'gap')
+    study.figures = ('accuracy', 'curves')
     study.claims = 'experiments.mnist_adam:claims'
     study.finding = (
         f'At batch size {large} the linear rule ended {{linear_overshoots}} of test accuracy below the √ rule; the'

@@ -31,7 +31,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.validation = 1 / 12
     study.sweep.batch_size = (1, 2, 8, 64, 512, 4096, 55000)
     study.evaluate_epochs = 3.0
-    study.figures = ('accuracy', 'curves', 'learning_rate_sum', 'gap')
+    study.figures = ('accuracy', 'curves', 'learning_rate_sum')
     study.claims = 'experiments.mnist_batch_sizes:claims'
     study.finding = (
         'At one learning rate the best batch size, chosen on validation data, ended {one_is_worse} of test'

@@ -33,7 +33,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.sweep.batch_size = (64, 256, 1024)
     study.sweep.learning_rate = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
     study.evaluate_epochs = 2.0
-    study.figures = ('learning_rate', 'learning_rate_sum', 'accuracy', 'gap')
+    study.figures = ('learning_rate', 'learning_rate_sum', 'accuracy')
     study.claims = 'experiments.mnist_learning_rate:claims'
     study.finding = (
         'At the learning rates that validation data chose, batch size 1024 ended {no_harm} from batch size 64. With ten'

@@ -34,7 +34,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.validation = 1 / 12
     study.hidden, study.batch_norm = (512,) * 5, True
     study.optimizer, study.learning_rate = 'adam', 1e-3
-    study.epochs, study.seeds = 100, 5
+    study.epochs = 100
     study.max_physical_batch = 6000
     study.sweep.batch_size = ()
     large = {f'large-lr{rate:.0e}': {'batch_size': 6000, 'learning_rate': rate} for rate in (3e-4, 1e-3, 3e-3, 1e-2)}
@@ -57,7 +57,7 @@ def get_config(variant: str = '') -> ConfigDict:
     return config.with_variant(
         study,
         variant,
-        quick={'subset': 6000, 'epochs': 30.0, 'evaluate_epochs': 3.0, 'seeds': 3, **smaller(64, 600)},
+        quick={'subset': 6000, 'epochs': 30.0, 'evaluate_epochs': 3.0, **smaller(64, 600)},
         smoke={'subset': 300, 'hidden': (16, 16), 'epochs': 2.0, 'seeds': 2, **smaller(10, 100)},
     )
 

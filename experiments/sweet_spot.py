@@ -33,7 +33,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.schedule, study.epochs = 'linear', 2
     study.sweep.batch_size = (1, 2, 4, 16, 64, 256, 1024, 4096)
     study.sweep.learning_rate = (0.003125, 0.0125, 0.05, 0.2, 0.8)
-    study.figures = ('learning_rate', 'accuracy', 'gap')
+    study.figures = ('learning_rate', 'accuracy')
     study.claims = 'experiments.sweet_spot:claims'
     study.finding = (
         'At the learning rates that validation data chose, the best batch size ended {above_one} of test accuracy above'

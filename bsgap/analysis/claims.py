@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
     import pandas as pd
 
 Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
+VERDICTS = 'not reproduced', 'inconclusive', 'reproduced'  # what failed comes first
 HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 
 
@@ -201,6 +202,8 @@ def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
     for status, word in (('diverged', 'diverged'), ('running', 'unfinished')):
         if number := int((of == status).sum()):
             notes.append(f'{plural(number, "run")} {word}')
+    if number := len({*runs.attrs.get('near_chance', ())} & {*runs.loc[runs['recipe'].isin(known.recipes), 'run']}):
+        notes.append(f'{plural(number, "run")} near chance')
     if claim.status == 'U':
         notes.append("the source's figure is unverified")
     if not known.has_interval:
@@ -298,7 +301,9 @@ def _number(value: float, unit: str, width: float = 0.0) -> str:
         return '?'
     value = round(value, 12)  # an exponent of equal numbers is 1e-16
     if unit:
-        return f'{100 * value:z.2f}'
-    if width:
-        return f'{value:z,.{max(0, 1 - math.floor(math.log10(width)))}f}'
-    return f'{value:,.0f}' if 1e3 <= abs(value) < 1e9 else f'{value:.4g}'
+        text = f'{100 * value:z.2f}'
+    elif width:
+        text = f'{value:z,.{max(0, 1 - math.floor(math.log10(width)))}f}'
+    else:
+        text = f'{value:,.0f}' if 1e3 <= abs(value) < 1e9 else f'{value:.4g}'
+    return text.replace('-', '−')

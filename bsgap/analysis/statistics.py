@@ -104,7 +104,7 @@ def difference(estimate: Estimate, is_share: bool) -> str:
 def _plus_minus(estimate: Estimate, form: str, scale: int) -> str:
     value, _, high = estimate
     half_width = '' if math.isnan(high) else f' ± {scale * (high - value):{form.lstrip("+")}}'
-    return f'{scale * value:{form}}{half_width}'
+    return f'{scale * value:{form}}{half_width}'.replace('-', '−')
 
 
 def plural(count: int, noun: str) -> str:

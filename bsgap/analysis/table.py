@@ -4,7 +4,8 @@ import collections
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,15 @@ def table(records: Iterable[Record], score: str = '') -> 'pd.DataFrame':
     names = pd.Index([record.name for record in records], dtype=str)
     fields = pd.DataFrame([_fields(record.about) for record in records], names)
     return made.join(fields.apply(_as_numbers), on='run')[[*texts, 'seed', 'n', *measures, *fields, *measured]]
+
+
+def near_chance(runs: 'pd.DataFrame', about: Mapping[str, Any]) -> list[str]:
+    """The runs that are done and have learned next to nothing: on the training split less than a tenth of the way from
+    the best constant answer to a perfect one; `about` is study.json."""
+    scores = [name for name in runs if name.startswith('train_') and name not in ('train_loss', 'train_seconds')]
+    chance = max((of.get('baseline', {}).get('train', -math.inf) for of in about['training_sets']), default=-math.inf)
+    ends = runs[runs['status'] == 'done'].groupby('run').tail(1)
+    return ends.loc[(ends[scores] < chance + 0.1 * (1 - chance)).any(axis=1), 'run'].tolist()
 
 
 def _fields(about: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from bsgap.config.checks import (
 
 MEASUREMENTS = ('sharpness', 'top_eigenvalue', 'lowest_loss', 'gradient_norm')
 FIGURES = (
-    *('curves', 'gap', 'accuracy', 'learning_rate_sum', 'schedule', 'updates', 'learning_rate', 'distance'),
+    *('curves', 'accuracy', 'learning_rate_sum', 'schedule', 'updates', 'learning_rate', 'distance'),
     *('above_the_lowest', 'equal_loss', 'lines', 'sharpness', 'gradient_norm'),
 )
 
@@ -107,7 +107,7 @@ STUDY_FIELDS: Mapping[str, Field] = {
     'claims': Field('', text),  # module:function that gives the claims: experiments.mnist:claims; '': none
     'variant': Field('', text),  # of the experiment file, for that function
     'finding': Field('', text),  # a paragraph for the report; {NAME} stands for what was measured for a claim
-    'figures': Field(('curves', 'gap', 'accuracy', 'learning_rate_sum'), tuple_of(one_of(FIGURES))),
+    'figures': Field(('curves', 'accuracy', 'learning_rate_sum'), tuple_of(one_of(FIGURES))),
     'measurements': Field((), tuple_of(one_of(MEASUREMENTS))),  # at the end of each run
     'lines': Field((), tuple_of(pair)),  # recipes between whose solutions the loss is measured: (('small', 'large'),)
     # How it is computed.

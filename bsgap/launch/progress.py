@@ -1,6 +1,7 @@
 """What is shown while training: a live table where there is a terminal or a notebook, plain lines elsewhere."""
 
 import contextlib
+import math
 import statistics
 import threading
 import time
@@ -41,6 +42,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._waited = self._compiled_at = 0.0  # seconds of compilation, which say nothing about the time left
         self._began = time.monotonic()
         self._doing, self._rounds = '', 0
+        self._told: dict[str, int] = {}  # the last epoch of each recipe of which a line told
         self._live: Live | _Notebook | None = None
         self._said_at, self._over = self._began, threading.Event()
 
@@ -73,7 +75,10 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         if self._rounds > 1:
             if runs:
                 sizes = ', '.join(map(str, sorted({run.span(0).stage.batch_size for run in runs})))
-                self.noted(f'round {self._rounds}  {len(runs)} runs to go on, batch sizes {sizes}')
+                shortest, longest = (f'{of(run.updates for run in runs):,}' for of in (min, max))
+                lengths = shortest if shortest == longest else f'{shortest} to {longest}'
+                what = 'fresh seeds of what is best' if any(run.keep for run in runs) else 'trials'
+                self.noted(f'round {self._rounds}  {what}: {len(runs)} runs of {lengths} updates, batch sizes {sizes}')
             return
         study, recipes = self._study, len(self._study.recipes)
         what = f'{recipes} recipes × {study.seeds} seeds = {recipes * study.seeds} runs;'
@@ -120,7 +125,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._waited += max(0.0, ended - max(ended - seconds, self._compiled_at))  # devices compile at the same time
         self._compiled_at = ended
         self._now('')
-        if not self._live:
+        if not self._live and seconds >= 1:
             self.noted(f'compiled {what} in {seconds:.1f} s')
 
     def trained(self, members: Sequence[Member], examples: int, seconds: float) -> None:
@@ -131,8 +136,13 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
 
     def evaluated(self, members: Sequence[Member]) -> None:
         self._now('')
-        if not self._live:
-            for recipe in dict.fromkeys(member.run.recipe.name for member in members):
+        if self._live or self._study.search:  # its trials are many and short
+            return
+        for recipe in dict.fromkeys(member.run.recipe.name for member in members):
+            first = self._recipes[recipe][0]
+            epoch = math.ceil(first.example / first.run.n)
+            if self._told.get(recipe) != epoch:  # it may be evaluated more often
+                self._told[recipe] = epoch
                 cells = '  '.join(f'{heading} {cell}' for heading, cell in self._cells(self._recipes[recipe]).items())
                 self.noted(f'{self._clock()}  {cells}')
 

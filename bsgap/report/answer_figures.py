@@ -1,5 +1,7 @@
 """The figures of an answer (`recommendation.json`): the evidence on which batch size to use."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ UNITS = {'updates': 'updates', 'examples': 'examples ({:,} an epoch)', 'seconds'
 FRESH = {'half the rate': ', half the rate', 'twice the rate': ', twice the rate', 'growing': ', growing batch'}
 
 
-def draw(answer: Json, folder: Path, title: str) -> dict[str, Path]:
-    """Draws those of `FIGURES` for which an answer has data; returns the files, by caption."""
+def draw(answer: Json, folder: Path, title: str) -> dict[str, str]:
+    """Draws those of `FIGURES` for which an answer has data; returns each as SVG, by caption."""
     seeds = answer['rests_on']['seeds']
     note = f'{title}; bands and bars: 95 % intervals, {seeds} seeds' if seeds > 1 else f'{title}; one seed'
     return axes.write(FIGURES, answer, folder, note)
@@ -31,11 +33,11 @@ def _lengths(answer: Json) -> Figure | None:
     """Error against length, ε tuned at each."""
     if not answer['curves']:
         return None
-    figure, every = axes.panels(len(UNITS), size=(12.5, 4.8), sharey=True)
+    figure, every = axes.panels(len(UNITS), height=3.6, sharey=True)
     scale = task(answer['task']).scale
     for panel, unit in zip(every, UNITS, strict=True):
         _by_size(panel, answer['curves'], unit, 'error', scale)
-        _length(panel, unit, answer)
+        _length(panel, unit, answer, scale)
     shown = [scale * point['error']['value'] for curve in answer['curves'] for point in curve['points']]
     every[0].set(ylim=axes.limits(shown, 1.4), ylabel=_error_text(answer))
     axes.logarithmic(every[0], 'y')
@@ -49,19 +51,29 @@ def _error_text(answer: Json) -> str:
 
 def _by_size(panel: Axes, lines: Sequence[Json], x: str, y: str, scale: float = 1) -> None:
     """A line for each batch size."""
-    for line, look in zip(lines, axes.ordered(len(lines)), strict=True):
+    for line in lines:
         at, estimates = zip(*((point[x], point[y]) for point in line['points']), strict=True)
-        axes.line(panel, at, estimates, scale, label=f'batch size {line["batch_size"]}', markevery=1, **look)
+        colour = axes.of_size(line['batch_size'])
+        look, name = {'color': colour, 'marker': 'o', 'markevery': 1}, f'batch size {line["batch_size"]}'
+        if has_room := len(lines) <= axes.MOST_ENDS:
+            axes.name_end(panel, at[-1], scale * estimates[-1]['value'], name.replace(' size', ''), colour)
+        axes.line(panel, at, estimates, scale, label=None if has_room else name, **look)
 
 
-def _length(panel: Axes, unit: str, answer: Json) -> None:
-    """The axis of a unit of length, with the budgets in it; to be called when all is drawn."""
+def _length(panel: Axes, unit: str, answer: Json, scale: float = 0) -> None:
+    """The axis of a unit of length, with the budgets in it, and a ring about what is recommended for each, if errors
+    are drawn, times `scale`; to be called when all is drawn."""
     for budget in answer['budgets']:
         own, factor = ('examples', answer['n']) if budget['unit'] == 'epochs' else (budget['unit'], 1)
         if own == unit:
             x, text = factor * budget['amount'], words.budget_text(budget).removesuffix(' on this device')
             panel.axvline(x, color='black', linestyle='--', linewidth=0.9, zorder=1)
-            panel.text(x, 1.02, f'budget: {text}', transform=panel.get_xaxis_transform(), ha='center', fontsize=9)
+            panel.text(x, 1.02, f'budget: {text}', transform=panel.get_xaxis_transform(), ha='center', fontsize=8)
+            best = (budget['recommended'] or {}).get('batch_size')
+            for points in (line['points'] for line in answer['curves'] if scale and line['batch_size'] == best):
+                at, error = (np.log([point[unit] for point in points]), [point['error']['value'] for point in points])
+                ring: Any = {'markersize': 13, 'markerfacecolor': 'none', 'markeredgewidth': 1.5, 'color': 'black'}
+                panel.plot(x, scale * np.exp(np.interp(np.log(x), at, np.log(error))), 'o', **ring)
     panel.set_xlabel(UNITS[unit].format(answer['n']))
     axes.logarithmic(panel, 'x')
 
@@ -71,7 +83,7 @@ def _winners(answer: Json) -> Figure | None:
     units = [unit for unit in UNITS if answer['winners'].get(unit)]
     if not units:
         return None
-    figure, every = axes.panels(len(units), size=(max(6.5, 4.2 * len(units)), 4.4), sharey=True)
+    figure, every = axes.panels(len(units), height=3.2, sharey=True)
     sizes = [curve['batch_size'] for curve in answer['curves']]
     lanes = [('best', 'best in at least 5 % of draws of seeds', '#9ecae1', 10)] * (answer['rests_on']['seeds'] > 1)
     for panel, unit in zip(every, units, strict=True):
@@ -90,7 +102,7 @@ def _targets(answer: Json) -> Figure | None:
     """S = S_min + E_min/B through the updates; what is censored is known to be more, or fewer."""
     if not (targets := answer['targets']):
         return None
-    figure, (panel,) = axes.panels(1, size=(9, 5.2))
+    figure, (panel,) = axes.panels(1, height=4.6)
     of, sizes = task(answer['task']), [point['batch_size'] for point in targets[0]['points']]
     shown = [point['updates']['value'] for target in targets for point in target['points']]
     panel.set(ylim=axes.limits(shown, 2), ylabel='updates to the target')
@@ -121,6 +133,14 @@ def _targets(answer: Json) -> Figure | None:
     axes.batch_sizes(panel, 'x', sizes)
     panel.set_xlim(size_G[0], size_G[-1])
     axes.logarithmic(panel, 'y')
+    middle = targets[len(targets) // 2]['curve']
+    if middle and (critical := middle['b_crit']['value']) and 4 * sizes[0] < critical < sizes[-1] / 4:
+        regions = size_G[0], critical / 3, 3 * critical, size_G[-1]
+        said = 'twice the batch, half the updates', 'larger batches pay less and less', 'larger batches waste data'
+        for (low, high), text in zip(itertools.pairwise(regions), said, strict=True):
+            place: Any = {'transform': panel.get_xaxis_transform(), 'ha': 'center', 'fontsize': 8, 'color': '#555555'}
+            panel.text(math.sqrt(low * high), 1.02, text, **place)
+            panel.axvline(high, color='#bbbbbb', linewidth=0.8, zorder=0)
     return axes.legend(figure)
 
 
@@ -137,7 +157,7 @@ def _learning_rates(answer: Json) -> Figure | None:
     at = ['batch_size', 'learning_rate']
     tried = cells.assign(error=np.array(errors, float)).groupby(at, as_index=False)['error'].min()  # over momentum
     lost, cells = tried[tried['error'].isna()], tried.dropna()
-    figure, (panel,) = axes.panels(1, size=(8.5, 5.6))
+    figure, (panel,) = axes.panels(1, height=4.8)
     if len(cells):
         low, high = cells['error'].min(), cells['error'].max()
         colours: Any = {'cmap': 'viridis_r', 'norm': LogNorm(low, max(high, 1.1 * low))}
@@ -168,11 +188,11 @@ def _budgets(answer: Json) -> Figure | None:
         return None
     of = task(answer['task'])
     shown = [[*budget['rows'], *(row for row in budget['fresh'] if row['test_score'])] for budget in budgets]
-    height = len(budgets) * (0.9 + 0.24 * max(map(len, shown)))
-    figure, every = axes.panels(2 * len(budgets), len(budgets), size=(10, height), sharex='col', sharey='row')
+    height = 0.75 + 0.22 * max(map(len, shown))
+    figure, every = axes.panels(2 * len(budgets), 2, height=height, sharex='col', sharey='row')
     for budget, rows, left, right in zip(budgets, shown, every[::2], every[1::2], strict=True):
         for y, row in enumerate(rows):
-            look = {'fmt': 'D', 'color': 'tab:orange'} if 'role' in row else {'fmt': 'o', 'color': 'tab:blue'}
+            look = {'fmt': 'D' if 'role' in row else 'o', 'color': axes.of_size(row['batch_size'])}
             axes.bars(left, [y], [_error(row['test_score'])], of.scale, is_flat=True, **look)
             if 'gap' in row:
                 axes.bars(right, [y], [row['gap']], of.scale, is_flat=True, **look)
@@ -203,7 +223,7 @@ def _noise_scale(answer: Json) -> Figure | None:
     """Means over trials of each length, beside B_crit at the target in the middle."""
     if not (lines := answer['noise_scale']):
         return None
-    figure, (panel,) = axes.panels(1, size=(8.5, 5))
+    figure, (panel,) = axes.panels(1, height=4.4)
     _by_size(panel, lines, 'examples', 'noise_scale')
     shown = [point['noise_scale']['value'] for line in lines for point in line['points']]
     if value := answer['numbers'].get('b_crit', {}).get('value'):
@@ -215,7 +235,7 @@ def _noise_scale(answer: Json) -> Figure | None:
 
 
 FIGURES: axes.Figures = {
-    'lengths': ('The lowest line at a budget is the batch size to use', _lengths),
+    'lengths': ('The lowest line at a budget is the batch size to use: the ring', _lengths),
     'winners': ('The best batch size for any budget of which all have trials', _winners),
     'targets': ('Beyond the critical batch size B_crit larger batches save few updates', _targets),
     'learning_rates': ('How the best learning rate ε grows with the batch size B', _learning_rates),

@@ -4,8 +4,10 @@ An estimate has a `value` and the ends `low` and `high` of its interval: a mappi
 there is no interval, as with one seed. One end null: the interval has no bound on that side.
 """
 
+import io
 import itertools
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,32 +18,54 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-NAMED = [f'tab:{colour}' for colour in ('blue', 'orange', 'green', 'red', 'purple', 'brown', 'pink', 'olive', 'cyan')]
+WIDTH = 10  # inches, of every figure, so that their letters agree beneath one another
+# By log2 of the batch size; the source's colours are kept: orange 64, teal 256, purple 1024.
+SIZES = {0: '#5a0f14', 2: '#a3191f', 4: '#d9502b', 6: '#f39c12', 7: '#9aa82f', 8: '#169b8c', 9: '#3b7fc4'}
+SIZES |= {10: '#6b3fa0', 12: '#b0398f', 14: '#d977a9', 16: '#3d3d3d'}
+BY_SIZE = LinearSegmentedColormap.from_list('sizes', [(log / 16, colour) for log, colour in SIZES.items()], 1024)
+# Okabe and Ito's, which the colour-blind tell apart.
+NAMED = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8b6914', '#444444']
 LINES: Any = ('-', '--', ':', '-.', (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 2, 1, 2, 1, 2)))
 MARKERS = 'osDP^v*X'
 STYLE: Any = {'axes.grid': True, 'grid.alpha': 0.3, 'axes.spines.top': False, 'axes.spines.right': False}
+STYLE |= {'font.size': 9, 'axes.titlesize': 9, 'axes.edgecolor': '#666666', 'lines.linewidth': 1.6}
 STYLE |= {'text.parse_math': False}  # a user's "$" is drawn as it is
+STYLE |= {'svg.hashsalt': 'bsgap', 'svg.fonttype': 'none'}  # the same figure is the same file, its texts are texts
+MOST_ENDS = 8  # lines that have room for their names at their ends
 Look = dict[str, Any]  # what Matplotlib draws a line with
 # By name: the caption, the function that draws it, and what that is called with besides the data.
 Figures = Mapping[str, tuple[Any, ...]]
 
 
-def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, Path]:
-    """Draws figures of some data, with a note below their captions; returns the files, by caption."""
+def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, str]:
+    """Draws figures of some data into `folder`, with a caption and a note above them; returns, by caption, each as SVG
+    without these."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    drawn = {}
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph')  # that the font has not is a box, as elsewhere
         for name, (caption, function, *arguments) in figures.items():
             if figure := function(of, *arguments):
-                text = f'{caption}\n{textwrap.fill(note, 92)}'
-                figure.suptitle(text, x=0.01, horizontalalignment='left', fontsize=10)
-                files[caption] = folder / f'{name}.png'
-                figure.savefig(files[caption], dpi=100)
-    return files
+                _move_apart(figure)
+                figure.savefig(text := io.StringIO(), format='svg', metadata=dict.fromkeys(['Date', 'Creator'], ''))
+                svg = re.sub(r'(?s)<!--.*?-->\n?|<metadata>.*?</metadata>', '', text.getvalue())
+                drawn[caption] = '<svg' + svg.partition('<svg')[2]  # without what only a file of its own needs
+                figure.suptitle(
+                    f'{caption}\n{textwrap.fill(note, 130)}', x=0.01, horizontalalignment='left', fontsize=9
+                )
+                _move_apart(figure)  # the title has moved them
+                figure.savefig(folder / f'{name}.png', dpi=100)
+    return drawn
+
+
+def of_size(batch_size: float) -> str:
+    """The colour of a batch size, in every figure; between 1 and 65536 each has its own."""
+    return mpl.colors.to_hex(BY_SIZE(math.log2(max(1, batch_size)) / 16))
 
 
 def ordered(count: int) -> list[Look]:
@@ -50,39 +74,77 @@ def ordered(count: int) -> list[Look]:
     return [{'color': shade, 'marker': marker} for shade, marker in zip(shades, itertools.cycle(MARKERS), strict=False)]
 
 
-def looks(panel: Axes, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
-    """How lines look of which two texts say what they are: the first by its colour, the second by its style and marker.
-    The keys of both are put into a panel, for the legend; an empty text has none."""
+def looks(
+    panel: Axes, pairs: Iterable[tuple[str, str]], colours: Mapping[str, str] | None = None, keys: bool = True
+) -> dict[tuple[str, str], Look]:
+    """How lines look of which two texts say what they are: the first by its colour, out of `colours` if given, the
+    second by its style and marker. The `keys` of both are put into a panel, for the legend; an empty text has none."""
     pairs = list(pairs)
     firsts, seconds = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
     named = NAMED if len(firsts) <= len(NAMED) else [look['color'] for look in ordered(len(firsts))]
-    colours = dict(zip(firsts, named, strict=False))
+    colours = dict(zip(firsts, named, strict=False)) | dict(colours or {})
     styles = itertools.cycle({'linestyle': line, 'marker': marker} for line, marker in zip(LINES, MARKERS, strict=True))
     styled = dict(zip(seconds, styles, strict=False))
-    for text, colour in colours.items():
-        panel.plot([], [], color=colour, label=text)
-    for text, style in styled.items():
+    for text in firsts if keys else ():
+        panel.plot([], [], color=colours[text], label=text)
+    for text, style in styled.items() if keys else ():
         panel.plot([], [], color='grey', label=text, **style)
     return {(first, second): {'color': colours[first], **styled[second]} for first, second in pairs}
 
 
-def panels(count: int, rows: int = 1, size: Any = None, **share: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels; `size` is its width and height in inches, if not as the panels need."""
-    columns = count // rows
-    figure = Figure(figsize=size or (max(6.5, 4 * columns), 3 * rows + 0.7), layout='constrained')
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+def name_end(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
+    """Writes beside the end of a line what it is, in place of a legend."""
+    look: Any = {'textcoords': 'offset points', 'color': colour, 'fontsize': 8, 'va': 'center', 'gid': 'end'}
+    named = panel.annotate(text, (x, y), (6, 0), annotation_clip=False, **look)
+    named.set_path_effects([withStroke(linewidth=2.5, foreground='white')])
+
+
+def _move_apart(figure: Figure) -> None:
+    """Moves the names at the ends of lines up and down until none lies on another."""
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        ends = [text for text in panel.texts if text.get_gid() == 'end']
+        boxes = [end.get_window_extent() for end in ends]
+        middles = [(box.y0 + box.y1) / 2 for box in boxes]
+        pairs = [
+            (a, b)
+            for a, b in itertools.combinations(range(len(ends)), 2)
+            if boxes[a].x0 < boxes[b].x1 and boxes[b].x0 < boxes[a].x1
+        ]
+        bottom, top = panel.bbox.y0 + 6, panel.bbox.y1 - 6
+        moved = list(middles)
+        for _ in range(1000):
+            moved = [min(max(middle, bottom), top) for middle in moved]
+            for a, b in pairs:
+                low, high = (a, b) if (moved[a], middles[a], a) < (moved[b], middles[b], b) else (b, a)
+                if (short := boxes[a].height - (moved[high] - moved[low])) > 0.1:
+                    moved[low], moved[high] = moved[low] - short / 2, moved[high] + short / 2
+        for end, middle, to in zip(ends, middles, moved, strict=True):
+            end.set_position((6, end.get_position()[1] + (to - middle) * 72 / figure.dpi))
+
+
+def panels(count: int, columns: int = 0, height: float = 2.8, **share: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, in so many columns, three if there is room; a row's height is in inches."""
+    columns = columns or min(count, 3)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(WIDTH, height * rows + 0.4), layout='constrained')
+    every = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    for panel in every[count:]:
+        panel.set_axis_off()
+    return figure, every[:count]
 
 
 def batch_sizes(panel: Axes, which: str, sizes: Iterable[int]) -> None:
     """A logarithmic axis with a tick for each batch size that has room."""
     panel.set(**{f'{which}label': 'batch size', f'{which}scale': 'log'})
-    ticks: list[int] = []
+    place, ticks = panel.get_subplotspec(), list[int]()
+    room = 18 / place.get_gridspec().ncols if place and which == 'x' else 18
     for size in (ascending := sorted(sizes)):
-        if not ticks or math.log(size / ticks[-1]) > math.log(ascending[-1] / ascending[0]) / 20:
+        if not ticks or math.log(size / ticks[-1]) > math.log(ascending[-1] / ascending[0]) / room:
             ticks.append(size)
     axis = getattr(panel, f'{which}axis')
     axis.set_ticks([], minor=True)
-    axis.set_ticks(ticks, map(str, ticks), rotation=60 * (which == 'x' and len(ticks) > 6))
+    axis.set_ticks(ticks, map(str, ticks))
 
 
 def logarithmic(panel: Axes, which: str) -> None:
@@ -92,7 +154,7 @@ def logarithmic(panel: Axes, which: str) -> None:
         if math.isfinite(axis.get_minpos()):  # something is above 0
             panel.set(**{f'{letter}scale': 'log'})
             low, high = axis.get_view_interval()
-            ticks = LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5)) if high / low > 6 else MaxNLocator(6)
+            ticks = LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5)) if high / low > 6 else MaxNLocator(4)
             axis.set_major_locator(ticks)
             axis.set_major_formatter(lambda tick, _: _short(tick))
             axis.set_minor_formatter(NullFormatter())
@@ -119,7 +181,7 @@ def legend(figure: Figure) -> Figure:
         rows = math.ceil(len(handles) / columns)
         figure.set_figheight(figure.get_figheight() + 0.2 * rows)
         look: Any = {'loc': 'outside lower center', 'ncols': math.ceil(len(handles) / rows), 'frameon': False}
-        figure.legend(list(handles.values()), list(handles), fontsize=9, **look)
+        figure.legend(list(handles.values()), list(handles), **look)
     return figure
 
 

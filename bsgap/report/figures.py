@@ -57,6 +57,7 @@ class Data(NamedTuple):
     ends: pd.DataFrame  # the last row of each run
     lines: Lines
     diverged: int  # runs
+    near_chance: int  # runs
     task: Task
 
 
@@ -83,7 +84,14 @@ def gather(runs: pd.DataFrame, task: Task, lines: Lines = ()) -> Data | None:
     rows = rows.sort_values(['size', *numbers], kind='stable').assign(setting=_settings)
     rows['row'] = rows.groupby('run').cumcount()
     rows['last'] = rows.groupby('run')['row'].transform('max').groupby(rows['recipe']).transform('min')
-    return Data(rows, rows.groupby('run').tail(1), lines, diverged['run'].nunique(), task)
+    return Data(
+        rows,
+        rows.groupby('run').tail(1),
+        lines,
+        diverged['run'].nunique(),
+        len(runs.attrs.get('near_chance', ())),
+        task,
+    )
 
 
 def _settings(rows: pd.DataFrame) -> pd.Series:
@@ -102,8 +110,9 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
 
 def draw(
     runs: pd.DataFrame, folder: Path, title: str, figures: Iterable[str], task: Task, lines: Lines = ()
-) -> dict[str, Path]:
-    """Draws those of `figures` (names, out of `config.FIGURES`) for which there is data; returns the files, by caption.
+) -> dict[str, str]:
+    """Draws those of `figures` (names, out of `config.FIGURES`) for which there is data; returns their SVG,
+    by caption.
 
     `lines` are, for each pair of solutions and each seed, a mapping with `first`, `second` (recipes), `seed`, and, of
     equal length, `alpha`, `train_loss`, `test_loss`, and the task's scores, such as `train_accuracy` (a fraction).
@@ -120,19 +129,29 @@ def note(data: Data, title: str) -> str:
     n = sorted(set(data.ends.groupby('recipe').size()))
     seeds = f'; mean and 95 % interval over seeds (n = {", ".join(map(str, n))})' if max(n) > 1 else ''
     lost = f'; without {plural(data.diverged, "diverged run")}' if data.diverged else ''
-    return title + seeds + lost
+    failed = f'; {plural(data.near_chance, "run")} near chance' if data.near_chance else ''
+    return title + seeds + lost + failed
 
 
-def _looks(panel: Axes, rows: pd.DataFrame) -> dict[str, axes.Look]:
-    """By recipe, how its line looks; the keys are put into a panel. The colour is the batch size and the line style the
-    setting, or the reverse if there are more settings; where settings alone tell recipes apart, they are all."""
+def _looks(panel: Axes, rows: pd.DataFrame, ends: bool = False) -> tuple[dict[str, axes.Look], dict[str, str]]:
+    """By recipe, how its line looks, and the name to be written at its end; where that has no room, or with `ends` off,
+    the keys are put into a panel in its place. The colour is the batch size and the line style the setting, or the
+    reverse if there are more settings; where settings alone tell recipes apart, the colour is theirs."""
     recipes = rows.drop_duplicates('recipe')
     sizes, settings = [f'batch size {size}' for size in recipes['size']], list(recipes['setting'])
+    colours = {f'batch size {size}': axes.of_size(size) for size in recipes['size']}
     if len(set(settings)) == len(settings) and '' not in settings:
+        if len(set(sizes)) == len(sizes) and recipes['done'].all():  # then they differ in their batch sizes
+            settings = [f'{setting}, {size}' for setting, size in zip(settings, sizes, strict=True)]
+            colours = dict(zip(settings, map(axes.of_size, recipes['size']), strict=True))
         sizes = [''] * len(settings)
     pairs = list(zip(*sorted((sizes, settings), key=lambda texts: -len(set(texts))), strict=True))
-    looks = axes.looks(panel, pairs)
-    return {recipe: looks[pair] for recipe, pair in zip(recipes['recipe'], pairs, strict=True)}
+    kinds = [list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True)]
+    names = [', '.join(text for text, kind in zip(pair, kinds, strict=True) if len(kind) > 1) for pair in pairs]
+    ends &= len(names) <= axes.MOST_ENDS and max(map(len, names)) <= 30 and min(map(len, kinds)) == 1
+    looks = axes.looks(panel, pairs, {text: colours[text] for text in kinds[0] if text in colours}, keys=not ends)
+    named = dict(zip(recipes['recipe'], (name.replace('batch size', 'batch') for name in names), strict=True))
+    return {recipe: looks[pair] for recipe, pair in zip(recipes['recipe'], pairs, strict=True)}, named if ends else {}
 
 
 def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -> Figure | None:
@@ -141,17 +160,22 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
     if rows.empty or set(columns) - set(rows):
         return None
     shown = list(itertools.product(columns, against))
-    figure, every = axes.panels(len(shown), 1 + (len(shown) > 3), sharey=len(columns) == 1)
-    looks = _looks(every[0], rows)
+    figure, every = axes.panels(len(shown), sharey=len(columns) == 1)
+    looks, named = _looks(every[0], rows, ends=True)
     for panel, (column, x) in zip(every, shown, strict=True):
         points = rows[rows['row'] >= (x != 'epoch')].groupby(['recipe', 'row'])  # a logarithmic axis has no start
         for recipe, line in intervals(points[column]).assign(x=points[x].mean()).groupby('recipe'):
             axes.line(panel, line['x'], line, **looks[recipe])
+            if recipe in named:
+                x_end, y_end = line[['x', 'value']].iloc[-1]
+                axes.name_end(panel, x_end, y_end, named[recipe], looks[recipe]['color'])
         if x != 'epoch':
             axes.logarithmic(panel, 'x')
         if column in SCORES:  # leave out the untrained model, so that the differences at the end can be seen
             top = data.task.scale
             panel.set_ylim(max(0, rows.loc[rows['row'] == 1, column].min() - 0.02 * top), 1.005 * top)
+        elif column == 'gap':
+            panel.axhline(0, color='grey', linewidth=0.8)
         else:
             axes.logarithmic(panel, 'y')
         panel.set(xlabel=TEXTS[x], ylabel=_text(column, data.task))
@@ -162,8 +186,8 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
 
 def _schedule(data: Data) -> Figure:
     """What each recipe has from an evaluation on; later lines are thinner, so that those below can be seen."""
-    figure, (top, bottom) = axes.panels(2, 2, sharex=True)
-    rows, looks = data.rows.drop_duplicates(['recipe', 'row']), _looks(top, data.rows)
+    figure, (top, bottom) = axes.panels(2, 1, height=2.3, sharex=True)
+    rows, (looks, _) = data.rows.drop_duplicates(['recipe', 'row']), _looks(top, data.rows)
     for i, (recipe, look) in enumerate(looks.items()):
         line = rows[rows['recipe'] == recipe]
         look = look | {'drawstyle': 'steps-post', 'linewidth': 6 - 4.5 * i / len(looks), 'alpha': 0.8, 'marker': ''}
@@ -181,7 +205,7 @@ def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure |
     columns = list(ends.reindex(columns=columns).dropna(axis=1, how='all'))
     if len(columns) < fewest:
         return None
-    figure, every = axes.panels(len(columns), 1 + (len(columns) > 3), sharey=columns == SCORES)
+    figure, every = axes.panels(len(columns), height=3.2)
     parts = {setting: setting.partition(', ')[::2] for setting in ends['setting'].unique()}
     looks, sizes = axes.looks(every[0], parts.values()), sorted(set(ends['size']))
     room = min((large / small for small, large in itertools.pairwise(sizes)), default=2) ** 0.2
@@ -207,7 +231,8 @@ def _learning_rate(data: Data) -> Figure | None:
     figure, (left, right) = axes.panels(2)
     chooser = 'validation' if 'validation_score' in ends else 'test'
     ends = ends.assign(rest=ends['setting'].str.replace(r'^learning rate [^,]*(, )?', '', regex=True))
-    looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True))
+    colours = {f'batch size {size}': axes.of_size(size) for size in ends['size']}
+    looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True), colours)
     tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_score'])
     for (size, rest), line in tested.groupby(['size', 'rest']):
         axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
@@ -231,7 +256,7 @@ def _lines(data: Data) -> Figure | None:
     if not data.lines:
         return None
     pairs = pd.concat(map(pd.DataFrame, data.lines)).groupby(['first', 'second'], sort=False)
-    figure, every = axes.panels(2 * len(pairs), 2, sharex=True, sharey='row')
+    figure, every = axes.panels(2 * len(pairs), len(pairs), sharex=True, sharey='row')
     score, scale = data.task.score, data.task.scale
     for panel, (quantity, (pair, points)) in zip(every, itertools.product(('loss', score), pairs), strict=True):
         for split, colour, style in (('train', 'tab:blue', '-'), ('test', 'tab:red', '--')):
@@ -253,8 +278,8 @@ def _gradient_norm(data: Data) -> Figure | None:
     if not measured:
         return None
     kinds, sizes = sorted({kind for kind, _ in measured}), sorted({int(size) for _, size in measured})
-    figure, every = axes.panels(2 * len(kinds), len(kinds), sharex=True, sharey='col')
-    looks = _looks(every[0], data.ends)
+    figure, every = axes.panels(2 * len(kinds), 2, sharex=True, sharey='col')
+    looks, _ = _looks(every[0], data.ends)
     for panel, (kind, relative) in zip(every, itertools.product(kinds, (False, True)), strict=True):
         columns = [[f'gradient_norm_{kind}_{part}bs{size}' for size in sizes] for part in ('', 'sd_')]
         mean, spread = (data.ends[names].set_axis(sizes, axis=1) for names in columns)
@@ -269,31 +294,41 @@ def _gradient_norm(data: Data) -> Figure | None:
     return axes.legend(figure) if len(looks) > 1 else figure
 
 
-# Each caption has the task's score, in the middle of a sentence and at its beginning.
+# Each caption says what to look for, and has the task's score, in the middle of a sentence and at its beginning.
 FIGURES: axes.Figures = {
-    'curves': ('{1} and loss over training', _over_training, [*SCORES, 'train_loss', 'test_loss'], ['epoch']),
-    'gap': ('Generalization gap against batch size', _at_the_end, ['gap']),
-    'accuracy': ('{1} against batch size', _at_the_end, SCORES),
+    'curves': (
+        'How far each gets in the same epochs, and the gap between training and test data that it leaves',
+        *(_over_training, [*SCORES, 'gap', 'train_loss', 'test_loss'], ['epoch']),
+    ),
+    'accuracy': ('{1} at the end, by batch size', _at_the_end, [*SCORES, 'gap']),
     'learning_rate_sum': (
-        '{1} and distance against learning rate × updates',
+        'Where lines lie on one another, what differs at the end is the number of updates, not the batch size',
         *(_over_training, [*SCORES, 'distance'], ['learning_rate_sum']),
     ),
-    'schedule': ('Batch size and learning rate over training', _schedule),
+    'schedule': ('What each recipe does: its batch size and learning rate over training', _schedule),
     'updates': (
-        'Test {0} against epochs, updates and time',
+        'The same training counted in epochs, in updates and in seconds: what is ahead depends on what is counted',
         *(_over_training, ['test_score'], ['epoch', 'update', 'train_seconds']),
     ),
-    'learning_rate': ('Test {0} by learning rate, and the best learning rate by batch size', _learning_rate),
-    'distance': ('Distance from the initial weights over training', _over_training, ['distance'], ['update']),
+    'learning_rate': (
+        'Left, how well each learning rate does; right, whether the best one grows with the batch size as a rule says',
+        _learning_rate,
+    ),
+    'distance': ('How far the weights move: a straight line is a power law', _over_training, ['distance'], ['update']),
     'above_the_lowest': (
-        'Training loss above its minimum, against updates and examples',
+        'How the training loss comes down to its minimum, and whether it stays there',
         *(_over_training, ['above_the_lowest'], ['update', 'examples']),
     ),
     'equal_loss': (
-        'Loss and {0} on the test data where the training loss is the same',
+        'Where the training loss is the same, the lower line, or the higher {0}, generalizes better',
         *(_over_training, ['test_loss', 'test_score'], ['train_loss']),
     ),
-    'lines': ('Loss and {0} on the line through two solutions', _lines),
-    'sharpness': ('Sharpness against batch size', _at_the_end, ['test_score', *SHARPNESS], 2),
-    'gradient_norm': ('Norm of mini-batch gradients against their batch size', _gradient_norm),
+    'lines': ('Loss and {0} on the way from one solution (α = 0) to another (α = 1)', _lines),
+    'sharpness': (
+        'Whether large batches end in sharper places, and do worse',
+        _at_the_end,
+        ['test_score', *SHARPNESS],
+        2,
+    ),
+    'gradient_norm': ('How the norm of a mini-batch gradient changes with its batch size', _gradient_norm),
 }

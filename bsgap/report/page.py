@@ -1,26 +1,29 @@
 """All that is told of a workdir: results.csv, claims.csv, the figures, the page, and tables in the terminal."""
 
-import base64
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 from bsgap import config, data, output
 from bsgap.analysis import answer, claims, table
-from bsgap.analysis.statistics import difference, interval, level
+from bsgap.analysis.statistics import difference, interval, level, plural
 from bsgap.errors import UserError
 from bsgap.files import expanded, of_study, read_json, replace, write_json
 from bsgap.report import answer_figures, answer_words, figures, words
 from bsgap.training.rows import Record, read_records
 
-TEMPLATE = jinja2.Environment(
+ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader('bsgap.report', ''), autoescape=True, trim_blocks=True, lstrip_blocks=True
-).get_template('report.html.jinja')
+)
+ENVIRONMENT.filters['zip'] = lambda one, other: list(zip(one, other, strict=True))
+TEMPLATE = ENVIRONMENT.get_template('report.html.jinja')
+COLOURS = dict(zip(claims.VERDICTS, ('red', 'yellow', 'green'), strict=True))
 QUESTION = 'Which batch size should I use to train a neural network, and what does it do to the generalization gap?'
 
 
@@ -52,6 +55,13 @@ class Contents(NamedTuple):
         return config.task(self.about['config'].get('task', 'classification'))
 
     @property
+    def tally(self) -> str:
+        """How many claims there are of each verdict."""
+        counts = collections.Counter(verdict.verdict for verdict in self.verdicts)
+        each = ', '.join(f'{counts[word]} {word}' for word in claims.VERDICTS if counts[word])
+        return f'{plural(len(self.verdicts), "claim")}: {each}.'
+
+    @property
     def judged(self) -> list[tuple[str, ...]]:
         """A table of the claims, its headings first; none without claims."""
         return [claims.HEADINGS, *map(claims.cells, self.verdicts)] if self.verdicts else []
@@ -62,9 +72,15 @@ class Contents(NamedTuple):
         task, counts = self.task, collections.Counter((run.about['recipe'], run.status) for run in self.records)
         of_scores = f'train {task.text}', f'test {task.text}', 'gap (points)' if task.is_share else 'gap'
         rows: list[tuple[str, ...]] = [('recipe', 'runs', 'epochs', 'updates', *of_scores, 's a run')]
-        for recipe, last in words.full(self.runs, task).groupby('run').tail(1).groupby('recipe', sort=False):
+        ends = dict(list(words.full(self.runs, task).groupby('run').tail(1).groupby('recipe')))
+        for recipe in dict.fromkeys(run.about['recipe'] for run in self.records):
             lost, left = counts[recipe, 'diverged'], counts[recipe, 'running']
+            if (last := ends.get(recipe)) is None:
+                rows.append((recipe, f'{lost} diverged' * (lost > 0) or f'{left} unfinished', *['–'] * 6))
+                continue
+            failed = int(last['run'].isin(self.runs.attrs['near_chance']).sum())
             made = f'{len(last)}' + f' + {lost} diverged' * (lost > 0) + f', {left} unfinished' * (left > 0)
+            made += f', {failed} near chance' * (failed > 0)
             length = f'{last["epoch"].mean():g}', f'{last["update"].mean():,.0f}'
             scores = [level(interval(last[f'{split}_{task.score}']), task.is_share) for split in ('train', 'test')]
             gap = difference(interval(last['gap']), task.is_share).removesuffix(' points')
@@ -84,6 +100,7 @@ def read(workdir: Path, experiment: Path | None = None) -> Contents:
     found = answer_words.add_words(answer.find(about, search, workdir)) if 'budgets' in search else None
     runs = table.table(records, config.task(about['config'].get('task', 'classification')).score)
     runs.attrs['answer'] = found['numbers'] if found else {}
+    runs.attrs['near_chance'] = table.near_chance(runs, about)
     return Contents(about, records, runs, found, *claims.verdicts(workdir, about['config'], runs, experiment))
 
 
@@ -96,7 +113,10 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
     contents = read(workdir, expanded(experiment) if experiment else None)
     settings, found, lines = contents.about['config'], contents.found, workdir / 'lines.json'
     model = f', {found["model"]}' if found else ''
-    title = f'{settings["name"]} ({data.title(settings["dataset"])}{model})'
+    about, dataset = contents.about, data.title(settings['dataset'])
+    title = f'{settings["name"]} ({dataset}{model})'
+    where = f'{", ".join(about["devices"])} ({about["machine"]})'
+    subtitle = f'{dataset}{model} · {plural(settings["seeds"], "seed")} · {about["time"][:10]} · {where}'
     try:
         table.write_results(workdir, contents.records)
         if contents.verdicts and not contents.kept:
@@ -107,8 +127,10 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
         else:
             between = read_json(lines, 'lines')['lines'] if lines.exists() else []
             drawn = figures.draw(contents.runs, workdir / 'figures', title, settings['figures'], contents.task, between)
-        pictures = {caption: base64.b64encode(path.read_bytes()).decode() for caption, path in drawn.items()}
-        replace(workdir / 'report.html', TEMPLATE.render(contents=contents, question=QUESTION, figures=pictures))
+        replace(
+            workdir / 'report.html',
+            TEMPLATE.render(contents=contents, question=QUESTION, subtitle=subtitle, figures=drawn),
+        )
     except OSError as error:
         raise UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
     _show(contents, workdir / 'report.html')
@@ -116,27 +138,44 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
 
 
 def _show(contents: Contents, path: Path) -> None:
-    found, parts = contents.found, list[Any]()
+    """In the terminal's width; what stands below a claim is about it."""
+    console, found, parts = output.console(), contents.found, list[Any]()
     if found:
-        parts += [*found['warnings'], found['headline'], _table(found['table'], wrap=True)]
+        of_budgets = list(zip(*found['table'], strict=True))
+        parts += [*found['warnings'], found['headline'], _table(('', *of_budgets[0][1:]), of_budgets[1:])]
     else:
-        parts.append(_table(contents.results))
-    if judged := [(*row[:3], row[4], row[6]) for row in contents.judged]:  # without the source
-        parts.append(_table(judged, wrap=True))
-    console = output.console()
-    console.width = max(console.width, 110)  # a table that is cut off is worse than one that wraps
-    for part in parts:
+        parts.append(_results(contents.results, console.width))
+    if contents.verdicts:
+        rows = [
+            (
+                Text.assemble(v.claim, (f'\nclaimed: {v.expected}' + f'; {v.note}' * bool(v.note), 'dim')),
+                v.measured,
+                Text(v.verdict, COLOURS[v.verdict]),
+            )
+            for v in contents.verdicts
+        ]
+        parts += [_table(('claim', 'measured', 'verdict'), rows, space=1), contents.tally]
+    for part in (*parts, *contents.notes):
         console.print()
         console.print(part)
-    for line in (*contents.notes, f'report   {path}'):
-        console.print(f'\n{line}', soft_wrap=True)
+    console.print(f'\nreport   {path}', soft_wrap=True)
 
 
-def _table(rows: Sequence[Sequence[str]], wrap: bool = False) -> Table:
-    """For the terminal; the first row are the headings."""
-    made = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 1, wrap, 0))
-    for i, heading in enumerate(rows[0]):
-        made.add_column(heading, justify='left' if wrap or not i else 'right', no_wrap=not wrap)
-    for row in rows[1:]:
+def _results(rows: Sequence[Sequence[str]], width: int) -> Table:
+    """The results, without those columns that have no room and can be done without."""
+    columns = list(zip(*rows, strict=True))
+    for spare in ('s a run', 'updates', 'epochs'):
+        if sum(max(map(len, column)) + 2 for column in columns) > width:
+            columns = [column for column in columns if column[0] != spare]
+    headings, *others = zip(*columns, strict=True)
+    return _table(headings, others, left=1)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], space: int = 0, left: int = 9) -> Table:
+    """For the terminal; so many columns are `left`, the others on the right, and never broken."""
+    made = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 2, space, 0))
+    for i, heading in enumerate(headings):
+        made.add_column(heading, justify='left' if i < left else 'right', no_wrap=i >= left, overflow='fold')
+    for row in rows:
         made.add_row(*row)
     return made

@@ -20,7 +20,6 @@ from bsgap.report import answer_figures, page
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
-ORDER = 'not reproduced', 'inconclusive', 'reproduced'  # what failed comes first
 HEAD = (HERE / 'head.md').read_text(encoding='utf-8')
 
 
@@ -106,7 +105,7 @@ def main() -> None:
     decided = {(name.removesuffix('-quick'), verdict.id) for name, verdict in every}
     counts = collections.Counter(verdict.verdict for _, verdict in every)
     summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
-    every.sort(key=lambda one: ORDER.index(one[1].verdict))
+    every.sort(key=lambda one: claims.VERDICTS.index(one[1].verdict))
     rows = [
         (f'[{name}](#{name})', one.claim, one.measured, one.expected, f'**{one.verdict}**', one.published, one.source)
         for name, one in every

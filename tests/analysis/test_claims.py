@@ -250,7 +250,7 @@ def test_runs_that_have_no_row_yet_count_as_unfinished() -> None:
             {'unit': 'points', 'within': (-0.002, 0.002)},
             (0.0, 0.001),
             '0.05 ± 0.64 points',
-            'within -0.20 to 0.20 points',
+            'within −0.20 to 0.20 points',
         ),
         ({'unit': 'points'}, (-1e-9, -1e-9), '0.00 ± 0.00 points', 'at least 50.00 points'),
         ({'at_least': 29000}, (1.8e6, 1.8e6), '1,800,000 ± 0', 'at least 29,000'),

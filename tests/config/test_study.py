@@ -91,7 +91,7 @@ def test_every_field_is_read_somewhere() -> None:
         'learning_rate': 9.0, 'momentum': 0.5, 'weight_decay': 9.0, 'label_noise': 0.5, 'label_smoothing': 0.5,
         'model': 'cnn', 'channels': (3,), 'batch_norm': True, 'ghost_batch': 9, 'model_arguments': {'a': 1},
         'optimizer': 'adam', 'nesterov': True, 'beta1': 0.5, 'beta2': 0.5, 'clip': 9.0, 'evaluate_epochs': 0.5,
-        'evaluate_updates': 9, 'evaluate_at': (9,), 'noise_scale': True, 'figures': ('gap',),
+        'evaluate_updates': 9, 'evaluate_at': (9,), 'noise_scale': True, 'figures': ('curves',),
         'measurements': ('sharpness',), 'lines': (('bs64-lr0.1',) * 2,),
         'recipes': {'x': {'stages': ({'epochs': 1, 'batch_size': 1, 'learning_rate': 1.0},)}}, 'finding': 'x',
         'claims': 'x:y', 'variant': 'x', 'max_parallel_runs': 9, 'tensorboard': True, 'wandb': True,

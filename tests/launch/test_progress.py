@@ -179,7 +179,7 @@ def test_the_live_table_has_nothing_to_draw_between_two_rounds(shown: Shown) -> 
         view.began(members)
         view.start(runs)
         view.compiling('batch size 20')
-    assert 'round 2  4 runs to go on, batch sizes 20, 100' in text.getvalue()
+    assert 'round 2  fresh seeds of what is best: 4 runs of 6 to 30 updates, batch sizes 20, 100' in text.getvalue()
     assert 'compiling: batch size 20' in text.getvalue()
 
 

@@ -107,6 +107,12 @@ def xy(line: Any) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in line.get_xydata()]
 
 
+def found_at(x: float, line: Any) -> float:
+    """y of a line, whose points are those of a power law, at x."""
+    at, y = np.log(np.transpose(line.get_xydata()))
+    return float(np.exp(np.interp(np.log(x), at, y)))
+
+
 def bars(panel: Any, label: str = '_') -> list[Any]:
     """Of error bars so named x, y and the ends of their intervals, by point."""
     found = [each for each in panel.containers if each.get_label().startswith(label)]
@@ -119,8 +125,11 @@ def test_every_answer_is_drawn_whole(case: str, tmp_path: Path, monkeypatch: pyt
     """No text lies over another or leaves the figure, and every point lies in its panel."""
     (make_answer, expected), found, written = CASES[case], dict[str, Figure](), list[Text]()
     monkeypatch.setattr(Text, 'draw', lambda text, _: written.append(text))
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, path, **_: found.update({path.stem: figure}))
+    monkeypatch.setattr(
+        Figure, 'savefig', lambda figure, path, **_: found.update({getattr(path, 'stem', 'svg'): figure})
+    )
     answer_figures.draw(make_answer(), tmp_path, 'mnist, MLP 256-256, sgd')
+    found.pop('svg', None)  # is one of the others
     assert set(found) == expected
     for name, figure in found.items():
         written.clear()
@@ -141,16 +150,20 @@ def test_error_against_each_unit_of_length_and_the_noise_scale_beside_b_crit() -
     answer = make(units=tuple(UNITS))
     every = panels('lengths', answer)
     for panel, unit, budget in zip(every, ('updates', 'examples', 'seconds'), (100, 2 * N, 12.345), strict=True):
-        *shown, mark = panel.get_lines()
+        *shown, mark, ring = panel.get_lines()
         for line, curve, band in zip(shown, answer['curves'], panel.collections, strict=True):
             points, edge = curve['points'], set(np.round(band.get_paths()[0].vertices[:, 1], 6))
-            assert line.get_label() == f'batch size {curve["batch_size"]}'
             assert xy(line) == [(point[unit], pytest.approx(100 * point['error']['value'])) for point in points]
             assert edge == {round(100 * end, 6) for point in points for end in [*point['error'].values()][1:]}
-        assert len({line.get_color() for line in shown}) == len({line.get_marker() for line in shown}) == len(SIZES)
+        named = {text.get_text(): text for text in panel.texts if text.get_gid() == 'end'}
+        assert [*named] == [f'batch {size}' for size in SIZES]
+        assert [text.get_color() for text in named.values()] == [line.get_color() for line in shown]
+        assert len({line.get_color() for line in shown}) == len(SIZES)
         assert xy(mark) == [(budget, 0), (budget, 1)]
-    shown = lines(panels('noise_scale', answer)[0])
-    assert {y for _, y in shown['batch size 8']} == {50 + 8**0.5}
+        assert xy(ring) == [(budget, pytest.approx(found_at(budget, shown[0])))]  # batch size 8 is recommended
+    panel = panels('noise_scale', answer)[0]
+    shown = lines(panel)
+    assert {y for _, y in xy(panel.get_lines()[0])} == {50 + 8**0.5}
     assert shown['critical batch size 60'] == [(0, B_CRIT), (1, B_CRIT)]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ def legend(axes: Axes) -> list[str]:
     return [text.get_text() for legend in axes.figure.legends for text in legend.get_texts()]
 
 
+def names(axes: Axes) -> list[str]:
+    """What is written at the ends of lines."""
+    return [text.get_text() for text in axes.texts if text.get_gid() == 'end']
+
+
 def lines_of(axes: Axes) -> list[Line2D]:
     """Those with points; the others are keys of the legend."""
     return [one for one in axes.get_lines() if len(one.get_xdata())]
@@ -122,9 +128,9 @@ def test_figures_without_data_are_left_out() -> None:
         assert figures.gather(table.table(records), TASK) is None
     assert drawn([swept(10, 0.1, 0)._replace(rows=swept(10, 0.1, 0).rows[:1])]) == {'schedule'}
     assert drawn(grow) == always
-    assert drawn([swept(10, 0.1, 0)]) == always | {'gap', 'accuracy'}
-    assert drawn([swept(10, r, 0) for r in (0.1, 1)]) == always | {'gap', 'accuracy', 'learning_rate'}
-    assert drawn([swept(b, 0.1, 0) for b in (10, 20)]) == always | {'gap', 'accuracy'}
+    assert drawn([swept(10, 0.1, 0)]) == always | {'accuracy'}
+    assert drawn([swept(10, r, 0) for r in (0.1, 1)]) == always | {'accuracy', 'learning_rate'}
+    assert drawn([swept(b, 0.1, 0) for b in (10, 20)]) == always | {'accuracy'}
     measured = {
         'sharpness_0.001': 2.0,
         'lowest_loss': 0.1,
@@ -150,17 +156,18 @@ def test_the_loss_above_its_minimum_and_at_equal_training_loss() -> None:
 def test_files_are_returned_by_caption(tmp_path: Path) -> None:
     """A learning rate of 0 has no place on a logarithmic axis, and warnings are errors."""
     records = [swept(b, 0.0, 0) for b in (10, 20)]
-    files = figures.draw(table.table(records), tmp_path / 'new', 'study', ('schedule', 'lines', 'gap'), TASK)
-    assert list(files) == ['Batch size and learning rate over training', 'Generalization gap against batch size']
-    assert [path.name for path in files.values()] == ['schedule.png', 'gap.png']
-    assert all(path.read_bytes().startswith(b'\x89PNG') for path in files.values())
-    assert figures.draw(table.table([]), tmp_path, 'study', ('schedule', 'gap'), TASK) == {}
+    files = figures.draw(table.table(records), tmp_path / 'new', 'study', ('schedule', 'lines', 'accuracy'), TASK)
+    assert list(files) == [figures.FIGURES['schedule'][0], 'Accuracy at the end, by batch size']
+    assert all(re.match('(?s)<svg .*</svg>', text) for text in files.values())
+    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['accuracy.png', 'schedule.png']
+    assert all(path.read_bytes().startswith(b'\x89PNG') for path in (tmp_path / 'new').iterdir())
+    assert figures.draw(table.table([]), tmp_path, 'study', ('schedule', 'accuracy'), TASK) == {}
 
 
 def test_a_point_is_a_mean_over_seeds_with_its_interval() -> None:
     """0.8 and 0.9: 0.85 ± 12.706 × 0.05, Student's t for n = 2; the run that diverged is not in it."""
     records = [swept(10, 0.1, s, accuracy=(0.8, 0.9)[s]) for s in range(2)]
-    _, test = panels('accuracy', [*records, swept(10, 0.1, 2, accuracy=0.1, train_loss=math.nan)])
+    _, test, _ = panels('accuracy', [*records, swept(10, 0.1, 2, accuracy=0.1, train_loss=math.nan)])
     ((container,),) = (test.containers,)
     line, _, (bars,) = container
     assert line.get_xydata().tolist() == [pytest.approx([10, 85])]
@@ -185,14 +192,15 @@ def test_a_curve_holds_the_rows_that_all_runs_have() -> None:
 def test_unfinished_recipes_have_curves_but_no_end() -> None:
     begun = swept(20, 0.1, 0)
     records = [swept(10, 0.1, 0), begun._replace(rows=begun.rows[:3])]
-    assert legend(panels('curves', records)[0]) == ['batch size 10', 'batch size 20']
-    _, test = panels('accuracy', records)
+    assert names(panels('curves', records)[0]) == ['batch 10', 'batch 20']
+    _, test, _ = panels('accuracy', records)
     assert points(test) == [[(10, pytest.approx(90))]]
 
 
 def test_the_legend_says_what_varies() -> None:
     (axes, *_) = panels('curves', [swept(b, 0.1, 0) for b in (20, 100, 10)])
-    assert legend(axes) == ['batch size 10', 'batch size 20', 'batch size 100']
+    assert {*names(axes)} == {'batch 10', 'batch 20', 'batch 100'}
+    assert not legend(axes)
     (axes, *_) = panels('curves', [swept(b, r, 0) for b in (10, 100) for r in (1, 0.1)])
     assert legend(axes) == ['batch size 10', 'batch size 100', 'learning rate 0.1', 'learning rate 1']
     assert len({(str(one.get_color()), one.get_linestyle()) for one in lines_of(axes)}) == 4
@@ -202,17 +210,17 @@ def test_the_legend_says_what_varies() -> None:
         about={**other.about, 'recipe': 'bs10-lr0.1-n500', 'n': 500, 'name': 'bs10-lr0.1-n500-seed0'}
     )
     other.about['fields'] = {**other.about['fields'], **fields}
-    (_, axes) = panels('accuracy', [swept(10, 0.1, 0), swept(20, 0.1, 0), other])
+    (_, axes, _) = panels('accuracy', [swept(10, 0.1, 0), swept(20, 0.1, 0), other])
     rest = ['label noise 0.2, hidden [16, 16]', 'label noise 0, hidden [8]']
     assert legend(axes) == ['training examples 500', 'training examples 1000', *rest]
     (axes, *_) = panels('curves', [record(name, 0, Stage(10, 0.1, 4, 'epochs')) for name in ('grow', 'decay')])
-    assert legend(axes) == ['grow', 'decay']
+    assert {*names(axes)} == {'grow', 'decay'}
     assert len({one.get_color() for one in lines_of(axes)}) == 2
 
 
 def test_named_recipes_of_many_batch_sizes_are_one_line() -> None:
     records = [record(f'{rule}-bs{b}', 0, Stage(b, 0.1, 4, 'epochs')) for b in (10, 40) for rule in ('fixed', 'linear')]
-    _, test = panels('accuracy', records)
+    _, test, _ = panels('accuracy', records)
     assert legend(test) == ['fixed', 'linear']
     assert places(test) == [[10, 40], [10, 40]]
     assert len({x for line in points(test) for x, _ in line}) == 4  # so that their intervals can be seen

@@ -100,7 +100,7 @@ def test_a_setting_that_contradicts_it_is_named_and_changes_nothing(
 
 def test_what_changes_rounding_at_most_may_differ(tmp_path: Path) -> None:
     opened(tmp_path)
-    opened(tmp_path, name='x', run_axis='vmap', max_parallel_runs=1, segment_seconds=9.0, figures=('gap',), seeds=3)
+    opened(tmp_path, name='x', run_axis='vmap', max_parallel_runs=1, segment_seconds=9.0, figures=('curves',), seeds=3)
     assert len(list(tmp_path.glob('runs/*/run.json'))) == 3
 
 
