@@ -6,6 +6,7 @@ workdirs stay on it as they are.
 
 import collections
 import contextlib
+import csv
 import re
 import shutil
 import sys
@@ -20,7 +21,7 @@ from bsgap.report import answer_figures, page
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
-HEAD = (HERE / 'head.md').read_text(encoding='utf-8')
+HEAD, FOOT = ((HERE / name).read_text(encoding='utf-8') for name in ('head.md', 'foot.md'))
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -51,15 +52,21 @@ def section(workdir: Path) -> tuple[str, str]:
             shutil.copy(workdir / 'figures' / f'{figure}.png', folder)
             pictures.append(f'![{name}: {figure}]({name}/{figure}.png)')
     files = f'[results.csv]({name}/results.csv)'
-    parts: list[str] = []
+    parts = [' '.join(contents.says), *pictures]
     if found:
         write_json(folder / 'recommendation.json', found)
         files += f', the answer as data: [recommendation.json]({name}/recommendation.json)'
-        parts = [found['text'], table(found['table'])]
-    judged = table(contents.judged) if verdicts else ''
+        parts = [found['headline'], *pictures[:1], table(found['table']), ' '.join(contents.says)]
+        parts.append(fold('The whole answer, and its other pictures', found['text'], *pictures[1:]))
+    if verdicts:
+        rows = [(v.claim, f'**{v.verdict}**', v.measured, v.expected, v.note) for v in verdicts]
+        parts.append(table([('claim', 'verdict', 'measured', 'bound', 'note'), *rows]))
     provenience = f'<sub>{provenance(contents)} Every run: {files}.</sub>'
-    parts = [f'## {name}', *parts, ' '.join(contents.says), judged, *contents.notes, *pictures, provenience]
-    return name, '\n\n'.join(filter(None, parts))
+    return name, '\n\n'.join(filter(None, [f'## {name}', *parts, *contents.notes, provenience]))
+
+
+def fold(title: str, *parts: str) -> str:
+    return '\n\n'.join([f'<details><summary>{title}</summary>', *parts, '</details>'])
 
 
 def provenance(contents: page.Contents) -> str:
@@ -95,30 +102,60 @@ def main() -> None:
     page_before = (HERE / 'README.md').read_text(encoding='utf-8')
     sections = {text.partition('\n')[0]: text.strip() for text in re.split(r'(?m)^## ', page_before)[1:]}
     sections = {name: f'## {text}' for name, text in sections.items()} | dict(map(section, map(Path, sys.argv[1:])))
-    known = {name: HERE / name / 'claims.csv' for name in sections}
-    made = claimed()
-    every = list[tuple[str, claims.Verdict]]()
-    for name, path in known.items():
-        of = made.get(name.removesuffix('-quick'), {})
-        for verdict in claims.read(path):  # one of the first edition has no unit
+    shown = sorted((name for name in sections if (HERE / name).is_dir()), key=order)  # what is superseded was removed
+    sections = {name: sections[name] for name in shown}
+    first = {(row['study'], row['id']): f'{row["verdict"]}, {row["n"]}' for row in rows_of(HERE / 'first_edition.csv')}
+    made, every = claimed(), list[tuple[str, claims.Verdict]]()
+    for name in sections:
+        of = made.get(plain(name), {})
+        for verdict in claims.read(HERE / name / 'claims.csv'):  # one of the first edition has no unit
             every.append((name, verdict._replace(unit=of[verdict.id].unit) if verdict.id in of else verdict))
-    decided = {(name.removesuffix('-quick'), verdict.id) for name, verdict in every}
+    decided = {(plain(name), verdict.id) for name, verdict in every}
     counts = collections.Counter(verdict.verdict for _, verdict in every)
-    summary = ', '.join(f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive'))
+    summary = ', '.join(f'{counts[word]} {word}' for word in reversed(claims.VERDICTS))
     every.sort(key=lambda one: claims.VERDICTS.index(one[1].verdict))
-    rows = [
-        (f'[{name}](#{name})', one.claim, one.measured, one.expected, f'**{one.verdict}**', one.published, one.source)
-        for name, one in every
-    ]
+    rows = []
+    for name, one in every:
+        before = next((first[of, one.id] for of in aliases(name) if (of, one.id) in first), '–')
+        n = str(one.n) if one.n > 1 else '–'
+        where = f'{one.claim} ([{name}](#{name}))'
+        rows.append(
+            (where, f'{one.source}: {one.published}', one.measured, one.expected, f'**{one.verdict}**', n, before)
+        )
     left = [(name, claim) for name, of in made.items() for claim in of.values() if (name, claim.name) not in decided]
-    rows += [(name, claim.text, '–', '–', '**not run**', claim.published, claim.source) for name, claim in left]
+    rows += [
+        (f'{c.text} ({name})', f'{c.source}: {c.published}', '–', '–', '**not run**', '–', '–') for name, c in left
+    ]
     summary += f', and {len(left)} not run' * bool(left)
-    listing = table([('study', 'claim', 'measured', 'bound', 'verdict', 'published', 'source'), *rows])
-    whole = (
-        '\n\n'.join([HEAD + f'\n**{len(every) + len(left)} claims: {summary}.**', listing, *sections.values()]) + '\n'
-    )
-    (HERE / 'README.md').write_text(whole)
+    listing = table([('claim', 'source', 'measured', 'bound', 'verdict', 'seeds', 'first edition'), *rows])
+    parts = [
+        HEAD.strip(),
+        f'**{len(every) + len(left)} claims: {summary}.**',
+        listing,
+        *sections.values(),
+        FOOT.strip(),
+    ]
+    (HERE / 'README.md').write_text('\n\n'.join(parts) + '\n', encoding='utf-8')
     print(summary)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines()))
+
+
+def order(name: str) -> tuple[bool, str]:
+    """Searches last."""
+    return (HERE / name / 'recommendation.json').exists(), name
+
+
+def plain(name: str) -> str:
+    """A study's name without its part of the data."""
+    return name.removesuffix('-quick')
+
+
+def aliases(name: str) -> tuple[str, ...]:
+    """What a study was called in the first edition."""
+    return name, f'{plain(name)}-quick', name.replace('which-batch-mnist', 'which-batch-cpu')
 
 
 if __name__ == '__main__':

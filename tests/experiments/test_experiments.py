@@ -152,7 +152,8 @@ def test_what_was_published_is_what_is_claimed(folder: str) -> None:
         assert [row['relation'], row['bound_low'], row['bound_high']] == [claim.bound[0], *bounds]
     page = (PUBLISHED / 'README.md').read_text(encoding='utf-8')
     for claim in made.values() if words != ['which', 'batch'] else ():  # they came later, and the page says so
-        assert f'| {claim.text} | – | – | **not run** |' in page
+        (line,) = (line for line in page.splitlines() if line.startswith(f'| {claim.text} ('))
+        assert '**not run**' in line
 
 
 def test_bounds_that_came_after_the_runs_say_so() -> None:
