@@ -52,9 +52,9 @@ def get_config(variant: str = '') -> ConfigDict:
     study.finding = (
         'Growing the batch ended {grow_equals} of test accuracy from decaying the learning rate, the hybrid'
         ' {hybrid_equals}, and growing from five times the learning rate and batch {larger_equals}. Grown from a tenth'
-        ' of the training set to all of it, the batch ended {beyond_fails} from its counterpart. Early on the growing'
-        ' batch stood {fast_start} above one that is large from the start; at the end it stood {sure_end} above one that'
-        ' stays small.'
+        ' of the training set to all of it, the batch ended {beyond_fails} from its counterpart. After a tenth of the'
+        ' training the growing batch stood {fast_start} above one that is large from the start; at the end it stood'
+        ' {sure_end} above one that stays small.'
     )
     tenth = {
         name: {
