@@ -184,7 +184,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         def mean(column: str, form: str, scale: int = 1) -> str:
             known = [[row[column] for row in rows if column in row] for rows in going]
             last = [values[-1] for values in known if values]
-            return f'{scale * statistics.fmean(last):{form}}' if last else '–'
+            return f'{scale * statistics.fmean(last):{form}}'.replace('-', '−') if last else '–'
 
         task = config.task(self._study.data.task)
         form = '.2%' if task.is_share else '.4f'
