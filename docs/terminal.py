@@ -1,5 +1,6 @@
 """Draws what a terminal shows of the smoke study, docs/terminal.svg: python docs/terminal.py"""
 
+import io
 import os
 import pty
 import re
@@ -43,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workdir = f'{folder}/mnist-smoke'
         text = shown([sys.executable, str(ROOT / 'launch.py'), *COMMAND.split()[2:], f'--workdir={workdir}'])
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, 'w'), force_terminal=True)  # noqa: SIM115
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(f'$ {COMMAND}\n' + text.replace(workdir, 'runs/mnist-smoke').rstrip()))
     svg = re.sub(r'@font-face \{.*?\}', '', console.export_svg(title='bsgap', unique_id='bsgap'), flags=re.S)
     (ROOT / 'docs' / 'terminal.svg').write_text(svg.replace('Fira Code', 'monospace'), encoding='utf-8')

@@ -90,4 +90,4 @@ def test_numbers_are_written_for_people() -> None:
     assert level(Estimate(0.975, math.nan, math.nan), True) == '97.50 %'
     assert level(Estimate(0.512, 0.502, 0.522), False) == '0.512 ± 0.010'
     assert difference(Estimate(0.004, 0.002, 0.006), True) == '+0.40 ± 0.20 points'
-    assert difference(Estimate(-0.004, math.nan, math.nan), True) == '-0.40 points'
+    assert difference(Estimate(-0.004, math.nan, math.nan), True) == '−0.40 points'
