@@ -31,9 +31,9 @@ def shown(command: list[str]) -> str:
         if part.endswith('\n'):
             row += 1
             lines += [''] * (row == len(lines))
-        elif part.endswith('A'):
+        elif re.fullmatch(r'\x1b\[\d*A', part):
             row -= int(part[2:-1] or 1)
-        elif part.endswith('K'):
+        elif re.fullmatch(r'\x1b\[\d*K', part):
             lines[row] = ''
         elif not part.startswith('\r') and not re.match(r'\x1b\[\?', part):
             lines[row] += part

@@ -35,6 +35,11 @@ def get_config(variant: str = '') -> ConfigDict:
     study.seeds = 6
     study.figures = ('curves', 'learning_rate_sum', 'accuracy')
     study.claims = 'experiments.mnist:claims'
+    study.finding = (
+        'After the same number of epochs batch size 1024 ends {larger_ends_lower.value} of test accuracy below 64, and'
+        ' its gap between training and test data is {gap_shrinks.value} smaller. But it has made a sixteenth of the'
+        ' updates: where all three batch sizes have made as many, they are {collapse.value} apart.'
+    )
     return config.with_variant(
         study, variant, quick={'subset': 12000, 'seeds': 3}, smoke={'subset': 6000, 'epochs': 3.0, 'seeds': 2}
     )
@@ -65,8 +70,8 @@ def claims(variant: str = '') -> list[Claim]:
         return Claim(
             f'{split}_{size}', f'batch {size} ends at {share:.1%} {split} accuracy, give or take 0.3',
             lambda runs: value(runs, f'bs{size}-lr0.01', f'{split}_accuracy'),
-            within=(share - 0.003, share + 0.003), unit='%', published=f'{share:.1%}', source=SHEN, status='V',
-            bound_first=False,
+            within=(share - 0.003, min(share + 0.003, 1.0)), unit='%', published=f'{share:.1%}', source=SHEN,
+            status='V', bound_first=False,
         )  # fmt: skip
 
     for size, test, train in ((64, 0.979, 1.0), (256, 0.972, 0.984), (1024, 0.952, 0.955)):

@@ -4,7 +4,7 @@ Sources: Malladi et al. 2022 (2205.10287): with k times the batch, ε × √k an
 (2507.07101): keep the half-life of the second moment in examples, β₂ → β₂^k; and the linear rule that SGD has, ε × k.
 The origin's MLP; ε 0.001 at batch 256 (in :quick 128) is the base of all rules.
 
-    python launch.py --config=experiments/mnist_adam.py          # 75 runs of 10 epochs
+    python launch.py --config=experiments/mnist_adam.py          # 90 runs of 10 epochs
     python launch.py --config=experiments/mnist_adam.py:quick    # 45 runs of 10 epochs, a tenth of MNIST
     python launch.py --config=experiments/mnist_adam.py:smoke    # seconds; shows that it works
 

@@ -6,7 +6,7 @@ so does its spread. The source's weights moved during each trial, so that it mix
 measured here both with weights that move (as there) and with frozen ones, at the weights that the main study
 (experiments/mnist.py) has after 2 epochs, to rounding: a run is decided by its recipe and its seed.
 
-    python launch.py --config=experiments/mnist_gradient_norm.py          # 5 runs of 2 epochs (:quick is the same)
+    python launch.py --config=experiments/mnist_gradient_norm.py          # 6 runs of 2 epochs (:quick is the same)
     python launch.py --config=experiments/mnist_gradient_norm.py:smoke    # seconds; shows that it works
 
 Expected: frozen, the mean norm falls with the batch size (a mean of vectors is no longer than they are) and so does its

@@ -4,7 +4,7 @@ Sources: Smith et al. 2018 (1711.00489), §2: the noise scale is about εN/(B(1 
 have equal curves; Shallue et al. 2019 (1811.03600), §4.4: momentum stretches the range of perfect scaling, at small
 batches it makes no difference. The origin's MLP; updates until a validation accuracy, each at its best ε.
 
-    python launch.py --config=experiments/mnist_momentum.py          # 80 runs of 10 epochs
+    python launch.py --config=experiments/mnist_momentum.py          # 96 runs of 10 epochs
     python launch.py --config=experiments/mnist_momentum.py:quick    # 48 runs of 10 epochs, a tenth of MNIST
     python launch.py --config=experiments/mnist_momentum.py:smoke    # seconds; shows that it works
 

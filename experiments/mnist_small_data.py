@@ -8,7 +8,7 @@ log of the error in log B through the best and its two neighbours is lowest. All
 same wrong labels: the intervals are those of the training, not of the choice of the data.
 
 The ε are lower than the source's: in a first run, at ε 0.1 and 1, batch sizes up to 16 stayed at chance, and so did all
-but 256 at ε 1. Claims and bounds are older than that run but for the two of an optimum inside, which name ε 0.01 now.
+but 256 at ε 1. The bounds are older than that run; the ε and the batch sizes are not.
 
     python launch.py --config=experiments/mnist_small_data.py          # 1200 runs of 10,000 updates
     python launch.py --config=experiments/mnist_small_data.py:quick    # 1200 runs of 1500 updates

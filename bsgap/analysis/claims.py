@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
 
 Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
 VERDICTS = 'not reproduced', 'inconclusive', 'reproduced'  # what failed comes first
-HEADINGS = ('claim', 'measured', 'bound', 'published', 'verdict', 'source', 'note')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,12 +248,6 @@ def _judge(measured: Estimate, low: float, high: float) -> str:
     return 'inconclusive' if reaches(measured.high, low) and reaches(high, measured.low) else 'not reproduced'
 
 
-def cells(verdict: Verdict) -> tuple[str, ...]:
-    """A verdict's row under HEADINGS."""
-    first = verdict.claim, verdict.measured, verdict.expected, verdict.published
-    return *first, verdict.verdict, verdict.source, verdict.note
-
-
 def finding(template: str, verdicts: Iterable[Verdict]) -> str:
     """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two; '' if it
     names something that has no verdict."""
@@ -299,11 +292,11 @@ def _number(value: float, unit: str, width: float = 0.0) -> str:
     """With two digits of the `width` of its interval, if it has one; '?' where there is no number."""
     if not math.isfinite(value):
         return '?'
-    value = round(value, 12)  # an exponent of equal numbers is 1e-16
+    value = value if abs(value) > 1e-12 else 0.0  # such is the exponent of equal numbers
     if unit:
         text = f'{100 * value:z.2f}'
     elif width:
         text = f'{value:z,.{max(0, 1 - math.floor(math.log10(width)))}f}'
     else:
         text = f'{value:,.0f}' if 1e3 <= abs(value) < 1e9 else f'{value:.4g}'
-    return text.replace('-', '−')
+    return re.sub('^-', '−', text)

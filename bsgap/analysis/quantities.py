@@ -94,6 +94,9 @@ def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None 
     at_an_end: list[bool] = []
 
     def peak(tried: pd.DataFrame) -> float:
+        tried = tried.dropna(subset=by)
+        if (tried[by] > 1).any():
+            raise UnreadableError(f'{by} has values above 1, and is no score')
         best = tried.loc[_best(tried[by])]
         same = tried.sort_values(by).drop_duplicates(y, keep='last').sort_values(y, ignore_index=True)
         middle = min(max(1, same.index[same[y] == best[y]][0]), max(1, len(same) - 2))

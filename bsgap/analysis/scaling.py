@@ -97,10 +97,11 @@ def lowest_point(log_x_P: np.ndarray, log_error_RxP: np.ndarray) -> tuple[np.nda
         return log_x_R, log_error_R
     from_middle_P = log_x_P - log_x_P[1]
     bend_R, slope_R, level_R = np.linalg.solve(np.vander(from_middle_P, 3), log_error_RxP.T)
-    at_R = np.divide(-slope_R, 2 * bend_R, out=np.zeros_like(bend_R), where=bend_R > 0)
+    is_bent_R = bend_R > 1e-9  # less is rounding
+    at_R = np.divide(-slope_R, 2 * bend_R, out=np.zeros_like(bend_R), where=is_bent_R)
     at_R = at_R.clip(from_middle_P[0], from_middle_P[2])
     lowest_R = level_R + slope_R * at_R + bend_R * at_R**2
-    return np.where(bend_R > 0, at_R + log_x_P[1], log_x_R), np.where(bend_R > 0, lowest_R, log_error_R)
+    return np.where(is_bent_R, at_R + log_x_P[1], log_x_R), np.where(is_bent_R, lowest_R, log_error_R)
 
 
 def log_of(values: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bsgap.config.task import Task
 from bsgap.files import of_study, replace
 from bsgap.training.rows import COUNTS, Record, columns, read_records, score_of
 
@@ -66,13 +67,13 @@ def table(records: Iterable[Record], score: str = '') -> 'pd.DataFrame':
     return made.join(fields.apply(_as_numbers), on='run')[[*texts, 'seed', 'n', *measures, *fields, *measured]]
 
 
-def near_chance(runs: 'pd.DataFrame', about: Mapping[str, Any]) -> list[str]:
+def near_chance(runs: 'pd.DataFrame', about: Mapping[str, Any], task: Task) -> list[str]:
     """The runs that are done and have learned next to nothing: on the training split less than a tenth of the way from
-    the best constant answer to a perfect one; `about` is study.json."""
-    scores = [name for name in runs if name.startswith('train_') and name not in ('train_loss', 'train_seconds')]
-    chance = max((of.get('baseline', {}).get('train', -math.inf) for of in about['training_sets']), default=-math.inf)
+    the best constant answer to a perfect one. None where the score is no share; `about` is study.json."""
+    known = [of.get('baseline', of.get('most_frequent', {})) for of in about.get('training_sets', ())]
+    chance = max((of.get('train', -math.inf) for of in known), default=-math.inf) if task.is_share else -math.inf
     ends = runs[runs['status'] == 'done'].groupby('run').tail(1)
-    return ends.loc[(ends[scores] < chance + 0.1 * (1 - chance)).any(axis=1), 'run'].tolist()
+    return ends.loc[ends[f'train_{task.score}'] < chance + 0.1 * (1 - chance), 'run'].tolist()
 
 
 def _fields(about: dict[str, Any]) -> dict[str, Any]:

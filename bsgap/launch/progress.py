@@ -1,7 +1,6 @@
 """What is shown while training: a live table where there is a terminal or a notebook, plain lines elsewhere."""
 
 import contextlib
-import math
 import statistics
 import threading
 import time
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bsgap import config, data, output
+from bsgap.analysis.statistics import plural
 from bsgap.launch import processes
 from bsgap.training.cohort import Member
 from bsgap.training.runs import Run, cost
@@ -42,7 +42,9 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._waited = self._compiled_at = 0.0  # seconds of compilation, which say nothing about the time left
         self._began = time.monotonic()
         self._doing, self._rounds = '', 0
-        self._told: dict[str, int] = {}  # the last epoch of each recipe of which a line told
+        self._told: dict[
+            str, tuple[int, bool]
+        ] = {}  # of each recipe the last epoch of which a line told, and if it is over
         self._live: Live | _Notebook | None = None
         self._said_at, self._over = self._began, threading.Event()
 
@@ -78,7 +80,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
                 shortest, longest = (f'{of(run.updates for run in runs):,}' for of in (min, max))
                 lengths = shortest if shortest == longest else f'{shortest} to {longest}'
                 what = 'fresh seeds of what is best' if any(run.keep for run in runs) else 'trials'
-                self.noted(f'round {self._rounds}  {what}: {len(runs)} runs of {lengths} updates, batch sizes {sizes}')
+                made = f'{plural(len(runs), "run")} of {lengths} updates'
+                self.noted(f'round {self._rounds}  {what}: {made}, batch sizes {sizes}')
             return
         study, recipes = self._study, len(self._study.recipes)
         what = f'{recipes} recipes × {study.seeds} seeds = {recipes * study.seeds} runs;'
@@ -139,10 +142,10 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         if self._live or self._study.search:  # its trials are many and short
             return
         for recipe in dict.fromkeys(member.run.recipe.name for member in members):
-            first = self._recipes[recipe][0]
-            epoch = math.ceil(first.example / first.run.n)
-            if self._told.get(recipe) != epoch:  # it may be evaluated more often
-                self._told[recipe] = epoch
+            first = min(self._recipes[recipe], key=lambda member: member.example)
+            where = first.example // first.run.n, first.example == first.run.examples
+            if self._told.get(recipe) != where:  # it may be evaluated more often
+                self._told[recipe] = where
                 cells = '  '.join(f'{heading} {cell}' for heading, cell in self._cells(self._recipes[recipe]).items())
                 self.noted(f'{self._clock()}  {cells}')
 

@@ -51,12 +51,12 @@ def _error_text(answer: Json) -> str:
 
 def _by_size(panel: Axes, lines: Sequence[Json], x: str, y: str, scale: float = 1) -> None:
     """A line for each batch size."""
-    for line in lines:
+    for line, marker in zip(lines, itertools.cycle(axes.MARKERS), strict=False):
         at, estimates = zip(*((point[x], point[y]) for point in line['points']), strict=True)
         colour = axes.of_size(line['batch_size'])
-        look, name = {'color': colour, 'marker': 'o', 'markevery': 1}, f'batch size {line["batch_size"]}'
+        look, name = {'color': colour, 'marker': marker, 'markevery': 1}, f'batch size {line["batch_size"]}'
         if has_room := len(lines) <= axes.MOST_ENDS:
-            axes.name_end(panel, at[-1], scale * estimates[-1]['value'], name.replace(' size', ''), colour)
+            axes.name_end(panel, at[-1], scale * estimates[-1]['value'], name, colour)
         axes.line(panel, at, estimates, scale, label=None if has_room else name, **look)
 
 
@@ -134,7 +134,7 @@ def _targets(answer: Json) -> Figure | None:
     panel.set_xlim(size_G[0], size_G[-1])
     axes.logarithmic(panel, 'y')
     middle = targets[len(targets) // 2]['curve']
-    if middle and (critical := middle['b_crit']['value']) and 4 * sizes[0] < critical < sizes[-1] / 4:
+    if middle and (critical := middle['b_crit']['value']) and 12 * sizes[0] < critical < sizes[-1] / 12:
         regions = size_G[0], critical / 3, 3 * critical, size_G[-1]
         said = 'twice the batch, half the updates', 'larger batches pay less and less', 'larger batches waste data'
         for (low, high), text in zip(itertools.pairwise(regions), said, strict=True):
@@ -235,10 +235,25 @@ def _noise_scale(answer: Json) -> Figure | None:
 
 
 FIGURES: axes.Figures = {
-    'lengths': ('The lowest line at a budget is the batch size to use: the ring', _lengths),
-    'winners': ('The best batch size for any budget of which all have trials', _winners),
-    'targets': ('Beyond the critical batch size B_crit larger batches save few updates', _targets),
-    'learning_rates': ('How the best learning rate ε grows with the batch size B', _learning_rates),
-    'budgets': ('Test score and gap within each budget; verdicts are of validation data', _budgets),
-    'noise_scale': ('The gradient noise scale, by which theory forecasts the critical batch size', _noise_scale),
+    'lengths': (
+        'At each budget (dashed) the ring is what is recommended: no other is shown to have a lower error',
+        _lengths,
+    ),
+    'winners': ('Which batch size is best for a budget (dark), and which may be (pale)', _winners),
+    'targets': (
+        'Below the critical batch size B_crit twice the batch halves the updates; beyond it, it saves few',
+        _targets,
+    ),
+    'learning_rates': (
+        'The best learning rate ε (black) by batch size, beside the linear and the square-root rule (red)',
+        _learning_rates,
+    ),
+    'budgets': (
+        'What each batch size reaches within each budget, and its gap; verdicts are of validation data',
+        _budgets,
+    ),
+    'noise_scale': (
+        'The gradient noise scale grows with training; by theory it is about the critical batch size',
+        _noise_scale,
+    ),
 }

@@ -100,8 +100,8 @@ def _reading(answer: Known) -> str:
     runs, lost = answer['rests_on']['runs'], answer['rests_on']['diverged']
     return (
         f'From {plural(runs, "run")} ({lost} diverged) on {answer["n"]:,} examples of {answer["dataset"]}. Brackets:'
-        f' 95 % intervals. Differences are of validation {_task(answer).text}; either of their two bounds fails in at'
-        f' most 5 %, for all settings together. As good: shown to be less than {_margin(answer)} below.'
+        f' 95 % intervals. Differences are of validation {_task(answer).text}; each of their bounds holds with'
+        f' 95 % confidence, for all settings together. As good means: shown to be less than {_margin(answer)} below.'
     )
 
 
@@ -118,10 +118,9 @@ def _sentences(answer: Known, budget: Known) -> Iterator[str]:
         yield f'Not compared: {listed(budget["missing"])}, as {NOTHING}.'
     roles = {row['role']: row for row in budget['fresh'] if row['verdict']}
     if (grown := roles.get('growing')) and (same := roles.get('recommended')):
-        verdict = 'not shown to be worse' if grown['verdict'] == 'best' else grown['verdict']
         costs = ((row['updates'], row['seconds']) for row in (grown, same))
         cost = ' instead of '.join(f'{n:,} updates' + (f' ({number(s)} s)' if s else '') for n, s in costs)
-        what = f'Growing the batch instead of lowering the learning rate is {verdict}'
+        what = f'Growing the batch instead of lowering the learning rate is {_pays(grown)}'
         yield f'{what}: {_apart(answer, grown)} with {cost}.'
     if ends := rows[:: max(1, len(rows) - 1)]:
         gaps = listed(f'{difference(row["gap"], _task(answer))} at {row["batch_size"]}' for row in ends)
@@ -132,7 +131,7 @@ def _confirmed(answer: Known, budget: Known) -> str:
     """What seeds say that had no part in the choice."""
     first: Known = next(iter(_fresh(budget)), {'verdict': None, 'diverged': 0})
     if first['verdict'] == 'best':
-        return 'Fresh seeds agree: no setting beside it that trained all its seeds did better.'
+        return 'Fresh seeds agree: no neighbouring setting that trained all its seeds did better.'
     if first['verdict']:
         overturned = f'Fresh seeds overturned {_setting(answer, first)}'
         said = {'as good': 'Fresh seeds agree: as good', 'undecided': 'Fresh seeds leave it undecided'}
@@ -162,9 +161,9 @@ def _fresh_table(answer: Known, budget: Known) -> Rows:
         if not against:
             against = f'{_lost(row)} diverged' if row['diverged'] else 'not finished'
         elif is_grown or against != 'best':
-            against = f'{"not growing" if is_grown else against}, {_apart(answer, row)}'
+            against = f'{_pays(row) if is_grown else against}, {_apart(answer, row)}'
         rows.append((_setting(answer, row) + ', growing' * is_grown, score, against))
-    return _titled(rows, 'Fresh seeds with', f'Test {of.text}', 'Against the best of these')
+    return _titled(rows, 'Fresh seeds with', f'Test {of.text}', 'Validation, against the best of these')
 
 
 def _critical(answer: Known) -> Iterator[str]:
@@ -288,6 +287,10 @@ def _fresh(budget: Known) -> list[Known]:
 
 def _best(rows: Sequence[Known]) -> Known:
     return next(row for row in rows if row['verdict'] == 'best')
+
+
+def _pays(grown: Known) -> str:
+    return 'not shown to be worse' if grown['verdict'] == 'best' else grown['verdict']
 
 
 def _lost(row: Known) -> str:

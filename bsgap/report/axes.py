@@ -64,7 +64,7 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, str]:
 
 
 def of_size(batch_size: float) -> str:
-    """The colour of a batch size, in every figure; between 1 and 65536 each has its own."""
+    """The colour of a batch size, in every figure; beyond 65536 it is always the same."""
     return mpl.colors.to_hex(BY_SIZE(math.log2(max(1, batch_size)) / 16))
 
 
@@ -94,8 +94,10 @@ def looks(
 
 def name_end(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
     """Writes beside the end of a line what it is, in place of a legend."""
+    if not math.isfinite(y):
+        return
     look: Any = {'textcoords': 'offset points', 'color': colour, 'fontsize': 8, 'va': 'center', 'gid': 'end'}
-    named = panel.annotate(text, (x, y), (6, 0), annotation_clip=False, **look)
+    named = panel.annotate(text.replace('batch size', 'batch'), (x, y), (6, 0), annotation_clip=False, **look)
     named.set_path_effects([withStroke(linewidth=2.5, foreground='white')])
 
 
@@ -205,7 +207,7 @@ def line(panel: Axes, x: Any, estimates: Any, scale: float = 1, **look: Any) -> 
     """A line with its intervals as a band; unless `markevery` says more, a marker is at its end alone."""
     value_P, low_P, high_P = scale * ends(estimates)
     panel.plot(x, value_P, **{'markevery': [-1], 'markersize': 4, **look})
-    low_P = np.maximum(low_P, value_P / 10)  # a logarithmic axis has no bottom
+    low_P = np.where(value_P > 0, np.maximum(low_P, value_P / 10), low_P)  # a logarithmic axis has no bottom
     panel.fill_between(x, low_P, high_P, color=look['color'], alpha=0.15, linewidth=0)
 
 

@@ -147,10 +147,11 @@ def _looks(panel: Axes, rows: pd.DataFrame, ends: bool = False) -> tuple[dict[st
         sizes = [''] * len(settings)
     pairs = list(zip(*sorted((sizes, settings), key=lambda texts: -len(set(texts))), strict=True))
     kinds = [list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True)]
-    names = [', '.join(text for text, kind in zip(pair, kinds, strict=True) if len(kind) > 1) for pair in pairs]
+    told = [len(kind) > 1 or len(pairs) == 1 for kind in kinds]
+    names = [', '.join(text for text, tell in zip(pair, told, strict=True) if tell and text) for pair in pairs]
     ends &= len(names) <= axes.MOST_ENDS and max(map(len, names)) <= 30 and min(map(len, kinds)) == 1
     looks = axes.looks(panel, pairs, {text: colours[text] for text in kinds[0] if text in colours}, keys=not ends)
-    named = dict(zip(recipes['recipe'], (name.replace('batch size', 'batch') for name in names), strict=True))
+    named = dict(zip(recipes['recipe'], names, strict=True))
     return {recipe: looks[pair] for recipe, pair in zip(recipes['recipe'], pairs, strict=True)}, named if ends else {}
 
 
@@ -166,8 +167,8 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
         points = rows[rows['row'] >= (x != 'epoch')].groupby(['recipe', 'row'])  # a logarithmic axis has no start
         for recipe, line in intervals(points[column]).assign(x=points[x].mean()).groupby('recipe'):
             axes.line(panel, line['x'], line, **looks[recipe])
-            if recipe in named:
-                x_end, y_end = line[['x', 'value']].iloc[-1]
+            x_end, y_end = line[['x', 'value']].iloc[-1]
+            if recipe in named and (column in (*SCORES, 'gap') or y_end > 0):
                 axes.name_end(panel, x_end, y_end, named[recipe], looks[recipe]['color'])
         if x != 'epoch':
             axes.logarithmic(panel, 'x')
@@ -300,10 +301,14 @@ FIGURES: axes.Figures = {
         'How far each gets in the same epochs, and the gap between training and test data that it leaves',
         *(_over_training, [*SCORES, 'gap', 'train_loss', 'test_loss'], ['epoch']),
     ),
-    'accuracy': ('{1} at the end, by batch size', _at_the_end, [*SCORES, 'gap']),
+    'accuracy': (
+        '{1} at the end, and the gap between training and test data, by batch size',
+        _at_the_end,
+        [*SCORES, 'gap'],
+    ),
     'learning_rate_sum': (
-        'Where lines lie on one another, what differs at the end is the number of updates, not the batch size',
-        *(_over_training, [*SCORES, 'distance'], ['learning_rate_sum']),
+        'Where lines lie on one another, {0} depends on learning rate × updates, whatever the batch size',
+        *(_over_training, SCORES, ['learning_rate_sum']),
     ),
     'schedule': ('What each recipe does: its batch size and learning rate over training', _schedule),
     'updates': (

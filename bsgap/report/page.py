@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -62,11 +63,6 @@ class Contents(NamedTuple):
         return f'{plural(len(self.verdicts), "claim")}: {each}.'
 
     @property
-    def judged(self) -> list[tuple[str, ...]]:
-        """A table of the claims, its headings first; none without claims."""
-        return [claims.HEADINGS, *map(claims.cells, self.verdicts)] if self.verdicts else []
-
-    @property
     def results(self) -> list[tuple[str, ...]]:
         """A table of the recipes, its headings first: means over the last rows of their runs."""
         task, counts = self.task, collections.Counter((run.about['recipe'], run.status) for run in self.records)
@@ -100,7 +96,9 @@ def read(workdir: Path, experiment: Path | None = None) -> Contents:
     found = answer_words.add_words(answer.find(about, search, workdir)) if 'budgets' in search else None
     runs = table.table(records, config.task(about['config'].get('task', 'classification')).score)
     runs.attrs['answer'] = found['numbers'] if found else {}
-    runs.attrs['near_chance'] = table.near_chance(runs, about)
+    runs.attrs['near_chance'] = table.near_chance(
+        runs, about, config.task(about['config'].get('task', 'classification'))
+    )
     return Contents(about, records, runs, found, *claims.verdicts(workdir, about['config'], runs, experiment))
 
 
@@ -114,7 +112,7 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
     settings, found, lines = contents.about['config'], contents.found, workdir / 'lines.json'
     model = f', {found["model"]}' if found else ''
     about, dataset = contents.about, data.title(settings['dataset'])
-    title = f'{settings["name"]} ({dataset}{model})'
+    title = f'{settings["name"]} ({dataset}{model})'.replace(f'{dataset} ({dataset})', dataset)
     where = f'{", ".join(about["devices"])} ({about["machine"]})'
     subtitle = f'{dataset}{model} · {plural(settings["seeds"], "seed")} · {about["time"][:10]} · {where}'
     try:
@@ -148,9 +146,9 @@ def _show(contents: Contents, path: Path) -> None:
     if contents.verdicts:
         rows = [
             (
-                Text.assemble(v.claim, (f'\nclaimed: {v.expected}' + f'; {v.note}' * bool(v.note), 'dim')),
+                Text.assemble(v.claim, (f'\nclaimed: {v.expected}' + f'\n{v.note}' * bool(v.note), 'dim')),
                 v.measured,
-                Text(v.verdict, COLOURS[v.verdict]),
+                Text(v.verdict, COLOURS.get(v.verdict, '')),
             )
             for v in contents.verdicts
         ]
@@ -165,17 +163,17 @@ def _results(rows: Sequence[Sequence[str]], width: int) -> Table:
     """The results, without those columns that have no room and can be done without."""
     columns = list(zip(*rows, strict=True))
     for spare in ('s a run', 'updates', 'epochs'):
-        if sum(max(map(len, column)) + 2 for column in columns) > width:
+        if sum(max(map(cell_len, column)) + 2 for column in columns) > width + 2:
             columns = [column for column in columns if column[0] != spare]
     headings, *others = zip(*columns, strict=True)
-    return _table(headings, others, left=1)
+    return _table(headings, others, numbers=True)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], space: int = 0, left: int = 9) -> Table:
-    """For the terminal; so many columns are `left`, the others on the right, and never broken."""
+def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], space: int = 0, numbers: bool = False) -> Table:
+    """For the terminal: what has no room goes on in the next line, and nothing is cut; `numbers` stand on the right."""
     made = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 2, space, 0))
     for i, heading in enumerate(headings):
-        made.add_column(heading, justify='left' if i < left else 'right', no_wrap=i >= left, overflow='fold')
+        made.add_column(heading, justify='right' if numbers and i else 'left', overflow='fold', min_width=8)
     for row in rows:
         made.add_row(*row)
     return made

@@ -1,6 +1,7 @@
 """Makes docs/chapter-37.md and docs/pt-BR/capitulo-37.md: python docs/chapter/make.py
 
 The texts stand beside this file. {STUDY.CLAIM} becomes what docs/results has of a claim: measured, and the verdict.
+Of what was not run yet the paragraph says so, and there is no picture.
 """
 
 import re
@@ -9,22 +10,19 @@ from pathlib import Path
 from bsgap.analysis import claims
 
 DOCS = Path(__file__).resolve().parents[1]
+CLAIM = re.compile(r'\{([\w-]+\.\w+)\}')
 PAGES = {'en.md': 'chapter-37.md', 'pt.md': 'pt-BR/capitulo-37.md'}
 PORTUGUESE = {
     'not reproduced': 'não confirmado',
     'reproduced': 'confirmado',
     'inconclusive': 'inconclusivo',
-    'not run': 'ainda não medido',
     ' points': ' p.p.',
     ' to ': ' a ',
 }
 
 
 def told(verdicts: dict[str, claims.Verdict], name: str) -> str:
-    if name not in verdicts:
-        return '**not run**'
-    measured = verdicts[name].measured.replace('-', '−')
-    return f'{measured} (**{verdicts[name].verdict}**)'
+    return f'{verdicts[name].measured} (**{verdicts[name].verdict}**)'
 
 
 def in_portuguese(text: str) -> str:
@@ -45,7 +43,16 @@ def main() -> None:
             found = told(known, match[1])
             return in_portuguese(found) if source == 'pt.md' else found
 
-        (DOCS / page).write_text(re.sub(r'\{([\w-]+\.\w+)\}', fill, text), encoding='utf-8')
+        def if_drawn(match: re.Match[str], page: str = page) -> str:
+            return match[0] if ((DOCS / page).parent / match[1]).exists() else ''
+
+        paragraphs = re.sub(r'<img src="(.*?)".*\n\n', if_drawn, text).split('\n\n')
+        for i, paragraph in enumerate(paragraphs):
+            if {*CLAIM.findall(paragraph)} - {*known}:
+                *_, last = paragraph.split('\n')
+                command = f'\n{last}' * last.startswith('`python')
+                paragraphs[i] = ('*Ainda não medido.*' if source == 'pt.md' else '*Not measured yet.*') + command
+        (DOCS / page).write_text(CLAIM.sub(fill, '\n\n'.join(paragraphs)), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -12,6 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from bsgap.analysis import claims
 from bsgap.analysis.loading import call
 from bsgap.analysis.table import write_results
@@ -48,8 +50,9 @@ def section(workdir: Path) -> tuple[str, str]:
     write_results(folder, records)
     pictures = []
     for figure in answer_figures.FIGURES if found else settings['figures'][:FIGURES]:
-        if (workdir / 'figures' / f'{figure}.png').exists():
-            shutil.copy(workdir / 'figures' / f'{figure}.png', folder)
+        if (file := workdir / 'figures' / f'{figure}.png').exists():
+            picture = Image.open(file).convert('RGB').quantize(256)  # a third of its size
+            picture.save(folder / file.name, optimize=True)
             pictures.append(f'![{name}: {figure}]({name}/{figure}.png)')
     files = f'[results.csv]({name}/results.csv)'
     parts = [' '.join(contents.says), *pictures]
@@ -116,7 +119,9 @@ def main() -> None:
     every.sort(key=lambda one: claims.VERDICTS.index(one[1].verdict))
     rows = []
     for name, one in every:
-        before = next((first[of, one.id] for of in aliases(name) if (of, one.id) in first), '–')
+        before = earlier(first, name, one.id)
+        if 'quantity' in rows_of(HERE / name / 'claims.csv')[0]:
+            before = 'these runs'
         n = str(one.n) if one.n > 1 else '–'
         where = f'{one.claim} ([{name}](#{name}))'
         rows.append(
@@ -153,9 +158,10 @@ def plain(name: str) -> str:
     return name.removesuffix('-quick')
 
 
-def aliases(name: str) -> tuple[str, ...]:
-    """What a study was called in the first edition."""
-    return name, f'{plain(name)}-quick', name.replace('which-batch-mnist', 'which-batch-cpu')
+def earlier(first: dict[tuple[str, str], str], name: str, claim: str) -> str:
+    """What the first edition said, which called some studies otherwise."""
+    names = name, f'{plain(name)}-quick', name.replace('which-batch-mnist', 'which-batch-cpu')
+    return next((first[of, claim] for of in names if (of, claim) in first), '–')
 
 
 if __name__ == '__main__':

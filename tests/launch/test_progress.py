@@ -151,6 +151,21 @@ def test_a_validation_split_is_shown_and_rows_may_lack_the_others(shown: Shown, 
     assert 'epoch 1.33/2  train 50.00%  validation 37.50%  test 25.00%  gap +25.00' in text.getvalue()
 
 
+def test_a_recipe_has_a_line_an_epoch_and_one_at_its_end(shown: Shown, clock: SimpleNamespace) -> None:
+    """Six updates are two epochs; the seed that is behind counts, and is told of when it comes later."""
+    view, members, runs, text = shown(batch_size=(100,), seeds=2)
+    view.start(runs)
+    view.began(members)
+    for update in (1, 2, 3, 4, 5, 6):
+        train(members[0], update, 0.5, 0.5)
+        view.evaluated(members)
+    assert len(re.findall('recipe bs100', text.getvalue())) == 1
+    for update in (1, 2, 3, 4, 5, 6):
+        train(members[1], update, 0.5, 0.5)
+        view.evaluated(members)
+    assert re.findall(r'epoch (\S+)', text.getvalue()) == ['0/2', '1/2', '2/2']
+
+
 def test_a_live_table_in_a_terminal(shown: Shown) -> None:
     view, members, runs, text = shown(terminal=True)
     with view:

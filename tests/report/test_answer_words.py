@@ -141,7 +141,10 @@ def test_what_fresh_seeds_say() -> None:
     said = 'leave it undecided, −0.2 points (−1.2 to 0.8) against batch size 32, learning rate 0.1, about 9 seeds'
     assert section(found).startswith(f'Fresh seeds {said}')
     assert [line[2] for line in table(found)[1:]] == ['undecided, −0.2 points (−1.2 to 0.8)', 'best', '6 of 6 diverged']
-    for verdict, words in (('as good', 'agree: as good, −0.20 points (−0.23'), ('best', 'agree: no setting beside it')):
+    for verdict, words in (
+        ('as good', 'agree: as good, −0.20 points (−0.23'),
+        ('best', 'agree: no neighbouring setting'),
+    ):
         seeds[0] = fresh('recommended', 8, 0.2, verdict)
         assert section(worded(budget(row(8), *WORSE, fresh=seeds))).startswith(f'Fresh seeds {words}')
     seeds[0] = fresh('recommended', 8, verdict=None, diverged=2, seeds=1, test_score=estimate(0.9))
@@ -156,7 +159,7 @@ def test_whether_a_growing_batch_pays(verdict: str) -> None:
     found = worded(budget(row(8), *WORSE, fresh=[fresh('recommended', 8), grown]))
     word = 'not shown to be worse' if verdict == 'best' else verdict
     assert f' {word}: −0.30 points (−0.40 to −0.20) with 1,250 updates (0.5 s) instead of 2,500 upd' in section(found)
-    assert table(found)[2][2] == 'not growing, −0.30 points (−0.40 to −0.20)'
+    assert table(found)[2][2] == f'{word}, −0.30 points (−0.40 to −0.20)'
 
 
 def test_one_seed_has_no_intervals() -> None:

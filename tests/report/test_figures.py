@@ -157,7 +157,10 @@ def test_files_are_returned_by_caption(tmp_path: Path) -> None:
     """A learning rate of 0 has no place on a logarithmic axis, and warnings are errors."""
     records = [swept(b, 0.0, 0) for b in (10, 20)]
     files = figures.draw(table.table(records), tmp_path / 'new', 'study', ('schedule', 'lines', 'accuracy'), TASK)
-    assert list(files) == [figures.FIGURES['schedule'][0], 'Accuracy at the end, by batch size']
+    assert list(files) == [
+        figures.FIGURES['schedule'][0],
+        'Accuracy at the end, and the gap between training and test data, by batch size',
+    ]
     assert all(re.match('(?s)<svg .*</svg>', text) for text in files.values())
     assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['accuracy.png', 'schedule.png']
     assert all(path.read_bytes().startswith(b'\x89PNG') for path in (tmp_path / 'new').iterdir())
@@ -187,6 +190,27 @@ def test_a_curve_holds_the_rows_that_all_runs_have() -> None:
     (mean,) = lines_of(test)
     assert list(mean.get_xdata()) == [0, 1, 2]
     assert list(mean.get_ydata()) == pytest.approx([0, 15, 30])
+
+
+def test_a_band_holds_its_line_below_zero_too() -> None:
+    """The gap may be negative; −0.01 and −0.03: −2 points ± 12.706."""
+    records = [swept(10, 0.1, s) for s in range(2)]
+    for each, gap in zip(records, (-0.01, -0.03), strict=True):
+        for row in each.rows:
+            row['gap'] = gap
+    _, _, gap_panel, *_ = panels('curves', records)
+    ends = gap_panel.collections[0].get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == pytest.approx((-2 - 12.706, -2 + 12.706), abs=0.01)
+
+
+def test_one_recipe_is_named_too() -> None:
+    assert names(panels('curves', [swept(10, 0.1, 0)])[0]) == ['batch 10']
+
+
+def test_a_line_that_ends_where_a_logarithmic_axis_has_no_place(tmp_path: Path) -> None:
+    """Warnings are errors."""
+    records = [swept(10, 0.1, 0, train_loss=0.0), swept(20, 0.1, 0)]
+    figures.draw(table.table(records), tmp_path, 'study', ('curves',), TASK)
 
 
 def test_unfinished_recipes_have_curves_but_no_end() -> None:

@@ -134,6 +134,20 @@ def test_a_browser_shows_the_page_within_its_width(workdir: Path, tmp_path: Path
     assert 'CONSOLE' not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize('width', [60, 80, 140])
+def test_nothing_is_cut_in_a_narrow_terminal(
+    workdir: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv('COLUMNS', str(width))
+    page.report(workdir)
+    *lines, _ = capsys.readouterr().out.splitlines()  # the last one is a path, to be copied
+    assert max(map(len, lines)) <= width
+    words = ' '.join(lines).split()
+    for recipe, count, *_, train, test, gap, _ in page.read(workdir).results[1:]:
+        assert {*recipe} <= {*''.join(words)}
+        assert {word for cell in (count, train, test, gap) for word in cell.split()} <= {*words}, recipe
+
+
 def test_a_recipe_has_a_row_with_the_means_of_its_last_rows(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob('runs/*/metrics.csv'):
