@@ -77,7 +77,7 @@ class Contents(NamedTuple):
             failed = int(last['run'].isin(self.runs.attrs['near_chance']).sum())
             made = f'{len(last)}' + f' + {lost} diverged' * (lost > 0) + f', {left} unfinished' * (left > 0)
             made += f', {failed} near chance' * (failed > 0)
-            length = f'{last["epoch"].mean():g}', f'{last["update"].mean():,.0f}'
+            length = f'{round(last["epoch"].mean(), 2):g}', f'{last["update"].mean():,.0f}'
             scores = [level(interval(last[f'{split}_{task.score}']), task.is_share) for split in ('train', 'test')]
             gap = difference(interval(last['gap']), task.is_share).removesuffix(' points')
             seconds = f'{(last["train_seconds"] + last["eval_seconds"]).mean():.1f}'
