@@ -49,8 +49,8 @@ def get_config(variant: str = '') -> ConfigDict:
     study.figures = ('curves', 'updates', 'distance')
     study.claims = 'experiments.mnist_momentum:claims'
     study.finding = (
-        f'At equal ε/(1 − m) momentum changed test accuracy after 10 epochs by {{equal_small}} at batch size {small} and'
-        f' {{equal_large}} at {large}. Until a validation accuracy of {target:.0%}, plain SGD at its best learning'
+        f'At equal ε/(1 − m) momentum changed test accuracy after 10 epochs by {{equal_small}} at batch size {small}'
+        f' and {{equal_large}} at {large}. Until a validation accuracy of {target:.0%}, plain SGD at its best learning'
         f' rate took {{not_small}} times the updates of SGD with momentum at batch size {small} and {{stretches}}'
         f' times at {large}.'
     )
