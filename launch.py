@@ -20,12 +20,9 @@ from bsgap.files import expanded
 from bsgap.output import console, failed, leave
 
 EXAMPLES = """\
-A study on a tenth of MNIST, in a minute:
-    python launch.py --config=experiments/mnist.py:smoke
-On all of it, in 20 minutes on two CPU cores:
-    python launch.py --config=experiments/mnist.py
-Which batch size should I use? On a part of MNIST, in two minutes:
-    python launch.py --config=experiments/which_batch.py:fast"""
+python launch.py --config=experiments/mnist.py:smoke       a look, in a minute
+python launch.py --config=experiments/mnist.py             all of it: 20 minutes
+python launch.py --config=experiments/which_batch.py:fast  which batch size?"""
 
 
 class Experiment(flags.ArgumentParser):

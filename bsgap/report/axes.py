@@ -51,15 +51,14 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, str]:
         warnings.filterwarnings('ignore', 'Glyph')  # that the font has not is a box, as elsewhere
         for name, (caption, function, *arguments) in figures.items():
             if figure := function(of, *arguments):
-                _move_apart(figure)
+                _lay_out(figure)
+                figure.set_layout_engine('none')  # all stays where it is
                 figure.savefig(text := io.StringIO(), format='svg', metadata=dict.fromkeys(['Date', 'Creator'], ''))
                 svg = re.sub(r'(?s)<!--.*?-->\n?|<metadata>.*?</metadata>', '', text.getvalue())
                 drawn[caption] = '<svg' + svg.partition('<svg')[2]  # without what only a file of its own needs
-                figure.suptitle(
-                    f'{caption}\n{textwrap.fill(note, 130)}', x=0.01, horizontalalignment='left', fontsize=9
-                )
-                _move_apart(figure)  # the title has moved them
-                figure.savefig(folder / f'{name}.png', dpi=100)
+                title: Any = {'verticalalignment': 'bottom', 'gid': 'title'}  # above the rest
+                figure.text(0.01, 1, f'{caption}\n{textwrap.fill(note, 130)}', **title)
+                figure.savefig(folder / f'{name}.png', dpi=100, bbox_inches='tight')
     return drawn
 
 
@@ -101,8 +100,8 @@ def name_end(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
     named.set_path_effects([withStroke(linewidth=2.5, foreground='white')])
 
 
-def _move_apart(figure: Figure) -> None:
-    """Moves the names at the ends of lines up and down until none lies on another."""
+def _lay_out(figure: Figure) -> None:
+    """Lays the figure out, and moves the names at the ends of lines up and down until none lies on another."""
     figure.draw_without_rendering()
     for panel in figure.axes:
         ends = [text for text in panel.texts if text.get_gid() == 'end']
@@ -116,13 +115,15 @@ def _move_apart(figure: Figure) -> None:
         bottom, top = panel.bbox.y0 + 6, panel.bbox.y1 - 6
         moved = list(middles)
         for _ in range(1000):
-            moved = [min(max(middle, bottom), top) for middle in moved]
+            before, moved = moved, [min(max(middle, bottom), top) for middle in moved]
             for a, b in pairs:
                 low, high = (a, b) if (moved[a], middles[a], a) < (moved[b], middles[b], b) else (b, a)
                 if (short := boxes[a].height - (moved[high] - moved[low])) > 0.1:
                     moved[low], moved[high] = moved[low] - short / 2, moved[high] + short / 2
+            if moved == before:
+                break
         for end, middle, to in zip(ends, middles, moved, strict=True):
-            end.set_position((6, end.get_position()[1] + (to - middle) * 72 / figure.dpi))
+            end.set_position((6, (to - middle) * 72 / figure.dpi))
 
 
 def panels(count: int, columns: int = 0, height: float = 2.8, **share: Any) -> tuple[Figure, list[Axes]]:
