@@ -164,7 +164,6 @@ def _show(study: config.Study, workdir: Path, found: Plan, lines: Sequence[str])
         row['seconds left'] = f'{sum(found.seconds[run.name] for run in left):,.0f}'
         rows.append(row)
     console = output.console()
-    console.width = max(console.width, 110)
     console.print(f'study    {study.name}, in {workdir}', soft_wrap=True)
     what = 'runs of trials at least' if study.search else 'runs'
     done = f'{len(found.runs) - len(found.left)} of them done'

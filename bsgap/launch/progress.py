@@ -218,8 +218,12 @@ def as_table(rows: Sequence[Mapping[str, str]]) -> Table:
     """A table of rows by heading; it may have none yet."""
     table = Table(box=None, pad_edge=False, header_style='bold')
     for heading in rows[0] if rows else ():
-        left = heading in ('recipe', 'lengths (updates)')
-        table.add_column(heading, justify='left' if left else 'right', no_wrap=heading != 'lengths (updates)')
+        words = heading in (
+            'recipe',
+            'batch sizes',
+            'lengths (updates)',
+        )  # go on in the next line where they have no room
+        table.add_column(heading, justify='left' if words else 'right', no_wrap=not words, overflow='fold')
     for row in rows:
         table.add_row(*row.values())
     return table

@@ -173,7 +173,9 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], space: int = 
     """For the terminal: what has no room goes on in the next line, and nothing is cut; `numbers` stand on the right."""
     made = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 2, space, 0))
     for i, heading in enumerate(headings):
-        made.add_column(heading, justify='right' if numbers and i else 'left', overflow='fold', min_width=8)
+        made.add_column(
+            heading, justify='right' if numbers and i else 'left', overflow='fold', min_width=8 if not i else None
+        )
     for row in rows:
         made.add_row(*row)
     return made

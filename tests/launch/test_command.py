@@ -107,7 +107,7 @@ def test_the_smoke_command_of_the_readme(tmp_path: Path) -> None:
     }
     # 282, 72 and 18 updates at one learning rate: far apart.
     assert min(accuracy['64']) > 0.88 > max(accuracy['256']) > min(accuracy['256']) > 0.82 > max(accuracy['1024']) > 0.6
-    assert len(list((tmp_path / 'figures').iterdir())) == 4
+    assert len(list((tmp_path / 'figures').iterdir())) == 3
     assert len((tmp_path / 'claims.csv').read_text().splitlines()) == 1 + 4
 
 

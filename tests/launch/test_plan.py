@@ -20,8 +20,11 @@ def files(workdir: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
 
 
-def test_a_study_that_was_begun(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_that_was_begun(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two recipes with a seed are done; a seed, an epoch and a recipe whose batch grows are added."""
+    monkeypatch.setenv('COLUMNS', '120')
     workdir = shutil.copytree(trained, tmp_path / 'begun')
     for folder in workdir.glob('runs/*-seed1'):
         shutil.rmtree(folder)

@@ -132,7 +132,7 @@ def test_a_regression_is_told_in_its_own_words(tmp_path: Path) -> None:
     assert found.table['test_score'].between(0.75, 0.9).all()  # R² of the truth is 5/6
     assert found.batch_size in (4, 32)
     assert 'test R² 0.8' in found.text
-    page, _, _ = found.report.read_text().partition('<h2>Settings</h2>')
+    page, _, _ = found.report.read_text().partition('<summary>Settings</summary>')
     assert 'test R²' in page
     for text in (found.text, page):
         assert 'accuracy' not in text.lower()

@@ -104,7 +104,7 @@ def test_a_search_shows_its_answer(
 
 
 @pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium')
-@pytest.mark.parametrize('width', [400, 800, 1200])
+@pytest.mark.parametrize('width', [400, *(pytest.param(width, marks=pytest.mark.smoke) for width in (800, 1200))])
 def test_a_browser_shows_the_page_within_its_width(workdir: Path, tmp_path: Path, width: int) -> None:
     """With all that is folded opened; a table that is wider scrolls by itself."""
     wrapper = tmp_path / 'page.html'
@@ -139,11 +139,11 @@ def test_nothing_is_cut_in_a_narrow_terminal(
     workdir: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv('COLUMNS', str(width))
-    page.report(workdir)
-    *lines, _ = capsys.readouterr().out.splitlines()  # the last one is a path, to be copied
+    page._show(contents := page.read(workdir), Path('report.html'))
+    lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
     words = ' '.join(lines).split()
-    for recipe, count, *_, train, test, gap, _ in page.read(workdir).results[1:]:
+    for recipe, count, *_, train, test, gap, _ in contents.results[1:]:
         assert {*recipe} <= {*''.join(words)}
         assert {word for cell in (count, train, test, gap) for word in cell.split()} <= {*words}, recipe
 
