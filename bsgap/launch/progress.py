@@ -44,7 +44,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._doing, self._rounds = '', 0
         self._told: dict[
             str, tuple[int, bool]
-        ] = {}  # of each recipe the last epoch of which a line told, and if it is over
+        ] = {}  # the last epoch of each recipe that a line told, and if it is over
         self._live: Live | _Notebook | None = None
         self._said_at, self._over = self._began, threading.Event()
 
@@ -142,8 +142,9 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         if self._live or self._study.search:  # its trials are many and short
             return
         for recipe in dict.fromkeys(member.run.recipe.name for member in members):
-            first = min(self._recipes[recipe], key=lambda member: member.example)
-            where = first.example // first.run.n, first.example == first.run.examples
+            going = [member for member in self._recipes[recipe] if not member.diverged] or self._recipes[recipe]
+            behind = min(going, key=lambda member: member.example)
+            where = behind.example // behind.run.n, behind.example == behind.run.examples
             if self._told.get(recipe) != where:  # it may be evaluated more often
                 self._told[recipe] = where
                 cells = '  '.join(f'{heading} {cell}' for heading, cell in self._cells(self._recipes[recipe]).items())
@@ -218,11 +219,7 @@ def as_table(rows: Sequence[Mapping[str, str]]) -> Table:
     """A table of rows by heading; it may have none yet."""
     table = Table(box=None, pad_edge=False, header_style='bold')
     for heading in rows[0] if rows else ():
-        words = heading in (
-            'recipe',
-            'batch sizes',
-            'lengths (updates)',
-        )  # go on in the next line where they have no room
+        words = heading in ('recipe', 'batch sizes', 'lengths (updates)')  # what has no room goes on in the next line
         table.add_column(heading, justify='left' if words else 'right', no_wrap=not words, overflow='fold')
     for row in rows:
         table.add_row(*row.values())

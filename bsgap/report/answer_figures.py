@@ -70,10 +70,11 @@ def _length(panel: Axes, unit: str, answer: Json, scale: float = 0) -> None:
             panel.axvline(x, color='black', linestyle='--', linewidth=0.9, zorder=1)
             panel.text(x, 1.02, f'budget: {text}', transform=panel.get_xaxis_transform(), ha='center', fontsize=8)
             best = (budget['recommended'] or {}).get('batch_size')
-            for points in (line['points'] for line in answer['curves'] if scale and line['batch_size'] == best):
-                at, error = (np.log([point[unit] for point in points]), [point['error']['value'] for point in points])
-                ring: Any = {'markersize': 13, 'markerfacecolor': 'none', 'markeredgewidth': 1.5, 'color': 'black'}
-                panel.plot(x, scale * np.exp(np.interp(np.log(x), at, np.log(error))), 'o', **ring)
+            for line in answer['curves'] if scale else ():
+                if line['batch_size'] == best:
+                    at, error = np.log([(point[unit], point['error']['value']) for point in line['points']]).T
+                    ring: Any = {'markersize': 13, 'markerfacecolor': 'none', 'markeredgewidth': 1.5, 'color': 'black'}
+                    panel.plot(x, scale * np.exp(np.interp(np.log(x), at, error)), 'o', **ring)
     panel.set_xlabel(UNITS[unit].format(answer['n']))
     axes.logarithmic(panel, 'x')
 

@@ -52,7 +52,6 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, str]:
         for name, (caption, function, *arguments) in figures.items():
             if figure := function(of, *arguments):
                 _lay_out(figure)
-                figure.set_layout_engine('none')  # all stays where it is
                 figure.savefig(text := io.StringIO(), format='svg', metadata=dict.fromkeys(['Date', 'Creator'], ''))
                 svg = re.sub(r'(?s)<!--.*?-->\n?|<metadata>.*?</metadata>', '', text.getvalue())
                 drawn[caption] = '<svg' + svg.partition('<svg')[2]  # without what only a file of its own needs
@@ -65,6 +64,11 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, str]:
 def of_size(batch_size: float) -> str:
     """The colour of a batch size, in every figure; beyond 65536 it is always the same."""
     return mpl.colors.to_hex(BY_SIZE(math.log2(max(1, batch_size)) / 16))
+
+
+def sized(sizes: Iterable[int]) -> dict[str, str]:
+    """The colours of batch sizes by their names, such as 'batch size 64'."""
+    return {f'batch size {size}': of_size(size) for size in sizes}
 
 
 def ordered(count: int) -> list[Look]:
@@ -124,6 +128,7 @@ def _lay_out(figure: Figure) -> None:
                 break
         for end, middle, to in zip(ends, middles, moved, strict=True):
             end.set_position((6, (to - middle) * 72 / figure.dpi))
+    figure.set_layout_engine('none')  # all stays where it is
 
 
 def panels(count: int, columns: int = 0, height: float = 2.8, **share: Any) -> tuple[Figure, list[Axes]]:

@@ -139,7 +139,7 @@ def _looks(panel: Axes, rows: pd.DataFrame, ends: bool = False) -> tuple[dict[st
     reverse if there are more settings; where settings alone tell recipes apart, the colour is theirs."""
     recipes = rows.drop_duplicates('recipe')
     sizes, settings = [f'batch size {size}' for size in recipes['size']], list(recipes['setting'])
-    colours = {f'batch size {size}': axes.of_size(size) for size in recipes['size']}
+    colours = axes.sized(recipes['size'])
     if len(set(settings)) == len(settings) and '' not in settings:
         if len(set(sizes)) == len(sizes) and recipes['done'].all():  # then they differ in their batch sizes
             settings = [f'{setting}, {size}' for setting, size in zip(settings, sizes, strict=True)]
@@ -232,7 +232,7 @@ def _learning_rate(data: Data) -> Figure | None:
     figure, (left, right) = axes.panels(2)
     chooser = 'validation' if 'validation_score' in ends else 'test'
     ends = ends.assign(rest=ends['setting'].str.replace(r'^learning rate [^,]*(, )?', '', regex=True))
-    colours = {f'batch size {size}': axes.of_size(size) for size in ends['size']}
+    colours = axes.sized(ends['size'])
     looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True), colours)
     tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_score'])
     for (size, rest), line in tested.groupby(['size', 'rest']):

@@ -94,11 +94,9 @@ def read(workdir: Path, experiment: Path | None = None) -> Contents:
     about = read_json(of_study(workdir) / 'study.json', 'config', 'time', 'devices', 'machine')
     records, search = read_records(workdir), answer.decided(workdir)
     found = answer_words.add_words(answer.find(about, search, workdir)) if 'budgets' in search else None
-    runs = table.table(records, config.task(about['config'].get('task', 'classification')).score)
-    runs.attrs['answer'] = found['numbers'] if found else {}
-    runs.attrs['near_chance'] = table.near_chance(
-        runs, about, config.task(about['config'].get('task', 'classification'))
-    )
+    task = config.task(about['config'].get('task', 'classification'))
+    runs = table.table(records, task.score)
+    runs.attrs |= {'answer': found['numbers'] if found else {}, 'near_chance': table.near_chance(runs, about, task)}
     return Contents(about, records, runs, found, *claims.verdicts(workdir, about['config'], runs, experiment))
 
 
@@ -109,9 +107,9 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
     """
     workdir = expanded(workdir)
     contents = read(workdir, expanded(experiment) if experiment else None)
-    settings, found, lines = contents.about['config'], contents.found, workdir / 'lines.json'
-    model = f', {found["model"]}' if found else ''
-    about, dataset = contents.about, data.title(settings['dataset'])
+    about, found, lines = contents.about, contents.found, workdir / 'lines.json'
+    settings, model = about['config'], f', {found["model"]}' if found else ''
+    dataset = data.title(settings['dataset'])
     title = f'{settings["name"]} ({dataset}{model})'.replace(f'{dataset} ({dataset})', dataset)
     where = f'{", ".join(about["devices"])} ({about["machine"]})'
     subtitle = f'{dataset}{model} · {plural(settings["seeds"], "seed")} · {about["time"][:10]} · {where}'
@@ -125,10 +123,8 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
         else:
             between = read_json(lines, 'lines')['lines'] if lines.exists() else []
             drawn = figures.draw(contents.runs, workdir / 'figures', title, settings['figures'], contents.task, between)
-        replace(
-            workdir / 'report.html',
-            TEMPLATE.render(contents=contents, question=QUESTION, subtitle=subtitle, figures=drawn),
-        )
+        shown = TEMPLATE.render(contents=contents, question=QUESTION, subtitle=subtitle, figures=drawn)
+        replace(workdir / 'report.html', shown)
     except OSError as error:
         raise UserError(f'workdir: {workdir} cannot be written: {error.strerror or error}') from error
     _show(contents, workdir / 'report.html')
@@ -173,9 +169,8 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], space: int = 
     """For the terminal: what has no room goes on in the next line, and nothing is cut; `numbers` stand on the right."""
     made = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 2, space, 0))
     for i, heading in enumerate(headings):
-        made.add_column(
-            heading, justify='right' if numbers and i else 'left', overflow='fold', min_width=8 if not i else None
-        )
+        look: Any = {'justify': 'right'} if numbers and i else {'min_width': 8 * (not i) or None}
+        made.add_column(heading, overflow='fold', **look)
     for row in rows:
         made.add_row(*row)
     return made

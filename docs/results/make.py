@@ -129,7 +129,8 @@ def main() -> None:
         )
     left = [(name, claim) for name, of in made.items() for claim in of.values() if (name, claim.name) not in decided]
     rows += [
-        (f'{c.text} ({name})', f'{c.source}: {c.published}', '–', '–', '**not run**', '–', '–') for name, c in left
+        (f'{c.text} ({name})', f'{c.source}: {c.published}', '–', '–', '**not run**', '–', earlier(first, name, c.name))
+        for name, c in left
     ]
     summary += f', and {len(left)} not run' * bool(left)
     listing = table([('claim', 'source', 'measured', 'bound', 'verdict', 'seeds', 'first edition'), *rows])

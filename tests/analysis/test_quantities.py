@@ -189,6 +189,10 @@ def test_the_best_lies_between_those_tried() -> None:
     ]  # fmt: skip
     best = 'bs*', 'recipe.learning_rate', 'recipe.batch_size', 'validation_accuracy'
     assert measure(exponent, runs(records), *best) == ([pytest.approx(0.5)] * 2, [])
+    for run in records:
+        run.rows[-1]['validation_accuracy'] *= 100
+    with pytest.raises(UnreadableError, match=r'^validation_accuracy has values above 1, and is no score$'):
+        exponent(runs(records), *best)
 
 
 def test_the_exponent_of_the_best_learning_rate() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from bsgap.analysis.scaling import Hyperbola, exponent, hyperbola
+from bsgap.analysis.scaling import Hyperbola, exponent, hyperbola, lowest_point
 
 NAN, INF = math.nan, math.inf
 BATCH_SIZE_P = np.array([2, 8, 32, 128, 512, 2048])
@@ -143,6 +143,12 @@ def test_too_little_for_a_fit(batch_size: list[int], censored: list[int]) -> Non
 def test_refuses_what_has_no_logarithm() -> None:
     with pytest.raises(ValueError, match='positive'):
         hyperbola([0, 8, 32], np.ones((1, 3)), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize('error', [0.017, 0.3, 1.0])
+def test_the_lowest_of_equal_errors_is_the_first_and_no_rounding_decides(error: float) -> None:
+    log_x_P, log_error_RxP = np.log([0.0025, 0.01, 0.04]), np.log(np.full((1, 3), error))
+    assert lowest_point(log_x_P, log_error_RxP)[0] == [log_x_P[0]]
 
 
 @pytest.mark.parametrize('power', [-1, 0, 0.5, 1])

@@ -9,7 +9,8 @@ import pytest
 from tables import ends, record, runs
 
 import bsgap.analysis.table
-from bsgap.analysis.table import table, write_results
+from bsgap.analysis.table import near_chance, table, write_results
+from bsgap.config import task
 from bsgap.errors import UserError
 from bsgap.training.rows import Record, Row, columns
 
@@ -140,3 +141,16 @@ def test_no_study_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'^workdir: .* holds no study; give a folder') as error:
         bsgap.analysis.table.runs(tmp_path)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('key', ['baseline', 'most_frequent'])
+def test_runs_near_chance(key: str) -> None:
+    """With a fifth of the examples in the largest class a tenth of the way to all of them is 0.28, on training data."""
+    lost = record('lost', 0, [0.1, 0.5], train_loss=[1.0, math.nan])
+    made = runs(ends('below', [0.2, 0.9]), ends('at', [0.28]), lost)
+    made['train_accuracy'] = made['test_accuracy']
+    about = {'training_sets': [{key: {'train': 0.1, 'test': 0.9}}, {key: {'train': 0.2}}]}
+    assert near_chance(made, about, task('classification')) == ['below-seed0']
+    assert near_chance(made, {}, task('classification')) == []
+    made = made.rename(columns={'train_accuracy': 'train_r2'})
+    assert near_chance(made, about, task('regression')) == []

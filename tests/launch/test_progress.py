@@ -166,6 +166,17 @@ def test_a_recipe_has_a_line_an_epoch_and_one_at_its_end(shown: Shown, clock: Si
     assert re.findall(r'epoch (\S+)', text.getvalue()) == ['0/2', '1/2', '2/2']
 
 
+def test_a_recipe_is_told_of_though_a_seed_of_it_diverged(shown: Shown, clock: SimpleNamespace) -> None:
+    view, members, runs, text = shown(batch_size=(100,), seeds=2)
+    view.start(runs)
+    view.began(members)
+    train(members[0], 3, 0.1, 0.1, distance=float('inf'))
+    for update in (3, 6):
+        train(members[1], update, 0.5, 0.5)
+        view.evaluated(members)
+    assert len(re.findall(r'runs 2 \(1 diverged\)', text.getvalue())) == 2
+
+
 def test_a_live_table_in_a_terminal(shown: Shown) -> None:
     view, members, runs, text = shown(terminal=True)
     with view:
