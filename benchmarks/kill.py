@@ -43,6 +43,7 @@ SMALL = (
     '--config.epochs=3',
     '--config.segment_seconds=0.05',
     '--config.checkpoint_seconds=0',
+    '--config.figures=learning_rate_sum',
 )
 
 

@@ -21,6 +21,7 @@ def tiny(**changes: Any) -> ConfigDict:
     study.subset, study.hidden, study.epochs, study.seeds = 300, (16,), 2, 2
     study.sweep.batch_size, study.learning_rate = (32, 100), 0.1
     study.segment_seconds = 0.02
+    study.figures = ('learning_rate_sum',)
     for field, value in changes.items():
         with study.ignore_type():
             swept = isinstance(value, tuple) and not isinstance(study[field], tuple)

@@ -88,12 +88,13 @@ def _table(answer: Known) -> Rows:
     headings = ('Budget', 'Batch size', 'Learning rate', f'Test {_task(answer).text}', 'As good', 'Undecided', 'Worse')
     rows = []
     for budget in answer['budgets']:
-        cells = ['none', '–', '–']
+        cells, ends = ['none', '–', '–'], ''
         if chosen := budget['recommended']:
             cells = [str(chosen['batch_size']), _rate(answer, chosen), _score(answer, budget)]
+            ends = '; '.join(_ends(answer, budget))
         sides = [*(_sizes(budget, verdict) for verdict in ('as good', 'undecided', 'worse')), budget['missing']]
-        rows.append((budget_text(budget), *cells, *(listed(sizes) or '–' for sizes in sides)))
-    return [(*headings, 'Not compared'), *rows]
+        rows.append((budget_text(budget), *cells, *(listed(sizes) or '–' for sizes in sides), ends or '–'))
+    return [(*headings, 'Not compared', 'Try beyond'), *rows]
 
 
 def _reading(answer: Known) -> str:
@@ -218,7 +219,7 @@ def _limits(answer: Known) -> Iterator[str]:
     if seeds < ENOUGH_SEEDS:
         yield f'Only {plural(seeds, "seed")}: {ENOUGH_SEEDS} or more decide more.'
     for budget in chosen:
-        yield from _edges(answer, budget)
+        yield from (f'For {budget_text(budget)} try beyond {end}.' for end in _ends(answer, budget))
     warm_up = f' with {100 * schedule["warm_up"]:.3g} % warm-up' * bool(schedule['warm_up'])
     of, device = f'{answer["model"]}, {answer["optimizer"]}', answer['device']
     yield f'All holds for {of}, the {schedule["name"]} schedule{warm_up} and this device ({device}).'
@@ -227,8 +228,8 @@ def _limits(answer: Known) -> Iterator[str]:
         yield f'Times at batch size {listed(noisy)} are too noisy: what is fastest, or fits in seconds, is a guess.'
 
 
-def _edges(answer: Known, budget: Known) -> Iterator[str]:
-    """Where a better setting may lie beyond what was tried."""
+def _ends(answer: Known, budget: Known) -> Iterator[str]:
+    """What is recommended at an end of what was tried: a better setting may lie beyond."""
     size, rate, updates = (budget['recommended'][field] for field in ('batch_size', 'learning_rate', 'updates'))
     sizes = [row['batch_size'] for row in budget['rows']] + budget['missing']
     alike = (row for row in answer['trials'] if (row['batch_size'], row['updates']) == (size, updates))
@@ -236,7 +237,7 @@ def _edges(answer: Known, budget: Known) -> Iterator[str]:
     for name, value, tried in (('batch size', size, sizes), ('learning rate', rate, rates)):
         end = 'smallest' if value <= min(tried) else 'largest' if value >= max(tried) else ''
         if end and not (name == 'batch size' and value in (1, answer['n'])):
-            yield f'For {budget_text(budget)} {name} {number(value, 6)} is the {end} tried: try beyond.'
+            yield f'{name} {value:.9g}, the {end} tried'
 
 
 def _task(answer: Known) -> Task:

@@ -22,6 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 WIDTH = 10  # inches, of every figure, so that their letters agree beneath one another
 # By log2 of the batch size; the source's colours are kept: orange 64, teal 256, purple 1024.
@@ -55,9 +56,10 @@ def write(figures: Figures, of: Any, folder: Path, note: str) -> dict[str, str]:
                 figure.savefig(text := io.StringIO(), format='svg', metadata=dict.fromkeys(['Date', 'Creator'], ''))
                 svg = re.sub(r'(?s)<!--.*?-->\n?|<metadata>.*?</metadata>', '', text.getvalue())
                 drawn[caption] = '<svg' + svg.partition('<svg')[2]  # without what only a file of its own needs
-                title: Any = {'verticalalignment': 'bottom', 'gid': 'title'}  # above the rest
-                figure.text(0.01, 1, f'{caption}\n{textwrap.fill(note, 130)}', **title)
-                figure.savefig(folder / f'{name}.png', dpi=100, bbox_inches='tight')
+                look: Any = {'verticalalignment': 'bottom', 'gid': 'title'}  # above the rest
+                title = figure.text(0.01, 1, f'{caption}\n{textwrap.fill(note, 130)}', **look)
+                height = title.get_window_extent().y1 / figure.dpi
+                figure.savefig(folder / f'{name}.png', dpi=100, bbox_inches=Bbox([[0, 0], [WIDTH, height + 0.1]]))
     return drawn
 
 

@@ -23,7 +23,10 @@ from bsgap.training.checkpoint import Checkpoints, DamagedError
 from bsgap.training.workdir import saved_updates
 
 ODD = 'a [1] *?%20 #$x$ :smile: [b]ü\\[/b] <i>&amp;'  # for globs, addresses, mathtext, rich and HTML
-SMALL = ('--config=experiments/mnist.py:smoke', '--config.subset=300', '--config.hidden=8', '--config.epochs=1')
+SMALL = (
+    *('--config=experiments/mnist.py:smoke', '--config.subset=300', '--config.hidden=8', '--config.epochs=1'),
+    '--config.figures=learning_rate_sum',
+)
 ONE = (*SMALL, '--config.sweep.batch_size=100', '--config.seeds=1')
 
 
