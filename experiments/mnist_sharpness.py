@@ -41,7 +41,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.recipes = {'small': {'batch_size': 256}, **large}
     study.measurements = ('sharpness', 'top_eigenvalue')
     study.lines = (('small', 'large-lr1e-03'),)
-    study.figures = ('sharpness', 'lines', 'curves')
+    study.figures = ('lines', 'sharpness', 'curves')
     study.claims = 'experiments.mnist_sharpness:claims'
     study.finding = (
         'At one learning rate the small batch ended {small_generalizes} of test accuracy above the large one,'
