@@ -87,22 +87,24 @@ def growth(runs: pd.DataFrame, recipe: str, y: str, x: str) -> pd.Series:
     return _by_seed(runs, recipe, of_seed, y, x)
 
 
-def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: At = 'end') -> pd.Series:
-    """The exponent p of y ∝ x^p with one point a run, or, with `by`, a score that is 1 at best, one for each x: y where
-    the parabola of log (1 − score) in log y is lowest, through the best run and those with the next y on either side. A
-    best run at an end of the y that were tried may have a better one beyond it: it is noted, and not conclusive."""
-    at_an_end: list[bool] = []
+def lowest(tried: pd.DataFrame, y: str, by: str) -> float:
+    """`y` where the parabola of log (1 − score) in log y is lowest, through the best of the rows that were `tried` and
+    those with the next y on either side; `by` is a score that is 1 at best."""
+    tried = tried.dropna(subset=by)
+    if (tried[by] > 1).any():
+        raise UnreadableError(f'{by} has values above 1, and is no score')
+    best = tried.loc[_best(tried[by])]
+    same = tried.sort_values(by).drop_duplicates(y, keep='last').sort_values(y, ignore_index=True)
+    middle = min(max(1, same.index[same[y] == best[y]][0]), max(1, len(same) - 2))
+    near = same[middle - 1 : middle + 2]
+    log_error_P = np.log(np.maximum(1 - near[by].to_numpy(), scaling.FLOOR))
+    return float(np.exp(scaling.lowest_point(scaling.log_of(near[y]), log_error_P[None])[0][0]))
 
-    def peak(tried: pd.DataFrame) -> float:
-        tried = tried.dropna(subset=by)
-        if (tried[by] > 1).any():
-            raise UnreadableError(f'{by} has values above 1, and is no score')
-        best = tried.loc[_best(tried[by])]
-        same = tried.sort_values(by).drop_duplicates(y, keep='last').sort_values(y, ignore_index=True)
-        middle = min(max(1, same.index[same[y] == best[y]][0]), max(1, len(same) - 2))
-        near = same[middle - 1 : middle + 2]
-        log_error_P = np.log(np.maximum(1 - near[by].to_numpy(), scaling.FLOOR))
-        return float(np.exp(scaling.lowest_point(scaling.log_of(near[y]), log_error_P[None])[0][0]))
+
+def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None = None, at: At = 'end') -> pd.Series:
+    """The exponent p of y ∝ x^p with one point a run, or, with `by`, one for each x: the `lowest` y. A best run at an
+    end of the y that were tried may have a better one beyond it: it is noted, and not conclusive."""
+    at_an_end: list[bool] = []
 
     def of_seed(rows: pd.DataFrame) -> float:
         if not by:
@@ -113,7 +115,7 @@ def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None 
         groups = list(_rows(done, at, by).groupby(x))
         best, tried = [group.loc[_best(group[by]), y] for _, group in groups], ends.groupby(x)[y].agg(['min', 'max'])
         at_an_end.extend((tried.loc[[of for of, _ in groups]].to_numpy() == np.array(best)[:, None]).any(1))
-        return _power({x: [of for of, _ in groups], y: [peak(group) for _, group in groups]}, y, x)
+        return _power({x: [of for of, _ in groups], y: [lowest(group, y, by) for _, group in groups]}, y, x)
 
     values, known = _by_seed(runs, recipe, of_seed, y, x, by=by, every=not by), _reading.get(Reading())
     if any(at_an_end):

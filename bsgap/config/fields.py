@@ -31,7 +31,7 @@ from bsgap.config.checks import (
 MEASUREMENTS = ('sharpness', 'top_eigenvalue', 'lowest_loss', 'gradient_norm')
 FIGURES = (
     *('curves', 'accuracy', 'learning_rate_sum', 'schedule', 'updates', 'learning_rate', 'distance'),
-    *('above_the_lowest', 'equal_loss', 'lines', 'sharpness', 'gradient_norm'),
+    *('best_batch_size', 'above_the_lowest', 'equal_loss', 'lines', 'sharpness', 'gradient_norm'),
 )
 
 

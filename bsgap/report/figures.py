@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bsgap.analysis import quantities
 from bsgap.analysis.statistics import intervals, plural
 from bsgap.config import Task
 from bsgap.report import axes, words
@@ -221,22 +223,23 @@ def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure |
             axes.logarithmic(panel, 'y')
         if column == 'gap':
             panel.axhline(0, color='grey', linewidth=0.8)
+        if column in SCORES:
+            _keep_in_range(panel, data.task)
     return axes.legend(figure)
 
 
 def _learning_rate(data: Data) -> Figure | None:
     """Each batch size's best learning rate, beside the linear and the square-root rule; one that diverged is none."""
-    ends = data.ends[data.ends['done'] & data.ends['swept']]
+    ends, chooser = _crossed(data)
     if ends['rate'].nunique() < 2:
         return None
     figure, (left, right) = axes.panels(2)
-    chooser = 'validation' if 'validation_score' in ends else 'test'
-    ends = ends.assign(rest=ends['setting'].str.replace(r'^learning rate [^,]*(, )?', '', regex=True))
     colours = axes.sized(ends['size'])
     looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True), colours)
     tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_score'])
     for (size, rest), line in tested.groupby(['size', 'rest']):
         axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
+    _keep_in_range(left, data.task)
     stable = ends[~ends['diverged']].groupby(['rest', 'size', 'rate'], sort=False)[f'{chooser}_score'].mean()
     best = stable.sort_values(kind='stable').groupby(['rest', 'size']).tail(1).sort_index().reset_index()
     for i, (rest, line) in enumerate(best.groupby('rest')):
@@ -250,6 +253,52 @@ def _learning_rate(data: Data) -> Figure | None:
     left.set(xlabel='learning rate', ylabel=_text('test_score', data.task))
     right.set_ylabel(f'best learning rate ({chooser} split)')
     return axes.legend(figure)
+
+
+def _crossed(data: Data) -> tuple[pd.DataFrame, str]:
+    """Of the sweep's finished runs the last rows, with what they are besides batch size and learning rate (`rest`), and
+    the split that chooses among them."""
+    ends = data.ends[data.ends['done'] & data.ends['swept']]
+    rest = ends['setting'].str.replace(r'^learning rate [^,]*(, )?', '', regex=True)
+    return ends.assign(rest=rest), 'validation' if 'validation_score' in ends else 'test'
+
+
+def _best_batch_size(data: Data) -> Figure | None:
+    """Smith & Le 2018 (1710.06451), fig. 5 and 6."""
+    ends, chooser = _crossed(data)
+    rates, kinds = sorted(ends['rate'].unique()), list(dict.fromkeys(ends['rest']))
+    if len(rates) < 2 or ends['size'].nunique() < 3 or not data.task.is_share:
+        return None
+    figure, (*every, right) = axes.panels(len(kinds) + 1)
+    colours = dict(zip(rates, axes.ordered(len(rates)), strict=True))
+    looks, sizes = axes.looks(right, [('', f'best, {kind}'.removesuffix(', ')) for kind in kinds]), set(ends['size'])
+    for panel, kind, look in zip(every, kinds, looks.values(), strict=True):
+        of_kind = ends[ends['rest'] == kind]
+        for rate, line in intervals(of_kind.groupby(['rate', 'size'])['test_score']).groupby('rate'):
+            label = f'learning rate {rate:g}' if panel is every[0] else None
+            axes.bars(panel, line.index.get_level_values('size'), line, **colours[rate], label=label)
+        axes.batch_sizes(panel, 'x', sizes)
+        panel.set(title=kind, ylabel=_text('test_score', data.task))
+        _keep_in_range(panel, data.task)
+        tried = of_kind.groupby(['rate', 'n', 'seed'])
+        best = tried.apply(quantities.lowest, 'size', f'{chooser}_{data.task.score}')
+        found = np.exp(intervals(np.log(best).groupby(['rate', 'n'])))
+        places = [rate * n for rate, n in found.index]
+        axes.bars(right, places, found, **look | {'color': 'black'})
+        if panel is every[0]:
+            axes.rules(right, np.multiply.outer(rates, ends['n'].unique()).ravel(), places[0], found['value'].iloc[0])
+    axes.logarithmic(right, 'x')
+    axes.batch_sizes(right, 'y', sizes)
+    right.set(xlabel='learning rate × training examples', ylabel=f'best batch size ({chooser} split)')
+    right.set_ylim(min(sizes) / 1.5, max(sizes) * 1.5)
+    return axes.legend(figure)
+
+
+def _keep_in_range(panel: Axes, task: Task) -> None:
+    """Shows no share below 0 or above 1, where an interval may end."""
+    low, high = panel.get_ylim()
+    if task.is_share:
+        panel.set_ylim(max(low, -0.02 * task.scale), min(high, 1.02 * task.scale))
 
 
 def _lines(data: Data) -> Figure | None:
@@ -320,6 +369,10 @@ FIGURES: axes.Figures = {
         _learning_rate,
     ),
     'distance': ('How far the weights move: a straight line is a power law', _over_training, ['distance'], ['update']),
+    'best_batch_size': (
+        'Whether there is a best batch size, and whether it grows with the learning rate and the training examples',
+        _best_batch_size,
+    ),
     'above_the_lowest': (
         'How the training loss comes down to its minimum, and whether it stays there',
         *(_over_training, ['above_the_lowest'], ['update', 'examples']),

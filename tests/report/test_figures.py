@@ -136,7 +136,7 @@ def test_figures_without_data_are_left_out() -> None:
         'lowest_loss': 0.1,
         **{f'gradient_norm_frozen{part}_bs8': 0.5 for part in ('', '_sd')},
     }
-    full = drawn([swept(b, r, 0, measured=measured) for b in (10, 20) for r in (0.1, 1)], [line()])
+    full = drawn([swept(b, r, 0, measured=measured) for b in (10, 20, 40) for r in (0.1, 1)], [line()])
     assert full == set(FIGURES)
 
 
@@ -151,6 +151,30 @@ def test_the_loss_above_its_minimum_and_at_equal_training_loss() -> None:
     assert lines_of(loss)[0].get_xydata().tolist() == [pytest.approx([2.3 - 0.5 * n] * 2) for n in (1, 2, 3, 4)]
     assert loss.get_xlim()[0] > loss.get_xlim()[1]
     assert score.get_xlim()[0] > score.get_xlim()[1]
+
+
+def test_the_best_batch_size_is_the_lowest_point_of_its_parabola_by_validation() -> None:
+    """Of errors that are the same on both sides, the middle; 4 times the learning rate, 4 times the batch size."""
+    errors = {0.1: {2: 0.4, 8: 0.2, 32: 0.4, 128: 0.5}, 0.4: {2: 0.5, 8: 0.4, 32: 0.2, 128: 0.4}}
+    records = [
+        swept(size, rate, seed, validation_accuracy=1 - error, test_accuracy=0.5)
+        for rate, of_rate in errors.items()
+        for size, error in of_rate.items()
+        for seed in range(2)
+    ]
+    each, best = panels('best_batch_size', records)
+    assert places(each) == [[2, 8, 32, 128]] * 2
+    assert points(best) == [[pytest.approx((0.1 * N, 8)), pytest.approx((0.4 * N, 32))]]
+    linear = next(one for one in best.get_lines() if one.get_label() == 'linear rule')
+    assert linear.get_xydata().tolist() == [pytest.approx([0.1 * N, 8]), pytest.approx([0.4 * N, 32])]
+    assert legend(each)[:3] == ['learning rate 0.1', 'learning rate 0.4', 'best']
+
+
+def test_a_panel_of_shares_ends_at_0_and_100_percent() -> None:
+    records = [swept(10, 0.1, s, test_accuracy=0.1 + 0.8 * s) for s in range(2)]
+    _, test, gap = panels('accuracy', records)
+    assert test.get_ylim() == (-2, 102)
+    assert points(gap)
 
 
 def test_files_are_returned_by_caption(tmp_path: Path) -> None:
