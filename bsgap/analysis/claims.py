@@ -18,7 +18,7 @@ import numpy as np
 
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
-from bsgap.analysis.statistics import LEVEL, MOST_SEEDS, Estimate, interval, plural, standard_errors
+from bsgap.analysis.statistics import LEVEL, TAIL, Estimate, interval, plural, standard_errors
 from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
 
 Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
 VERDICTS = 'not reproduced', 'inconclusive', 'reproduced'  # what failed comes first
+PERCENT = '%', 'points'  # units of what is shown times 100
+POWER, MOST_SEEDS = 0.8, 100  # how often, and with how many seeds, an inconclusive claim is to be decided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Claim:
     published: str  # the source's own figure
     source: str  # where it stands
     status: str  # V read in the primary text | S quoted by a secondary source | U unverified
-    unit: str = ''  # '%' or 'points' for fractions, which are shown times 100
+    unit: str = ''  # '%' or 'points' for fractions, shown times 100; 'ratio': a mean of logarithms, shown as a factor
     bound_first: bool = True  # whether the bound was written down before the runs
 
     def __post_init__(self) -> None:
@@ -58,7 +60,7 @@ class Claim:
             ((self.within, self.at_least, self.at_most).count(None) == 2, 'one of within, at_least and at_most'),
             (in_order, 'bounds that are numbers, the lower first'),
             (self.status in ('V', 'S', 'U'), 'a status: V, S or U'),
-            (self.unit in ('', '%', 'points'), "a unit: '', '%' or 'points'"),
+            (self.unit in ('', 'ratio', *PERCENT), "a unit: '', '%', 'points' or 'ratio'"),
         ):
             if not ok:
                 raise UserError(f'claim {self.name}: needs {needs}')
@@ -102,17 +104,18 @@ class Verdict(NamedTuple):
         ends = self.low, self.high
         widths = [abs(end - self.value) for end in ends if math.isfinite(end)]
         text, *others = (_number(x, self.unit, max(widths, default=0.0)) for x in (self.value, *ends, *widths))
-        if self.n > 1 and widths:
+        if self.n > 1 and widths and self.unit != 'ratio':
             text += f' ± {others[-1]}'
-        elif self.n == 1 and not all(map(math.isnan, ends)):
+        elif not all(map(math.isnan, ends)):
             text += ' ({} to {})'.format(*others[:2])
-        return f'{text} {self.unit}'.rstrip()
+        return f'{text} {self.unit}' if self.unit in PERCENT else text
 
     @property
     def expected(self) -> str:
         """The relation and the bound, for people."""
         finite = filter(math.isfinite, (self.bound_low, self.bound_high))
-        return f'{self.relation} {" to ".join(_number(bound, self.unit) for bound in finite)} {self.unit}'.rstrip()
+        text = f'{self.relation} {" to ".join(_number(bound, self.unit) for bound in finite)}'
+        return f'{text} {self.unit}' if self.unit in PERCENT else text
 
 
 def verdicts(
@@ -187,9 +190,13 @@ def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
             if isinstance(found, Estimate):
                 measured, tested, n = found, found, 1
             else:
-                values, notes = _of_seeds(pd.Series(found, dtype=float), runs, known)
-                measured, tested, n = interval(values), interval(values, LEVEL), len(values)
-                needed = _seeds_needed(measured.value, values.std(), claim.bound[1:])
+                is_ratio = claim.unit == 'ratio'
+                scale, back, least = (np.log, np.exp, 0) if is_ratio else (np.positive, np.positive, -math.inf)
+                with np.errstate(divide='ignore', invalid='ignore'):  # there is no logarithm of 0
+                    values, bounds = scale(pd.Series(found, dtype=float)), scale(np.maximum(claim.bound[1:], least))
+                values, notes = _of_seeds(values, runs, known)
+                measured, tested = (Estimate(*map(float, back(interval(values, tail)))) for tail in (TAIL, LEVEL))
+                n, needed = len(values), _seeds_needed(values.mean(), values.std(), bounds)
         except AbsentError:
             return None
         except UnreadableError as error:
@@ -229,11 +236,14 @@ def _of_seeds(values: 'pd.Series', runs: 'pd.DataFrame', known: Reading) -> tupl
     return finite, notes
 
 
-def _seeds_needed(mean: float, deviation: float, bounds: tuple[float, float]) -> str:
-    """How many seeds would decide, if their mean and standard deviation stayed; '' if no fair number would."""
+def _seeds_needed(mean: float, deviation: float, bounds: Iterable[float]) -> str:
+    """How many seeds would decide in four of five repetitions, if these were the true mean and standard deviation."""
     n_P = np.arange(2, MOST_SEEDS + 1)
-    decides_P = standard_errors(n_P, LEVEL) * deviation / np.sqrt(n_P) <= min(abs(mean - bound) for bound in bounds)
-    return f'about {n_P[decides_P.argmax()]} seeds would decide' if decides_P.any() else ''
+    errors_P = (standard_errors(n_P, LEVEL) + standard_errors(n_P, 1 - POWER)) * deviation / np.sqrt(n_P)
+    decides_P = errors_P <= min(abs(mean - bound) for bound in bounds)
+    if math.isnan(deviation):
+        return ''
+    return f'{f"about {n_P[decides_P.argmax()]}" if decides_P.any() else f"more than {MOST_SEEDS}"} seeds would decide'
 
 
 def _judge(measured: Estimate, low: float, high: float) -> str:
@@ -293,7 +303,7 @@ def _number(value: float, unit: str, width: float = 0.0) -> str:
     if not math.isfinite(value):
         return '?'
     value = value if abs(value) > 1e-12 else 0.0  # such is the exponent of equal numbers
-    if unit:
+    if unit in PERCENT:
         text = f'{100 * value:z.2f}'
     elif width:
         text = f'{value:z,.{max(0, 1 - math.floor(math.log10(width)))}f}'

@@ -62,19 +62,22 @@ def reading() -> Iterator[Reading]:
         _reading.reset(token)
 
 
-def value(runs: pd.DataFrame, recipe: Recipe, column: str, at: At = 'end', by: str | None = None) -> pd.Series:
+def value(
+    runs: pd.DataFrame, recipe: Recipe, column: str, at: At = 'end', by: str | None = None, without: str = ''
+) -> pd.Series:
     """A column of the table, in its unit, in the row that `at` says: 'end' | 'best', by `by` | the number of an epoch.
 
-    Of several recipes the run with the highest value of column `by` in that row is taken, by default with `at` 'best'
-    validation_accuracy.
+    Of several recipes, `without` those of a pattern, the run with the highest value of column `by` in that row is
+    taken, of equal ones that with the lowest loss; by default with `at` 'best' validation_accuracy.
     """
     by = by or ('validation_accuracy' if at == 'best' else None)
 
     def of_seed(rows: pd.DataFrame) -> float:
         rows = _rows(_done(rows), at, by)
-        return rows[column].loc[_best(rows[by]) if by else _only(rows).index[0]]
+        return rows[column].loc[_best(rows, by) if by else _only(rows).index[0]]
 
-    return _by_seed(runs, recipe, of_seed, column, by=by, every=not by)
+    kept = runs[~runs['recipe'].str.fullmatch(fnmatch.translate(without))] if without else runs
+    return _by_seed(kept, recipe, of_seed, column, by=by, every=not by)
 
 
 def growth(runs: pd.DataFrame, recipe: str, y: str, x: str) -> pd.Series:
@@ -93,7 +96,7 @@ def lowest(tried: pd.DataFrame, y: str, by: str) -> float:
     tried = tried.dropna(subset=by)
     if (tried[by] > 1).any():
         raise UnreadableError(f'{by} has values above 1, and is no score')
-    best = tried.loc[_best(tried[by])]
+    best = tried.loc[_best(tried, by)]
     same = tried.sort_values(by).drop_duplicates(y, keep='last').sort_values(y, ignore_index=True)
     middle = min(max(1, same.index[same[y] == best[y]][0]), max(1, len(same) - 2))
     near = same[middle - 1 : middle + 2]
@@ -113,7 +116,7 @@ def exponent(runs: pd.DataFrame, recipe: Recipe, y: str, x: str, by: str | None 
         if set(done.groupby('run').tail(1)[x].dropna()) != set(ends[x].dropna()):
             return math.nan
         groups = list(_rows(done, at, by).groupby(x))
-        best, tried = [group.loc[_best(group[by]), y] for _, group in groups], ends.groupby(x)[y].agg(['min', 'max'])
+        best, tried = [group.loc[_best(group, by), y] for _, group in groups], ends.groupby(x)[y].agg(['min', 'max'])
         at_an_end.extend((tried.loc[[of for of, _ in groups]].to_numpy() == np.array(best)[:, None]).any(1))
         return _power({x: [of for of, _ in groups], y: [lowest(group, y, by) for _, group in groups]}, y, x)
 
@@ -226,17 +229,19 @@ def _rows(rows: pd.DataFrame, at: At, by: str | None) -> pd.DataFrame:
     by_run = rows.groupby('run', sort=False)
     if at == 'end':
         return by_run.tail(1)
-    if at == 'best':
-        return rows.loc[[_best(run[by]) for _, run in by_run]]
+    if at == 'best' and by:
+        return rows.loc[[_best(run, by) for _, run in by_run]]
     there = rows[np.isclose(rows['epoch'], at, rtol=1e-9, atol=0)].drop_duplicates('run')
     if len(there) < by_run.ngroups:
         raise UnreadableError(f'not evaluated at epoch {at:g}')
     return there
 
 
-def _best(scores: pd.Series) -> Any:
-    """The label of the first highest score."""
-    return scores.fillna(-math.inf).idxmax()
+def _best(rows: pd.DataFrame, by: str) -> Any:
+    """The label of the row with the highest score, and of equal ones of the first with the lowest loss."""
+    loss = f'{by.partition("_")[0]}_loss'
+    best = rows[rows[by].fillna(-math.inf) == rows[by].fillna(-math.inf).max()]
+    return best[loss].fillna(math.inf).idxmin() if loss in rows else best.index[0]
 
 
 def _power(points: Mapping[str, Any], y: str, x: str) -> float:

@@ -62,6 +62,7 @@ def test_the_interval_over_seeds_is_students() -> None:
 
 
 # Mean 0.5, whose one-sided tests at 5 % reach 6.314 × 0.1 / √2 / √2 = 0.3157 far by the printed table.
+MANY = 'more than 100 seeds would decide'
 TWO = [0.45, 0.55]
 LOW, HIGH = 0.5 - 0.31569, 0.5 + 0.31569
 
@@ -92,11 +93,24 @@ def test_the_verdict_is_that_of_one_sided_tests(relation: str, bound: Any, verdi
 
 
 def test_how_many_seeds_would_decide() -> None:
-    """The mean is 0.1 from the bound and the standard deviation 0.1: t(0.95; 4)/√5 = 0.953, t(0.95; 3)/√4 = 1.177."""
+    """In 4 of 5 repetitions; the mean is 0.1 from the bound and the standard deviation 0.1: (t(0.95; 7) + t(0.8; 7))/√8 =
+    0.987, (t(0.95; 6) + t(0.8; 6))/√7 = 1.077."""
     finals = [0.5, 0.6, 0.7]
     for relation in ({'at_least': 0.5}, {'at_most': 0.5}, {'within': (0.5, 9)}, {'within': (-9, 0.7)}):
-        assert judged(ends('a', finals), **relation).note == '3 seeds; about 5 seeds would decide'
-    assert judged(ends('a', finals), at_least=0.6).note == '3 seeds'  # no number would
+        assert judged(ends('a', finals), **relation).note == '3 seeds; about 8 seeds would decide'
+    assert judged(ends('a', finals), at_least=0.6).note == '3 seeds; more than 100 seeds would decide'
+
+
+def test_ratios_are_tested_as_logarithms() -> None:
+    """Of 0.1 and 0.9 the geometric mean is 0.3, their logarithms are ln 3 from its own, t(0.975; 1) = 12.7."""
+    made = judged(ends('a', [0.1, 0.9]), unit='ratio', at_least=0.3)
+    ends_of = [0.3 * 3 ** (sign * 12.7062) for sign in (-1, 1)]
+    assert (made.value, made.low, made.high) == pytest.approx((0.3, *ends_of), rel=1e-4)
+    assert made.verdict == 'inconclusive'
+    told = judged(ends('a', [0.4, 0.45, 0.5]), unit='ratio', at_most=2)
+    assert (told.verdict, told.measured, told.expected) == ('reproduced', '0.45 (0.34 to 0.59)', 'at most 2')
+    for finals in ([0.0, 0.5], [-0.1, 0.5]):
+        assert 'no finite value for 1 of them' in judged(ends('a', finals), unit='ratio').note
 
 
 @pytest.mark.parametrize(
@@ -144,7 +158,7 @@ def test_no_verdict_without_an_interval() -> None:
 def test_seeds_and_runs_that_are_left_out_are_counted() -> None:
     nan, half = record('a', 2, [0.1, 0.99], diverged=True), record('b', 3, [0.1], unfinished=True)
     verdict = judged([*ends('a', TWO), nan])
-    assert (verdict.value, verdict.n, verdict.note) == (pytest.approx(0.5), 2, '2 of 3 seeds; 1 run diverged')
+    assert (verdict.value, verdict.n, verdict.note) == (pytest.approx(0.5), 2, f'2 of 3 seeds; 1 run diverged; {MANY}')
     assert judged([*ends('a', [*TWO, 0.9, 0.9])[::3], *ends('b', TWO)], above).note == '1 of 3 seeds'
     both = judged([*ends('a', TWO), nan, *ends('b', [0.1, 0.2, 0.3]), half, record('a', 3, [0, 1])], above)
     assert (both.n, both.note) == (2, '2 of 4 seeds; 1 run diverged; 1 run unfinished')
@@ -194,7 +208,7 @@ def test_what_cannot_be_read_is_said() -> None:
         assert verdict.note.split('; ')[0].startswith(note)
         assert verdict.note.endswith("; the source's figure is unverified")
     on_test = judged(records, lambda runs: value(runs, '*', 'test_accuracy', by='test_accuracy'))
-    assert on_test.note == '2 seeds; selected on the test split'
+    assert on_test.note == f'2 seeds; selected on the test split; {MANY}'
 
 
 @pytest.mark.parametrize(
@@ -216,7 +230,7 @@ def test_a_mistake_in_a_claim_is_one_line_that_says_where(measure: Any, says: st
     assert wrong.note.startswith(f'cannot be computed: {place}{says}')
     assert '\n' not in wrong.note
     assert wrong.verdict == 'inconclusive'
-    assert [verdict.note for verdict in verdicts if verdict is not wrong] == ['2 seeds', '2 seeds']
+    assert [verdict.note for verdict in verdicts if verdict is not wrong] == [f'2 seeds; {MANY}'] * 2
 
 
 def test_claims_see_full_rows_alone() -> None:
@@ -242,7 +256,7 @@ def test_runs_that_have_no_row_yet_count_as_unfinished() -> None:
     planned = [(recipe, seed, 'running') for recipe in 'ab' for seed in range(3)]
     other = claim(lambda runs: found(runs, 'b_crit'))
     verdicts = claims.evaluate([claim(), best, other], table, planned)
-    assert verdicts[0].note == '2 of 3 seeds; 1 run unfinished'
+    assert verdicts[0].note == f'2 of 3 seeds; 1 run unfinished; {MANY}'
     assert verdicts[1].note == '0 of 3 seeds; selected on the test split; 4 runs unfinished'
     assert verdicts[2].value == 1
 
@@ -361,7 +375,7 @@ def test_a_finding_is_filled_from_the_verdicts() -> None:
         ({'at_least': None, 'within': (2, 1)}, 'bounds that are numbers, the lower first'),
         ({'at_least': math.nan}, 'bounds that are numbers, the lower first'),
         ({'status': 'X'}, 'a status: V, S or U'),
-        ({'unit': 'per cent'}, "a unit: '', '%' or 'points'"),
+        ({'unit': 'per cent'}, "a unit: '', '%', 'points' or 'ratio'"),
     ],
 )
 def test_a_wrong_field_is_named_in_one_line(changes: dict[str, Any], needs: str) -> None:

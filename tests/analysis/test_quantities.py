@@ -64,6 +64,18 @@ def test_a_run_is_selected_on_validation_and_reported_on_test() -> None:
         value(table, 'lr*', 'test_accuracy')
 
 
+def test_the_best_of_the_others_and_of_equal_ones_that_with_the_lowest_loss() -> None:
+    table = runs(
+        record('a1', 0, [0, 0.9], validation_accuracy=[0, 0.8], validation_loss=[2, 1.0]),
+        record('a2', 0, [0, 0.7], validation_accuracy=[0, 0.8], validation_loss=[2, 0.5]),
+        record('b1', 0, [0, 0.2], validation_accuracy=[0, 0.6], validation_loss=[2, 0.1]),
+    )
+    by = 'validation_accuracy'
+    assert list(value(table, '*', 'test_accuracy', by=by)) == [0.7]
+    assert list(value(table, '*', 'test_accuracy', by=by, without='a2')) == [0.9]
+    assert list(value(table, '*', 'test_accuracy', by=by, without='a*')) == [0.2]
+
+
 def test_a_run_is_selected_in_the_row_that_is_read() -> None:
     table = runs(
         record('early', 0, [0.1, 0.7, 0.2], validation_accuracy=[0, 0.9, 0.1]),
