@@ -38,7 +38,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.finding = (
         'After the same number of epochs batch size 1024 ends {larger_ends_lower.value} of test accuracy below 64, and'
         ' its gap between training and test data is {gap_shrinks.value} smaller. But it has made a sixteenth of the'
-        ' updates: where all three batch sizes have made as many, they are {collapse.value} apart.'
+        ' updates: after as many as it makes in all, the three batch sizes are {collapse.value} apart.'
     )
     return config.with_variant(
         study, variant, quick={'subset': 12000, 'seeds': 3}, smoke={'subset': 6000, 'epochs': 3.0, 'seeds': 2}

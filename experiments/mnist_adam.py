@@ -2,7 +2,8 @@
 
 Sources: Malladi et al. 2022 (2205.10287): with k times the batch, ε × √k and β → 1 − k(1 − β); Marek et al. 2025
 (2507.07101): keep the half-life of the second moment in examples, β₂ → β₂^k; and the linear rule that SGD has, ε × k.
-The origin's MLP; ε 0.001 at batch 256 (in :quick 128) is the base of all rules.
+The origin's MLP; ε 0.001 at batch 256 (in :quick 128) is the base of all rules. It falls to zero, so that the noise of
+the last updates does not hide what the rules do.
 
     python launch.py --config=experiments/mnist_adam.py          # 90 runs of 10 epochs
     python launch.py --config=experiments/mnist_adam.py:quick    # 45 runs of 10 epochs, a tenth of MNIST
@@ -36,7 +37,8 @@ def get_config(variant: str = '') -> ConfigDict:
     study = mnist.get_config()
     study.name = 'mnist-adam'
     study.sweep.batch_size = ()
-    study.optimizer, study.learning_rate, study.epochs, study.seeds = 'adam', 1e-3, 10, 6
+    study.optimizer, study.learning_rate, study.schedule = 'adam', 1e-3, 'linear'
+    study.epochs, study.seeds = 10, 6
     sizes = SIZES.get(variant, SIZES[''])
     small, study.base_batch_size, large = sizes
     study.recipes = {

@@ -9,8 +9,8 @@ measured here both with weights that move (as there) and with frozen ones, at th
     python launch.py --config=experiments/mnist_gradient_norm.py          # 6 runs of 2 epochs (:quick is the same)
     python launch.py --config=experiments/mnist_gradient_norm.py:smoke    # seconds; shows that it works
 
-Expected: frozen, the mean norm falls with the batch size (a mean of vectors is no longer than they are) and so does its
-spread. Time on 2 CPU cores: about 2 minutes; on one GPU (estimated): seconds.
+Frozen, the mean norm must fall with the batch size (a mean of vectors is no longer than they are on average), so that
+nothing is claimed of it. Time on 2 CPU cores: about 2 minutes; on one GPU (estimated): seconds.
 """
 
 from ml_collections import ConfigDict
@@ -34,8 +34,8 @@ def get_config(variant: str = '') -> ConfigDict:
     study.finding = (
         "From batch size 1 to 1024 the mean norm of the last layer's gradient changed by a factor of"
         ' {moving_grows} where the weights move meanwhile, its relative spread by {moving_spread}; at 64 it was'
-        ' {moving_at_64}, at 1024 {moving_at_1024}. With frozen weights, where only the batch size differs, the'
-        ' factor is {frozen_grows}.'
+        ' {moving_at_64}, at 1024 {moving_at_1024}. With frozen weights, where only the batch size differs, it can but'
+        ' fall: a mean of vectors is no longer than they are on average.'
     )
     return config.with_variant(study, variant, quick={}, smoke={'subset': 2000, 'hidden': (32,), 'seeds': 2})
 
@@ -44,17 +44,14 @@ def claims(variant: str = '') -> list[Claim]:
     return [
         Claim('moving_grows', 'with weights that move, the mean norm is larger at batch 1024 than at 1',
               lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_growth'),
-              at_least=1.0, published='.363 / .14 = 2.6', source=SHEN, status='V'),
+              at_least=1.0, unit='ratio', published='.363 / .14 = 2.6', source=SHEN, status='V'),
         Claim('moving_spread', 'with weights that move, its relative spread is larger at batch 1024 than at 1',
               lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_spread_growth'),
-              at_least=1.0, published='it grows', source=SHEN, status='V'),
+              at_least=1.0, unit='ratio', published='it grows', source=SHEN, status='V'),
         Claim('moving_at_64', 'with weights that move, it is .243 at batch 64, give or take a fifth',
               lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_bs64'),
               within=(0.194, 0.292), published='.243', source=SHEN, status='V'),
         Claim('moving_at_1024', 'with weights that move, it is .363 at batch 1024, give or take a fifth',
               lambda runs: value(runs, 'bs64-*', 'gradient_norm_moving_bs1024'),
               within=(0.290, 0.436), published='.363', source=SHEN, status='V'),
-        Claim('frozen_grows', 'with frozen weights too, the mean norm is larger at batch 1024 than at 1',
-              lambda runs: value(runs, 'bs64-*', 'gradient_norm_frozen_growth'),
-              at_least=1.0, published='(not measured there)', source='control of Shen 2018', status='S'),
     ]  # fmt: skip

@@ -5,18 +5,19 @@ and §5.2, figures 1, 2 and 5: WRN-16-4 on CIFAR-10. Here the origin's MLP on MN
 of 5 at three milestones (at 30, 60 and 80 % of training; the paper's are unverified). `decay` divides ε, `grow`
 multiplies B up to a tenth of the training set and then divides ε, which by the schedule alone takes 0.37 of the
 updates; `hybrid` does the first and then the second, `grow_larger` starts with five times the ε and the B, which takes
-0.08 of them. `beyond` starts at a tenth of the training set and grows to all of it; `beyond_decay` is its counterpart
-with ε divided. Neither falls nor grows anything in `constant`, the negative control, nor in `large`, at the batch size
-with which `grow` ends (Deep Learning Book, ch. 37: start small, for the fast start, and grow the batch, for the sure
-end).
+0.08 of them. `beyond` grows past a tenth of the training set, to all of it; `beyond_decay` is its counterpart with ε
+divided. Neither falls nor grows anything in `constant`, the control, nor in `large`, at a tenth of the training set
+(Deep Learning Book, ch. 37: start small, for the fast start, and grow the batch, for the sure end). The training is
+short and its batches small, so that a schedule matters: where all come to 100 % of the training data, all would be
+equal.
 
-    python launch.py --config=experiments/mnist_grow_batch.py          # 48 runs of 30 epochs
-    python launch.py --config=experiments/mnist_grow_batch.py:quick    # 24 runs of 20 epochs, a fifth of MNIST
+    python launch.py --config=experiments/mnist_grow_batch.py          # 48 runs of 5 epochs
+    python launch.py --config=experiments/mnist_grow_batch.py:quick    # 24 runs of 5 epochs, a fifth of MNIST
     python launch.py --config=experiments/mnist_grow_batch.py:smoke    # seconds; shows that it works
 
 Expected: the first four end equal, with fewer updates the more the batch grows; `beyond` does not, and
-the two constant ones end lower. Time on 2 CPU cores: about two hours; quick: about 13 minutes. On one GPU (estimated):
-a few minutes.
+the two constant ones end lower. Time on 2 CPU cores: about 20 minutes; quick: about 3 minutes. On one GPU (estimated):
+a minute.
 """
 
 from ml_collections import ConfigDict
@@ -35,15 +36,16 @@ def get_config(variant: str = '') -> ConfigDict:
     study = mnist.get_config()
     study.name = 'mnist-grow-batch'
     study.sweep.batch_size = ()
-    study.batch_size, study.learning_rate, study.momentum = 128, 0.02, 0.9
-    study.epochs, study.milestones, study.factor, study.cap = 30, (9, 18, 24), 5, 6000
+    study.batch_size, study.learning_rate, study.momentum = 32, 0.02, 0.9
+    study.epochs, study.milestones, study.factor, study.cap = 5, (1.5, 3.0, 4.0), 5, 6000
+    study.evaluate_epochs = 0.5
     study.recipes = {
         'decay': {'schedule': 'decay_learning_rate'},
         'hybrid': {'schedule': 'hybrid'},
         'grow': {'schedule': 'grow_batch'},
-        'grow_larger': {'schedule': 'grow_batch', 'batch_size': 640, 'learning_rate': 0.1},
-        'beyond': {'schedule': 'grow_batch', 'batch_size': 6000, 'learning_rate': 0.1, 'cap': 60000},
-        'beyond_decay': {'schedule': 'decay_learning_rate', 'batch_size': 6000, 'learning_rate': 0.1},
+        'grow_larger': {'schedule': 'grow_batch', 'batch_size': 160, 'learning_rate': 0.1},
+        'beyond': {'schedule': 'grow_batch', 'batch_size': 1200, 'learning_rate': 0.1, 'cap': 60000},
+        'beyond_decay': {'schedule': 'decay_learning_rate', 'batch_size': 1200, 'learning_rate': 0.1},
         'constant': {'milestones': ()},
         'large': {'milestones': (), 'batch_size': 6000},
     }
@@ -51,18 +53,19 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = 'experiments.mnist_grow_batch:claims'
     study.finding = (
         'Growing the batch ended {grow_equals} of test accuracy from decaying the learning rate, the hybrid'
-        ' {hybrid_equals}, and growing from five times the learning rate and batch {larger_equals}. Grown from a tenth'
-        ' of the training set to all of it, the batch ended {beyond_fails} from its counterpart. After a tenth of the'
-        ' training the growing batch stood {fast_start} above one that is large from the start; at the end it stood'
-        ' {sure_end} above one that stays small.'
+        ' {hybrid_equals}, and growing from five times the learning rate and batch {larger_equals}. Grown past a tenth'
+        ' of the training set to all of it, the batch ended {beyond_fails} from its counterpart. With no schedule the'
+        ' small batch ended {decay_matters} below the decaying learning rate. After one epoch the growing batch stood'
+        ' {fast_start} above one that is large from the start; at the end it stood {sure_end} above one that stays'
+        ' small.'
     )
     tenth = {
         name: {
             'subset': n,
             'cap': n // 10,
-            'recipes.beyond.batch_size': n // 10,
+            'recipes.beyond.batch_size': n // 50,
             'recipes.beyond.cap': n,
-            'recipes.beyond_decay.batch_size': n // 10,
+            'recipes.beyond_decay.batch_size': n // 50,
             'recipes.large.batch_size': n // 10,
         }
         for name, n in (('quick', 12000), ('smoke', 600))
@@ -70,11 +73,9 @@ def get_config(variant: str = '') -> ConfigDict:
     return config.with_variant(
         study,
         variant,
-        quick={**tenth['quick'], 'epochs': 20.0, 'milestones': (6, 12, 16), 'seeds': 3},
+        quick={**tenth['quick'], 'seeds': 3},
         smoke={
             **tenth['smoke'],
-            'epochs': 5.0,
-            'milestones': (1, 2, 3),
             'batch_size': 8,
             'recipes.grow_larger.batch_size': 40,
             'hidden': (32,),
@@ -84,8 +85,6 @@ def get_config(variant: str = '') -> ConfigDict:
 
 
 def claims(variant: str = '') -> list[Claim]:
-    early = 1 if variant == 'smoke' else 3
-
     def above(runs: DataFrame, recipe: str, other: str) -> Series:
         return value(runs, recipe, 'test_accuracy') - value(runs, other, 'test_accuracy')
 
@@ -108,18 +107,19 @@ def claims(variant: str = '') -> list[Claim]:
               at_most=-0.002, unit='points', published='stop growing near N/10 (no figure)', source=f'{SMITH}, §3',
               status='S'),
         Claim('fast_start',
-              f'after {early} epochs growing from a small batch is above a batch that is large throughout',
-              lambda runs: (value(runs, 'grow', 'test_accuracy', at=early)
-                            - value(runs, 'large', 'test_accuracy', at=early)),
+              'after one epoch growing from a small batch is at least 0.1 points above one that is large throughout',
+              lambda runs: value(runs, 'grow', 'test_accuracy', at=1) - value(runs, 'large', 'test_accuracy', at=1),
               at_least=0.001, unit='points', published='a fast start (no figure)', source=BOOK, status='U'),
-        Claim('sure_end', 'at the end growing from a small batch is above a batch that is small throughout',
+        Claim('sure_end',
+              'at the end growing from a small batch is at least 0.1 points above one that is small throughout',
               lambda runs: above(runs, 'grow', 'constant'),
-              at_least=0.0, unit='points', published='a sure end (no figure)', source=BOOK, status='U'),
+              at_least=0.001, unit='points', published='a sure end (no figure)', source=BOOK, status='U'),
         Claim('sure_train',
               'at the end growing from a small batch has a lower training loss than a batch that is small throughout',
               lambda runs: value(runs, 'grow', 'train_loss') / value(runs, 'constant', 'train_loss'),
-              at_most=1.0, published='a sure end (no figure)', source=BOOK, status='U'),
-        Claim('decay_matters', 'negative control: without a schedule the small batch ends below the decaying ε',
+              at_most=1.0, unit='ratio', published='a sure end (no figure)', source=BOOK, status='U'),
+        Claim('decay_matters',
+              'control: with no schedule at all the small batch ends more than 0.2 points below decaying ε',
               lambda runs: above(runs, 'decay', 'constant'),
-              at_least=0.0, unit='points', published='(not published)', source='negative control', status='S'),
+              at_least=0.002, unit='points', published='(not published)', source='control', status='S'),
     ]  # fmt: skip

@@ -2,11 +2,11 @@
 
 Source: Shen 2018, and the Deep Learning Book, chapter 38: ten times the learning rate recovers batch 1024; Shallue et
 al. 2019 (1811.03600): tuned, and not at equal epochs, the large batch does no harm, and the best ε follows neither the
-linear nor the √ rule. The origin's set-up (experiments/mnist.py) at 1, 2, 4, … 32 times its ε; for each batch size the
+linear nor the √ rule. The origin's set-up (experiments/mnist.py) at 1, 2, 4, … 128 times its ε; for each batch size the
 best one is chosen on validation data, by each seed alone, and reported on test data. The batch sizes are compared after
 as many epochs, after as many updates, and where learning rate × updates is the same.
 
-    python launch.py --config=experiments/mnist_learning_rate.py          # 114 runs of 30 epochs
+    python launch.py --config=experiments/mnist_learning_rate.py          # 150 runs of 30 epochs
     python launch.py --config=experiments/mnist_learning_rate.py:quick    # 60 runs of 15 epochs, a tenth of MNIST
     python launch.py --config=experiments/mnist_learning_rate.py:smoke    # seconds; shows that it works
 
@@ -31,7 +31,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.name = 'mnist-learning-rate'
     study.validation = 1 / 12
     study.sweep.batch_size = (64, 256, 1024)
-    study.sweep.learning_rate = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+    study.sweep.learning_rate = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
     study.evaluate_epochs = 2.0
     study.figures = ('learning_rate', 'learning_rate_sum', 'accuracy')
     study.claims = 'experiments.mnist_learning_rate:claims'

@@ -91,8 +91,9 @@ def claims(variant: str = '') -> list[Claim]:
         Claim('stretches',
               f'at batch {large} the best ε without momentum needs at least twice the updates of the best with it',
               lambda runs: updates(runs, large),
-              at_least=2.0, published='perfect scaling further with momentum', source=SHALLUE, status='S'),
+              at_least=2.0, unit='ratio', published='perfect scaling further with momentum', source=SHALLUE,
+              status='S'),
         Claim('not_small', f'at batch {small} the two need the same number of updates, give or take a third',
               lambda runs: updates(runs, small),
-              within=(0.75, 1.33), published='equal', source=SHALLUE, status='S'),
+              within=(0.75, 1.33), unit='ratio', published='equal', source=SHALLUE, status='S'),
     ]  # fmt: skip

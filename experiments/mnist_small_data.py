@@ -69,9 +69,10 @@ def claims(variant: str = '') -> list[Claim]:
     largest = 64 if variant == 'smoke' else 500
 
     def above(runs: DataFrame, size: int) -> Series:
-        """How far above a batch size the best one ends."""
-        best = value(runs, noisy, 'test_accuracy', by='validation_accuracy')
-        return best - value(runs, noisy.replace('*', str(size)), 'test_accuracy')
+        """How far above a batch size the best of the others ends."""
+        this = noisy.replace('*', str(size))
+        best = value(runs, noisy, 'test_accuracy', by='validation_accuracy', without=this)
+        return best - value(runs, this, 'test_accuracy')
 
     def power(runs: DataFrame, recipe: str | tuple[str, str], field: str) -> Series:
         """Of the best batch size against a field."""

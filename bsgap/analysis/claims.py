@@ -103,8 +103,10 @@ class Verdict(NamedTuple):
             return '–'
         ends = self.low, self.high
         widths = [abs(end - self.value) for end in ends if math.isfinite(end)]
-        text, *others = (_number(x, self.unit, max(widths, default=0.0)) for x in (self.value, *ends, *widths))
-        if self.n > 1 and widths and self.unit != 'ratio':
+        is_ratio, widest = self.unit == 'ratio', max(widths, default=0.0)
+        numbers = (self.value, *ends, *widths)
+        text, *others = (_number(x, self.unit, abs(x) if is_ratio else widest) for x in numbers)
+        if self.n > 1 and widths and not is_ratio:
             text += f' ± {others[-1]}'
         elif not all(map(math.isnan, ends)):
             text += ' ({} to {})'.format(*others[:2])

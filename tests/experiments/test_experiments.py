@@ -105,7 +105,7 @@ def made_up(study: config.Study) -> pd.DataFrame:
             }
             for done in (0.0, 1 / 30, 2 / 30, 0.1, 0.25, 1 / 3, 0.5, 1.0)
         ]  # fmt: skip
-        measured = {key: 1.0 + run.seed for name in study.measurements for key in MEASURED[name]}
+        measured = {key: 1e-5 * (1 + run.seed) for name in study.measurements for key in MEASURED[name]}
         records.append(Record(describe(run), rows, measured))
     made = table(records)
     names = ['first_slope', 'last_slope', 'b_crit', 'learning_rate_exponent', 'loss_in_epochs', 'noise_growth']
