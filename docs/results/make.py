@@ -34,10 +34,10 @@ NUMBERS = {
     'noise_over_b_crit': 'noise scale / critical batch size',
 }
 BESIDE = (
-    'Verdicts are given on `which-batch-mnist` alone, as the bounds were written for MNIST; here are the same numbers of'
-    ' every search, with 95 % intervals. Where the smallest batch sizes lie near the critical one, as with the CNN and'
-    ' the characters, the slope there is not −1; the noise scale does not grow fivefold everywhere; and the critical'
-    ' batch size is that of the middle one of the errors to be reached, so that it changes with what one asks for.'
+    'Verdicts are given on `which-batch-mnist` alone, as the bounds were written for MNIST. Here are the same numbers'
+    ' of every search, with 95 % intervals. Where the smallest batch sizes lie near the critical one (the CNN, the'
+    ' characters) the slope there is not −1; the noise scale does not grow fivefold everywhere; and the critical batch'
+    ' size is that of the middle one of the errors to be reached, so that it changes with what one asks for.'
 )
 HEAD, FOOT = ((HERE / name).read_text(encoding='utf-8') for name in ('head.md', 'foot.md'))
 
@@ -161,9 +161,10 @@ def main() -> None:
 
 
 def not_run(claim: claims.Claim) -> claims.Verdict:
-    nothing = math.nan, math.nan, math.nan, 0
-    of_source = claim.published, claim.source, claim.status, claim.bound_first, ''
-    return claims.Verdict(claim.name, claim.text, claim.unit, *nothing, *claim.bound, 'not run', *of_source)
+    return claims.Verdict(
+        *(claim.name, claim.text, claim.unit, math.nan, math.nan, math.nan, 0, *claim.bound, 'not run'),
+        *(claim.published, claim.source, claim.status, claim.bound_first, ''),
+    )
 
 
 def searches() -> str:

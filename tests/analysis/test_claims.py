@@ -93,8 +93,8 @@ def test_the_verdict_is_that_of_one_sided_tests(relation: str, bound: Any, verdi
 
 
 def test_how_many_seeds_would_decide() -> None:
-    """In 4 of 5 repetitions; the mean is 0.1 from the bound and the standard deviation 0.1: (t(0.95; 7) + t(0.8; 7))/√8 =
-    0.987, (t(0.95; 6) + t(0.8; 6))/√7 = 1.077."""
+    """In 4 of 5 repetitions; the mean is 0.1 from the bound and the standard deviation 0.1: with 8 seeds
+    (t(0.95; 7) + t(0.8; 7))/√8 = 0.987, with 7 (t(0.95; 6) + t(0.8; 6))/√7 = 1.077."""
     finals = [0.5, 0.6, 0.7]
     for relation in ({'at_least': 0.5}, {'at_most': 0.5}, {'within': (0.5, 9)}, {'within': (-9, 0.7)}):
         assert judged(ends('a', finals), **relation).note == '3 seeds; about 8 seeds would decide'
