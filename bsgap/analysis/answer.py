@@ -125,7 +125,8 @@ def _budget(
 
 
 def _off(search: Known) -> dict[int, list[float]]:
-    """log of each measurement of an update's time, over their median, by batch size; those at a place were in turn."""
+    """By batch size, log(seconds of an update / their median), one number a measurement; the i-th ones of all batch
+    sizes were measured in the same round."""
     medians, times = trials.seconds_per_update(search), search['seconds_per_update']
     return {size: [math.log(time / median) for time in times[str(size)]] for size, median in medians.items()}
 

@@ -80,8 +80,8 @@ def compare(scores: Mapping[Any, Any], margin: float, slack: Mapping[Any, float]
     Hsu's multiple comparisons with the best (1981, Ann. Stat. 9:1026; for unequal errors Edwards, Hsu 1983): all
     verdicts are right whenever the one-sided comparisons with the truly best setting are, whichever setting won. A
     setting is 'worse' if one other is shown to be better; 'as good' if it is shown to lie less than `margin` (a
-    fraction) below all that are not 'worse', also where it is shown to be worse by less; 'undecided' else. Of settings
-    that are exactly level each is called worse in at most 5 % of the cases, some one of them in more.
+    fraction) below all that are not 'worse', also where it is shown to be worse by less; 'undecided' else. If several
+    settings are equally good, each is called worse in at most 5 % of the cases; that one of them is can be likelier.
 
     Each pair has its own error and degrees of freedom (Welch, Satterthwaite), at Šidák's level. A variance pooled over
     the settings, with Dunnett's critical values, mostly has more power but does not keep 5 %: simulated with 6 seeds,

@@ -84,10 +84,10 @@ def curves(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> list[Curve]
     """A curve for each batch size that has a complete cell, ascending, of the table that `cells` makes.
 
     A draw of a cell's log error is normal about log mean, with √(t/z) s/(√n mean) as its standard deviation, where t
-    and z are the 97.5 % points of Student's distribution and the normal one. With t/z for √(t/z) the interval of one
-    cell would be exact and that of a function of many too wide; with 1 it would be the other way round. With 6 seeds
-    they hold 92 and 97 %. (Seeds drawn with replacement give 0.91 times s/√n, and 87 %.) A single
-    seed gives no draws.
+    and z are the 97.5 % points of Student's distribution and the normal one. The factor √(t/z) is a compromise: t/z
+    would make the interval of one cell exact and that of a function of many cells too wide, and 1 the reverse. With 6
+    seeds the intervals hold the truth in 92 % (one cell) and 97 % (many) of the cases. Seeds drawn with replacement
+    would give 0.91 times s/√n, and 87 %. A single seed gives no draws.
 
     ε*, and the error there, are the lowest point of the parabola of log error in log ε through the best cell and its
     two neighbours of the same other fields, anew in each draw: so the grid of ε puts no batch size at a disadvantage.
@@ -157,8 +157,8 @@ def winners(of: Sequence[Curve], unit: Unit, off: Off | None = None, amounts: in
 
 
 def slack(curve: Curve, updates: int, off: Sequence[float]) -> float:
-    """By how much the error after so many updates may be off as the log of their number is: by how it fell just before,
-    from half as many."""
+    """How wrong the error may be because it is not sure how many updates fit into the time: the largest error of that
+    number's logarithm (`off`), times how the log error fell over the last doubling of the updates."""
     log_error_G = _between(curve, 'updates', np.log([updates / 2, updates]))[0]
     steepness = (log_error_G[0] - log_error_G[1]) / math.log(2)
     return float(math.exp(log_error_G[1]) * math.expm1(steepness * max(map(abs, off))))

@@ -123,12 +123,12 @@ STUDY_FIELDS: Mapping[str, Field] = {
 }
 # A search for the answer: which batch size? See bsgap/search/rounds.py.
 SEARCH_FIELDS: Mapping[str, Field] = {
-    # So often the shortest budget is halved, down to the first trials; 0: no search.
+    # How many times the shortest budget is halved to get the length of the first trials; 0: no search.
     'rungs': Field(0, number('a whole number from 0 to 30', lambda v: 0 <= v <= 30, whole=True)),
     'warm_up': Field(0.05, share),  # of each trial's length
     'budget_epochs': Field(3.0, above_0),  # what training may cost: so many epochs,
-    'budget_updates': Field(0, count_or_0),  # or updates; 0: those of the sweep's middle batch size in these epochs,
-    'budget_seconds': Field(0.0, at_least_0),  # or seconds on this device; 0: those that the middle one needs for them
+    'budget_updates': Field(0, count_or_0),  # or updates; 0: as many as the middle batch size makes in budget_epochs,
+    'budget_seconds': Field(0.0, at_least_0),  # or seconds on this device; 0: those that it needs for them
     'margin': Field(0.001, part),  # of accuracy: as good within it
     'targets': Field((), tuple_of(part)),  # validation errors
     'confirm_seeds': Field(6, count_or_0),  # fresh ones, trained with what is recommended and beside it

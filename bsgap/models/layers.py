@@ -12,7 +12,8 @@ OUTER_PRODUCTS = 8  # up to so many examples a weight gradient is their sum, mad
 
 
 class Probe(nnx.Variable[Any]):
-    """By which a dense layer tells norms of its gradients: they are the cotangents of this array, which it ignores.
+    """A dummy input of a dense layer, which its output does not depend on: the backward pass returns squared norms of
+    the layer's gradients as this input's "gradient".
 
     float32, [1 + B], [1] or [0]: the squared norm of the kernel's gradient, and of each example's own, bias included.
     """

@@ -79,7 +79,7 @@ class Rounds:
         ]
         before = answer.decided(workdir)
         self.decisions = self._budgets(before, measure)
-        # What was decided before is gone through again, and stays until then.
+        # A search that goes on replays its earlier decisions, which stay in the file until it has come to them again.
         self._write(**{key: before[key] for key in ('rungs', 'fresh') if key in before})
 
     def __iter__(self) -> Iterator[list[Run]]:

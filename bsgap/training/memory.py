@@ -19,8 +19,8 @@ from bsgap.training.runs import Run, boundaries
 
 def needed(programs: Programs, runs: Sequence[Run], limit: int = 0) -> int:
     """Bytes that these runs take while they are trained, `limit` side by side, or all: the data, their states and
-    orders, and what the largest program needs, as XLA counts it for the cohorts of all runs; side by side, a part of a
-    cohort needs that part of it."""
+    orders, and the largest program's scratch memory. XLA tells that for a whole cohort; a smaller one is taken to need
+    its share of it."""
     whole: dict[Any, tuple[int, int]] = {}  # of a cohort: its size; the bytes a program needs besides its arguments
     for (program, batch_size), alike in _groups(runs).items():
         run, size = alike[0], len(programs.cohorts(alike, batch_size)[0])
