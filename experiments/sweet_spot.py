@@ -37,6 +37,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.sweep.batch_size = ()
     for size in SIZES.get(variant, LOWEST):
         for step in range(2 if variant == 'smoke' else 6):
+            # Named like the recipes of a sweep, and drawn like them.
             study.recipes[f'bs{size}-lr{step}'] = {'batch_size': size, 'learning_rate': LOWEST[size] * 2**step}
     study.figures = ('learning_rate', 'accuracy')
     study.claims = 'experiments.sweet_spot:claims'

@@ -7,8 +7,8 @@ class Task(NamedTuple):
     """`name`: classification | regression | module:function, a loss and a score of the user's own.
 
     `score` names the columns of what was measured, as in test_accuracy; `text`, `error` and `loss` are the words for
-    the score, for what it lacks to 1, and for the loss. A score that is a share is told in per cent, and its differences
-    in points.
+    the score, for what it lacks to 1, and for the loss. A score that is a share is told in per cent, and its
+    differences in points.
     """
 
     name: str
