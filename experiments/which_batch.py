@@ -90,7 +90,9 @@ def claims(variant: str = '') -> list[Claim]:
         Claim('flat', 'at large batch sizes a larger batch saves few updates (slope above −½)',
               lambda runs: found(runs, 'last_slope'),
               at_least=-0.5, published='0 at the end', source=SHALLUE, status='S', bound_first=False),
-        Claim('b_crit', 'the critical batch size on average over training is about 200, within a factor of 3.2',
+        Claim('b_crit',
+              'the critical batch size, for the middle one of the errors to be reached, is about 200, within a factor'
+              ' of 3.2',
               lambda runs: found(runs, 'b_crit'),
               within=(63.0, 632.0), published='20 at the start, 200 on average', source=MCCANDLISH, status='S',
               bound_first=False),
