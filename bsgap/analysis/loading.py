@@ -27,7 +27,7 @@ def call(name: Any, variant: str, launched: Path | None = None) -> tuple[list[An
     elif named and named[1] and (EXPERIMENTS / f'{named[2]}.py').is_file():
         file = EXPERIMENTS / f'{named[2]}.py'
     else:
-        raise UserError(f'study.json says {" ".join(name.split()):.60}, which names no module of {EXPERIMENTS}')
+        raise UserError(f'config.claims: {" ".join(name.split()):.60} names no function of a module of {EXPERIMENTS}')
     module = experiment.run(file)
     function: Any = getattr(module, named[3], None)
     if getattr(function, '__module__', None) != module.__name__:

@@ -68,6 +68,8 @@ def _numbers_or_texts(field: str, what: str, column: 'pd.Series') -> np.ndarray:
     if types.is_bool_dtype(column) or types.is_numeric_dtype(column):
         return column.to_numpy()
     values = column.astype(str) if column.dtype.name == 'category' else column
+    if all(isinstance(value, int) for value in values):  # Python's own, as they are too large for 64 bits
+        return values.to_numpy(float)
     ok = all(isinstance(value, str) for value in values)
     require(ok, field, f'{what}: column {column.name} is {column.dtype}; it must be of numbers or texts')
     return values.to_numpy(str)

@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from bsgap import config, data
+from bsgap.analysis.loading import call
 from bsgap.analysis.table import write_results
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError, said
 from bsgap.files import expanded
@@ -51,6 +52,10 @@ def launch(
       UserError: `settings`, or what `workdir` holds, can't be used.
       Interrupted: SIGINT, SIGTERM or SIGHUP came; all runs are saved.
     """
+    if 'claims' in given and settings.claims:
+        call(
+            settings.claims, settings.variant, expanded(experiment) if experiment else None
+        )  # errors now, not at the end
     with processes.together():
         if dry_run:
             with _others_errors():

@@ -144,6 +144,13 @@ def test_tables(tmp_path: Path, kind: str) -> None:
     assert title(f'{kind}:{path}') == path.name
 
 
+def test_whole_numbers_too_large_for_64_bits_are_numbers(tmp_path: Path) -> None:
+    frame().assign(age=[10**25 * i for i in range(len(frame()))]).to_csv(tmp_path / 'f.csv', index=False)
+    x = load(f'csv:{tmp_path}/f.csv', target='ill').train.examples_N
+    assert {round(age / 1e25, 3) for age in x[:, 1].tolist()} <= set(range(len(frame())))
+    assert x[:, 1].max() > 1e26
+
+
 @pytest.mark.parametrize(
     ('change', 'target', 'says'),
     [

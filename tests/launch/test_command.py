@@ -216,6 +216,7 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
             (['--config=experiments/mnist.py', '--config.test_share=0.3', *dry], 'config.test_share: has no effect')
             for dry in ([], ['--dry_run'])
         ),
+        (['--config=experiments/mnist.py', '--config.claims=no:claims'], 'config.claims: no:claims names no function'),
         (['--config=experiments/mnist.py', '--workdir=/dev/null/x'], '--workdir: /dev/null/x cannot be used'),
         (['--confg=experiments/mnist.py'], "Unknown command line flag 'confg'"),
         (['experiments/mnist.py'], "unknown argument 'experiments/mnist.py'"),
