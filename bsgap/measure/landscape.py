@@ -130,20 +130,27 @@ def gradient_norms(
     batch_size: int,
     learning_rate: float = 0.0,
     select: Callable[[Any], Any] = lambda grads: grads,
-) -> jax.Array:
-    """The Euclidean norms of the gradients of consecutive batches of the examples `order_N` (int32): `norm_U` float32.
+) -> tuple[jax.Array, jax.Array]:
+    """The Euclidean norms of the gradients of consecutive batches of the examples `order_N` (int32), `norm_U` float32,
+    and that of their mean, float32.
 
     `loss_of(params, index_B)` is the mean loss of the examples `index_B`. All U = N // `batch_size` batches are full;
     what is left of the examples is not used. ValueError if there is none. The norm is over the leaves of
     `select(grads)`, a function of module level for one compilation. The weights stay as they are, or take a step of
-    plain SGD after each batch if there is a `learning_rate`, as in Shen 2018, where the last layer is selected.
+    plain SGD after each batch if there is a `learning_rate`. Shen 2018 has the norm of the mean, of the last layer, of
+    weights that move.
     """
     if not 1 <= batch_size <= len(order_N):
         raise ValueError(f'no batch of {batch_size} in {len(order_N)} examples')
 
-    def update(params: Any, index_B: jax.Array) -> tuple[Any, jax.Array]:
-        grads = jax.grad(loss_of)(params, index_B)
-        return jax.tree.map(lambda w, g: w - learning_rate * g, params, grads), optax.tree.norm(select(grads))
-
     updates = len(order_N) // batch_size
-    return jax.lax.scan(update, params, order_N[: updates * batch_size].reshape(updates, batch_size))[1]
+
+    def update(state: Any, index_B: jax.Array) -> tuple[Any, jax.Array]:
+        params, mean = state
+        grads = jax.grad(loss_of)(params, index_B)
+        mean = jax.tree.map(lambda m, g: m + g / updates, mean, selected := select(grads))
+        return (jax.tree.map(lambda w, g: w - learning_rate * g, params, grads), mean), optax.tree.norm(selected)
+
+    start = params, jax.tree.map(jnp.zeros_like, select(params))
+    (_, mean), norm_U = jax.lax.scan(update, start, order_N[: updates * batch_size].reshape(updates, batch_size))
+    return norm_U, optax.tree.norm(mean)

@@ -148,22 +148,22 @@ def lowest_loss(of: Losses, train: Split, run: Run, params: Any, model_state: An
 
 
 def gradient_norm(of: Losses, train: Split, run: Run, params: Any, model_state: Any) -> dict[str, float]:
-    """Mean and standard deviation of the norms of mini-batch gradients of the last layer, by batch size.
+    """Norms of gradients of the last layer by batch size: their means and standard deviations over trials.
 
     GRADIENT_TRIALS times over GRADIENT_EXAMPLES examples, the same for each batch size; each time from the run's
-    weights, which stay as they are (`frozen`) or take a step of SGD after each batch (`moving`, as in Shen 2018).
+    weights. `each`: of every mini-batch's gradient, the weights frozen. `mean`: of the mean of a trial's gradients, with
+    a step of SGD after each batch (Shen 2018; without, it would be the same for all batch sizes).
     `growth` is the largest batch's value over the smallest's, of the mean and of the standard deviation over the mean.
     """
     loss = Partial(of['batch'], model_state, train)
-    shuffled_N = np.random.default_rng(run.seed).permutation(run.n).astype(np.int32)
-    size = min(GRADIENT_EXAMPLES, run.n)
-    trials = [jnp.asarray(np.resize(np.roll(shuffled_N, -size * t), size)) for t in range(GRADIENT_TRIALS)]
+    rng, size = np.random.default_rng(run.seed), min(GRADIENT_EXAMPLES, run.n)
+    trials = [jnp.asarray(rng.permutation(run.n)[:size], jnp.int32) for _ in range(GRADIENT_TRIALS)]
     found: dict[str, float] = {}
-    for kind, rate in (('gradient_norm_frozen', 0.0), ('gradient_norm_moving', GRADIENT_RATE)):
+    for which, (kind, rate) in enumerate((('gradient_norm_each', 0.0), ('gradient_norm_mean', GRADIENT_RATE))):
         means, spreads = [], []
         for batch_size in (each for each in GRADIENT_BATCHES if each <= size):
             norms_of = functools.partial(landscape.gradient_norms, loss, params)
-            norms = np.concatenate([norms_of(order_N, batch_size, rate, last_layer) for order_N in trials])
+            norms = np.hstack([norms_of(order_N, batch_size, rate, last_layer)[which] for order_N in trials])
             mean, deviation = float(norms.mean()), float(norms.std(ddof=1))
             found |= {f'{kind}_bs{batch_size}': mean, f'{kind}_sd_bs{batch_size}': deviation}
             means.append(mean)

@@ -323,7 +323,7 @@ def _lines(data: Data) -> Figure | None:
 
 
 def _gradient_norm(data: Data) -> Figure | None:
-    """Shen 2018's measurement, with the weights frozen and moving."""
+    """Shen 2018's measurement, and the norms of single gradients."""
     measured = re.findall(r'gradient_norm_([a-z]+)_bs(\d+)', ' '.join(data.ends.dropna(axis=1, how='all')))
     if not measured:
         return None
@@ -337,8 +337,8 @@ def _gradient_norm(data: Data) -> Figure | None:
         for recipe, line in intervals(found.groupby(['recipe', 'size'])['value']).groupby('recipe'):
             axes.line(panel, sizes, line, **looks[recipe])
         axes.batch_sizes(panel, 'x', sizes)
-        label = 'spread (standard deviation / mean)' if relative else 'mean norm of the gradient'
-        panel.set(title=f'{kind} weights', ylabel=label)
+        title = {'each': 'each gradient, weights frozen', 'mean': 'mean gradient of a trial, weights moving'}.get(kind)
+        panel.set(title=title, ylabel='spread (standard deviation / mean)' if relative else 'mean norm of the gradient')
     for panel in every:
         panel.set_ylim(bottom=0)
     return axes.legend(figure) if len(looks) > 1 else figure

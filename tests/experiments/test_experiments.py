@@ -33,8 +33,8 @@ MEASURED = {
     'lowest_loss': ('lowest_loss',),
     'noise_scale': (),
     'gradient_norm': (
-        *('gradient_norm_moving_growth', 'gradient_norm_moving_spread_growth', 'gradient_norm_frozen_growth'),
-        *('gradient_norm_moving_bs64', 'gradient_norm_moving_bs1024'),
+        *('gradient_norm_mean_growth', 'gradient_norm_mean_spread_growth'),
+        *('gradient_norm_mean_bs1', 'gradient_norm_mean_bs64', 'gradient_norm_mean_bs1024'),
     ),
 }
 each_file = pytest.mark.parametrize('name', NAMES)

@@ -153,17 +153,17 @@ def bias(grads: Any) -> Any:
     return grads['b']
 
 
-def by_hand(order: list[int], batch_size: int, rate: float, leaves: slice) -> list[float]:
-    """The norms for `squares`, whose gradient is the mean of error × (x, 1)."""
+def by_hand(order: list[int], batch_size: int, rate: float, leaves: slice) -> tuple[np.ndarray, float]:
+    """The norms for `squares`, whose gradient is the mean of error × (x, 1), and that of the mean gradient."""
     x_NxJ = np.column_stack([X_NxI, np.ones(N)]).astype(float)
     w_J = np.append(np.asarray(W['w'], float), float(W['b']))
-    norms = []
+    slopes = []
     for i in range(0, len(order) // batch_size * batch_size, batch_size):
         batch = order[i : i + batch_size]
         slope_J = x_NxJ[batch].T @ (x_NxJ[batch] @ w_J - Y_N[batch]) / batch_size
-        norms.append(float(np.linalg.norm(slope_J[leaves])))
+        slopes.append(slope_J[leaves])
         w_J = w_J - rate * slope_J
-    return norms
+    return np.linalg.norm(slopes, axis=1), float(np.linalg.norm(np.mean(slopes, 0)))
 
 
 ORDER = [5, 2, 7, 0, 1, 6, 3]
@@ -172,19 +172,20 @@ ORDER = [5, 2, 7, 0, 1, 6, 3]
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 7])
 @pytest.mark.parametrize('rate', [0.0, 0.3])
 def test_gradient_norms_of_linear_regression(batch_size: int, rate: float) -> None:
-    got = landscape.gradient_norms(squares, W, jnp.int32(ORDER), batch_size, rate)
-    np.testing.assert_allclose(got, by_hand(ORDER, batch_size, rate, slice(None)), rtol=1e-5)
-    of_bias = landscape.gradient_norms(squares, W, jnp.int32(ORDER), batch_size, rate, bias)
-    np.testing.assert_allclose(of_bias, by_hand(ORDER, batch_size, rate, slice(3, 4)), rtol=1e-5)
+    for chosen, leaves in (([], slice(None)), ([bias], slice(3, 4))):
+        got = landscape.gradient_norms(squares, W, jnp.int32(ORDER), batch_size, rate, *chosen)
+        for norms, expected in zip(got, by_hand(ORDER, batch_size, rate, leaves), strict=True):
+            np.testing.assert_allclose(norms, expected, rtol=1e-5)
 
 
 def test_mean_squared_norm_over_all_batches_is_that_of_the_gradient_and_its_noise() -> None:
     """‖G‖² + (tr Σ / B) (N − B)/(N − 1) without replacement: three orders show each pair of four examples once."""
     orders = [[0, 1, 2, 3], [0, 2, 1, 3], [0, 3, 1, 2]]
     assert len({frozenset(order[i : i + 2]) for order in orders for i in (0, 2)}) == math.comb(4, 2)
-    norms = [landscape.gradient_norms(squares, W, jnp.int32(order), 2) for order in orders]
-    (whole,) = landscape.gradient_norms(squares, W, jnp.arange(4), 4)
-    singles = landscape.gradient_norms(squares, W, jnp.arange(4), 1)
+    norms, means = zip(*(landscape.gradient_norms(squares, W, jnp.int32(order), 2) for order in orders), strict=True)
+    (whole,), of_mean = landscape.gradient_norms(squares, W, jnp.arange(4), 4)
+    singles, _ = landscape.gradient_norms(squares, W, jnp.arange(4), 1)
+    np.testing.assert_allclose([of_mean, *means], whole, rtol=1e-5)
     trace = np.mean(singles**2) - whole**2
     np.testing.assert_allclose(np.mean(np.square(norms)), whole**2 + trace / 2 * 2 / 3, rtol=1e-5)
 

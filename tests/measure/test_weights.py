@@ -89,9 +89,9 @@ def test_a_launch_trains_and_measures(measured: Path, tmp_path: Path) -> None:
 
 def test_what_is_measured(measured: Path) -> None:
     gradient = {
-        f'gradient_norm_{kind}{sd}_bs{size}' for kind in ('frozen', 'moving') for sd in ('', '_sd') for size in SIZES
+        f'gradient_norm_{kind}{sd}_bs{size}' for kind in ('each', 'mean') for sd in ('', '_sd') for size in SIZES
     }
-    gradient |= {f'gradient_norm_{kind}{spread}_growth' for kind in ('frozen', 'moving') for spread in ('', '_spread')}
+    gradient |= {f'gradient_norm_{kind}{spread}_growth' for kind in ('each', 'mean') for spread in ('', '_spread')}
     for recipe in (SMALL, LARGE):
         found = read_json(numbers(measured, recipe))
         assert set(found) == {'sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue', 'lowest_loss', *gradient}
@@ -214,16 +214,16 @@ def test_gradient_norms_at_the_ends_are_closed_forms(measured: Path, split: Any)
     logits_NxK, h_NxJ = forward(params, x_NxI)
     error_NxK = jax.nn.softmax(logits_NxK) - jax.nn.one_hot(labels_N, 10)
     norm_N = np.linalg.norm(h_NxJ, axis=1) * np.linalg.norm(error_NxK, axis=1)
-    assert found['gradient_norm_frozen_bs1'] == pytest.approx(norm_N.mean(), rel=1e-4)
+    assert found['gradient_norm_each_bs1'] == pytest.approx(norm_N.mean(), rel=1e-4)
     spread = norm_N.std() * np.sqrt(300 * 16 / (300 * 16 - 1))
-    assert found['gradient_norm_frozen_sd_bs1'] == pytest.approx(spread, rel=1e-4)
-    for kind in ('frozen', 'moving'):
+    assert found['gradient_norm_each_sd_bs1'] == pytest.approx(spread, rel=1e-4)
+    for kind in ('each', 'mean'):
         of = {key.removeprefix(f'gradient_norm_{kind}_'): value for key, value in found.items() if kind in key}
         assert of['growth'] == pytest.approx(of['bs256'] / of['bs1'])
         assert of['spread_growth'] == pytest.approx(of['sd_bs256'] / of['bs256'] / (of['sd_bs1'] / of['bs1']))
     # One batch of 256 a trial, and its first gradient is at weights that have not moved yet.
-    assert found['gradient_norm_moving_bs256'] == found['gradient_norm_frozen_bs256']
-    assert found['gradient_norm_moving_bs1'] != found['gradient_norm_frozen_bs1']
+    assert found['gradient_norm_mean_bs256'] == found['gradient_norm_each_bs256']
+    assert found['gradient_norm_mean_bs1'] < found['gradient_norm_each_bs1']
 
 
 def test_the_ends_of_a_line_are_the_runs_ends(measured: Path) -> None:

@@ -134,7 +134,7 @@ def test_figures_without_data_are_left_out() -> None:
     measured = {
         'sharpness_0.001': 2.0,
         'lowest_loss': 0.1,
-        **{f'gradient_norm_frozen{part}_bs8': 0.5 for part in ('', '_sd')},
+        **{f'gradient_norm_each{part}_bs8': 0.5 for part in ('', '_sd')},
     }
     full = drawn([swept(b, r, 0, measured=measured) for b in (10, 20, 40) for r in (0.1, 1)], [line()])
     assert full == set(FIGURES)
@@ -315,8 +315,8 @@ def test_the_line_between_solutions_is_a_mean_over_seeds() -> None:
 
 
 def test_the_spread_of_gradient_norms_is_relative() -> None:
-    measured = {'gradient_norm_frozen_bs1': 0.5, 'gradient_norm_frozen_sd_bs1': 0.2, 'gradient_norm_frozen_bs16': 0.4}
-    measured['gradient_norm_frozen_sd_bs16'] = 0.1
+    measured = {'gradient_norm_each_bs1': 0.5, 'gradient_norm_each_sd_bs1': 0.2, 'gradient_norm_each_bs16': 0.4}
+    measured['gradient_norm_each_sd_bs16'] = 0.1
     mean, spread = panels('gradient_norm', [swept(10, 0.1, 0, measured=measured)])
     assert list(lines_of(mean)[0].get_xdata()) == [1, 16]
     assert list(lines_of(mean)[0].get_ydata()) == [0.5, 0.4]
