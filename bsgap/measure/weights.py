@@ -151,9 +151,9 @@ def gradient_norm(of: Losses, train: Split, run: Run, params: Any, model_state: 
     """Norms of gradients of the last layer by batch size: their means and standard deviations over trials.
 
     GRADIENT_TRIALS times over GRADIENT_EXAMPLES examples, the same for each batch size; each time from the run's
-    weights. `each`: of every mini-batch's gradient, the weights frozen. `mean`: of the mean of a trial's gradients, with
-    a step of SGD after each batch (Shen 2018; without, it would be the same for all batch sizes).
-    `growth` is the largest batch's value over the smallest's, of the mean and of the standard deviation over the mean.
+    weights. `each`: of every mini-batch's gradient, the weights frozen. `mean`: of the mean of a trial's gradients,
+    with a step of SGD after each batch (Shen 2018; without, it would be the same for all batch sizes). `growth`
+    is the largest batch's value over the smallest's, of the mean and of the standard deviation over the mean.
     """
     loss = Partial(of['batch'], model_state, train)
     rng, size = np.random.default_rng(run.seed), min(GRADIENT_EXAMPLES, run.n)
