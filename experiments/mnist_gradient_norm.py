@@ -13,7 +13,7 @@ norms of single gradients at frozen weights.
     python launch.py --config=experiments/mnist_gradient_norm.py:smoke    # seconds; shows that it works
 
 Of single gradients the norm must fall with the batch size (a mean of vectors is no longer than they are on average), so
-that nothing is claimed of it. Time on 2 CPU cores: about 2 minutes; on one GPU (estimated): seconds.
+that nothing is claimed of it. Time on 2 CPU cores: about 5 minutes; on one GPU (estimated): seconds.
 """
 
 from collections.abc import Callable
