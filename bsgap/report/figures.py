@@ -19,6 +19,7 @@ from bsgap.report import axes, words
 Lines = Sequence[Mapping[str, Any]]
 SCORES = ['train_score', 'test_score']
 SPLITS = 'train', 'validation', 'test'
+MANY_TIMES = 8  # as long as another: both are seen on a logarithmic axis alone
 SHARPNESS = ['sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue']
 TEXTS = {
     'epoch': 'epochs',
@@ -165,14 +166,16 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
     shown = list(itertools.product(columns, against))
     figure, every = axes.panels(len(shown), sharey=len(columns) == 1)
     looks, named = _looks(every[0], rows, ends=True)
+    last = rows.groupby('recipe')['epoch'].max()
+    linear = ['epoch'] if last.max() <= MANY_TIMES * last.min() else []
     for panel, (column, x) in zip(every, shown, strict=True):
-        points = rows[rows['row'] >= (x != 'epoch')].groupby(['recipe', 'row'])  # a logarithmic axis has no start
+        points = rows[rows['row'] >= (x not in linear)].groupby(['recipe', 'row'])  # a logarithmic axis has no start
         for recipe, line in intervals(points[column]).assign(x=points[x].mean()).groupby('recipe'):
             axes.line(panel, line['x'], line, **looks[recipe])
             x_end, y_end = line[['x', 'value']].iloc[-1]
             if recipe in named and (column in (*SCORES, 'gap') or y_end > 0):
                 axes.name_end(panel, x_end, y_end, named[recipe], looks[recipe]['color'])
-        if x != 'epoch':
+        if x not in linear:
             axes.logarithmic(panel, 'x')
         if column in SCORES:  # leave out the untrained model, so that the differences at the end can be seen
             top = data.task.scale

@@ -170,6 +170,14 @@ def test_the_best_batch_size_is_the_lowest_point_of_its_parabola_by_validation()
     assert legend(each)[:3] == ['learning rate 0.1', 'learning rate 0.4', 'best']
 
 
+@pytest.mark.parametrize(('epochs', 'scale'), [(32, 'linear'), (33, 'log')])
+def test_epochs_are_logarithmic_where_one_recipe_is_many_times_as_long(epochs: int, scale: str) -> None:
+    records = [record(name, 0, Stage(10, 0.1, n, 'epochs')) for name, n in (('short', 4), ('long', epochs))]
+    panel = panels('curves', records)[0]
+    assert panel.get_xscale() == scale
+    assert {one.get_xdata()[0] for one in lines_of(panel)} == {0.0 if scale == 'linear' else 1.0}
+
+
 def test_a_panel_of_shares_ends_at_0_and_100_percent() -> None:
     records = [swept(10, 0.1, s, test_accuracy=0.1 + 0.8 * s) for s in range(2)]
     _, test, gap = panels('accuracy', records)
