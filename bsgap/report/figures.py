@@ -330,15 +330,16 @@ def _gradient_norm(data: Data) -> Figure | None:
     measured = re.findall(r'gradient_norm_([a-z]+)_bs(\d+)', ' '.join(data.ends.dropna(axis=1, how='all')))
     if not measured:
         return None
-    kinds, sizes = sorted({kind for kind, _ in measured}), sorted({int(size) for _, size in measured})
-    figure, every = axes.panels(2 * len(kinds), 2, sharex=True, sharey='col')
+    sizes = sorted({int(size) for _, size in measured})
+    kinds = sorted({kind for kind, _ in measured}, reverse=True)  # the source's first
+    figure, every = axes.panels(2 * len(kinds), 2, sharex=True)
     looks, _ = _looks(every[0], data.ends)
     for panel, (kind, relative) in zip(every, itertools.product(kinds, (False, True)), strict=True):
         columns = [[f'gradient_norm_{kind}_{part}bs{size}' for size in sizes] for part in ('', 'sd_')]
         mean, spread = (data.ends[names].set_axis(sizes, axis=1) for names in columns)
         found = (spread / mean if relative else mean).assign(recipe=data.ends['recipe']).melt('recipe', var_name='size')
         for recipe, line in intervals(found.groupby(['recipe', 'size'])['value']).groupby('recipe'):
-            axes.line(panel, sizes, line, **looks[recipe])
+            axes.line(panel, sizes, line, markevery=1, **looks[recipe])
         axes.batch_sizes(panel, 'x', sizes)
         title = {'each': 'each gradient, weights frozen', 'mean': 'mean gradient of a trial, weights moving'}.get(kind)
         panel.set(title=title, ylabel='spread (standard deviation / mean)' if relative else 'mean norm of the gradient')
@@ -391,5 +392,8 @@ FIGURES: axes.Figures = {
         ['test_score', *SHARPNESS],
         2,
     ),
-    'gradient_norm': ('How the norm of a mini-batch gradient changes with its batch size', _gradient_norm),
+    'gradient_norm': (
+        'The norm of the mean gradient over the same examples, and of the gradients of single batches, by batch size',
+        _gradient_norm,
+    ),
 }
