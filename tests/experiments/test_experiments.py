@@ -164,12 +164,17 @@ def test_bounds_that_came_after_the_runs_say_so() -> None:
         for claim in claimed(importlib.import_module(f'experiments.{name}'))
         if not claim.bound_first
     }
-    assert {name.partition(':')[0] for name in after} == {'mnist', 'mnist_learning_rate', 'which_batch'}
+    assert {name.partition(':')[0] for name in after} == {
+        'mnist',
+        'mnist_learning_rate',
+        'mnist_gradient_norm',
+        'which_batch',
+    }
     assert {name for name in after if name.startswith('mnist_l')} == {
         'mnist_learning_rate:collapse',
         'mnist_learning_rate:collapse_distance',
     }
-    assert len(after) == 12 + 2 + 7
+    assert len(after) == 12 + 2 + 5 + 7
 
 
 @pytest.mark.smoke
