@@ -50,7 +50,8 @@ def claims(variant: str = '') -> list[Claim]:
     def norm(name: str) -> Callable[[DataFrame], Series]:
         return lambda runs: value(runs, 'bs64-*', f'gradient_norm_mean_{name}')
 
-    # The bounds are older than the runs; what is measured was put right after them: it had been the mean of the norms.
+    # What is measured was put right after the first runs: it had been the mean of the norms. The bounds, but that of
+    # batch size 1, are older.
     made = [
         Claim('grows', 'the norm of the mean gradient is larger at batch 1024 than at 1', norm('growth'),
               at_least=1.0, unit='ratio', published='.363 / .14 = 2.6', source=SHEN, status='V', bound_first=False),

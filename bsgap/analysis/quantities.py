@@ -240,7 +240,8 @@ def _rows(rows: pd.DataFrame, at: At, by: str | None) -> pd.DataFrame:
 def _best(rows: pd.DataFrame, by: str) -> Any:
     """The label of the row with the highest score, and of equal ones of the first with the lowest loss."""
     loss = f'{by.partition("_")[0]}_loss'
-    best = rows[rows[by].fillna(-math.inf) == rows[by].fillna(-math.inf).max()]
+    scores = rows[by].fillna(-math.inf)
+    best = rows[scores == scores.max()]
     return best[loss].fillna(math.inf).idxmin() if loss in rows else best.index[0]
 
 

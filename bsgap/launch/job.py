@@ -53,9 +53,8 @@ def launch(
       Interrupted: SIGINT, SIGTERM or SIGHUP came; all runs are saved.
     """
     if 'claims' in given and settings.claims:
-        call(
-            settings.claims, settings.variant, expanded(experiment) if experiment else None
-        )  # errors now, not at the end
+        # Its errors now, not after the training.
+        call(settings.claims, settings.variant, expanded(experiment) if experiment else None)
     with processes.together():
         if dry_run:
             with _others_errors():
