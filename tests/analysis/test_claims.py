@@ -546,7 +546,8 @@ def test_nothing_is_run_from_a_workdir(evil: Path, name: Any, monkeypatch: pytes
     monkeypatch.syspath_prepend(evil)
     verdicts, (line,) = claims.verdicts(evil, settings(claims=name), runs(BOTH), ROOT / 'experiments' / 'mnist_adam.py')
     assert [verdict.id for verdict in verdicts] == ['it']
-    assert line.startswith('claims as claims.csv has them: study.json ')
+    who = 'config.claims: ' if isinstance(name, str) else 'study.json '
+    assert line.startswith(f'claims as claims.csv has them: {who}')
     assert '\n' not in line
     assert not (evil.parent / 'ran').exists()
 

@@ -323,6 +323,7 @@ def test_batch_sizes_at_an_edge_advise_nothing() -> None:
     assert ladder.learning_rates(of[:3])[1] is None
 
 
+@pytest.mark.smoke
 def test_intervals_cover_the_truth_as_often_as_they_should() -> None:
     """200 tables, the grid of ε elsewhere in each; at 7 % of error the largest batch has mostly not reached it, at 5 %
     two have not; at 9 % the smallest two already had."""

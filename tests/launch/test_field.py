@@ -321,6 +321,7 @@ def test_a_closed_terminal_saves_and_nohup_goes_on(tmp_path: Path) -> None:
 # The answer.
 
 
+@pytest.mark.smoke
 def test_nothing_is_recommended_where_nothing_was_learned(tmp_path: Path) -> None:
     study = search_settings()
     study.validation, study.sweep.learning_rate = 0.25, (1e-12, 1e-11)

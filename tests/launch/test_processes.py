@@ -86,6 +86,7 @@ def test_the_private_class_of_jax_is_what_it_was(monkeypatch: pytest.MonkeyPatch
         jax.config.update('jax_enable_preemption_service', preemption)
 
 
+@pytest.mark.smoke
 def test_one_two_and_one_processes_over_one_study(tmp_path: Path, small: Path) -> None:
     """One is interrupted; of two, all save when one is told to end; one of two is killed; a single one ends it."""
     (alone,) = start(tmp_path)

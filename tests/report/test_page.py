@@ -32,7 +32,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {'epochs': 1, 'batch_size': 50, 'learning_rate': 0.1},
         {'epochs': 1, 'batch_size': 100, 'learning_rate': 0.1},
     )
-    bsgap.train(tiny(learning_rate=(0.1, 1e8), momentum=(0.0, 0.5), recipes={'grow': {'stages': grow}}), folder)
+    study = tiny(learning_rate=(0.1, 1e8), momentum=(0.0, 0.5), recipes={'grow': {'stages': grow}})
+    study.figures = ('curves', 'accuracy', 'learning_rate_sum')
+    bsgap.train(study, folder)
     return folder
 
 

@@ -251,6 +251,7 @@ def test_a_growing_batch_sees_as_many_examples_as_the_trial_it_stands_beside(fin
     assert not long._growing({'batch_size': 8}, 0.2, 1000, range(2), 1)  # the warm-up would outlast the first stage
 
 
+@pytest.mark.smoke
 def test_a_search_goes_on_as_it_was_bit_for_bit(finished: Path, tmp_path: Path, launch: Launch) -> None:
     """Killed at rounds on its way, in a process of its own each time, and ended in this one."""
     workdir = known_times(tmp_path / 'killed')
