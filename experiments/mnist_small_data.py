@@ -54,7 +54,7 @@ def get_config(variant: str = '') -> ConfigDict:
         variant,
         quick={'validation': 0.05, 'updates': 1500, 'evaluate_updates': 500},
         smoke={
-            'sweep.batch_size': (1, 64),
+            'sweep.batch_size': (1, 8, 64),
             'validation': 0.01,
             'updates': 20,
             'evaluate_updates': 10,
