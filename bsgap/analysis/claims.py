@@ -245,7 +245,8 @@ def _seeds_needed(mean: float, deviation: float, bounds: Iterable[float]) -> str
     decides_P = errors_P <= min(abs(mean - bound) for bound in bounds)
     if math.isnan(deviation):
         return ''
-    return f'{f"about {n_P[decides_P.argmax()]}" if decides_P.any() else f"more than {MOST_SEEDS}"} seeds would decide'
+    number = f'about {n_P[decides_P.argmax()]}' if decides_P.any() else f'more than {MOST_SEEDS}'
+    return f'{number} seeds would decide'
 
 
 def _judge(measured: Estimate, low: float, high: float) -> str:

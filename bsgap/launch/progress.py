@@ -42,9 +42,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._waited = self._compiled_at = 0.0  # seconds of compilation, which say nothing about the time left
         self._began = time.monotonic()
         self._doing, self._rounds = '', 0
-        self._told: dict[
-            str, tuple[int, bool]
-        ] = {}  # the last epoch of each recipe that a line told, and if it is over
+        # By recipe: the last epoch that a line told of it, and whether it was its end.
+        self._told: dict[str, tuple[int, bool]] = {}
         self._live: Live | _Notebook | None = None
         self._said_at, self._over = self._began, threading.Event()
 

@@ -111,9 +111,9 @@ def segment(
     """Makes `window.updates` updates of one run, on the examples of an epoch in `order_N`.
 
     A batch that crosses `inputs.stop` is partial: its mean is taken over the examples before it. A batch may be the
-    sum of several `parts`; its gradient is that of the whole to rounding. With `measure_noise` the
-    squared norms of gradients are summed up, of which the noise scale is estimated: of single examples, if the layers
-    report them; else of the parts; else of the two halves into which a batch is split every few updates.
+    sum of several `parts`; its gradient is that of the whole to rounding. With `measure_noise` the squared norms of
+    gradients are summed up, of which the noise scale is estimated: of single examples, if the layers report them; else
+    of the parts; else of the two halves into which a batch is split every few updates.
     """
     n = len(train.labels_N)
     number, size = parts

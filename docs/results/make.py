@@ -15,12 +15,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from bsgap import config
 from bsgap.analysis import claims
 from bsgap.analysis.loading import call
 from bsgap.analysis.table import write_results
 from bsgap.errors import UserError
 from bsgap.files import read_json, write_json
 from bsgap.report import answer_figures, page
+from bsgap.report.numbers import between, difference
 
 HERE = Path(__file__).parent
 FIGURES = 2  # of each study
@@ -33,6 +35,7 @@ NUMBERS = {
     'noise_growth': 'noise scale, longest / shortest trial',
     'noise_over_b_crit': 'noise scale / critical batch size',
 }
+POSITIVE, PLAIN = ('b_crit', 'noise_growth', 'noise_over_b_crit'), config.task('regression')  # no per cent, no points
 BESIDE = (
     'Verdicts are given on `which-batch-mnist` alone, as the bounds were written for MNIST. Here are the same numbers'
     ' of every search, with 95 % intervals. Where the smallest batch sizes lie near the critical one (the CNN, the'
@@ -133,9 +136,7 @@ def main() -> None:
     left = [(name, claim) for name, of in made.items() for claim in of.values() if (name, claim.name) not in decided]
     every += [(name, not_run(claim)) for name, claim in left]
     counts = collections.Counter(verdict.verdict for _, verdict in every)
-    summary = ', '.join(
-        f'{counts[word]} {word}' for word in ('reproduced', 'not reproduced', 'inconclusive', 'not run')
-    )
+    summary = ', '.join(f'{counts[word]} {word}' for word in VERDICTS)
     every.sort(key=lambda one: VERDICTS.index(one[1].verdict))
     rows = []
     for name, one in every:
@@ -172,13 +173,10 @@ def searches() -> str:
     rows = [('search', *NUMBERS.values())]
     for file in sorted(HERE.glob('*/recommendation.json')):
         known = read_json(file, 'numbers')['numbers']
-        cells = [{'value': None, **(known.get(name) or {})} for name in NUMBERS]
+        found = {name: known.get(name) for name in NUMBERS}
         texts = [
-            '–' if cell['value'] is None else '{:.3g} ({} to {})'.format(
-                cell['value'], *('?' if cell[end] is None else f'{cell[end]:.3g}' for end in ('low', 'high'))
-            ).replace('-', '−')
-            for cell in cells
-        ]  # fmt: skip
+            '–' if not of else between(of) if name in POSITIVE else difference(of, PLAIN) for name, of in found.items()
+        ]
         rows.append((f'[{file.parent.name}](#{file.parent.name})', *texts))
     return f'## The searches side by side\n\n{BESIDE}\n\n{table(rows)}'
 
