@@ -145,4 +145,10 @@ at_least_0 = number('a number of at least 0', lambda v: v >= 0)
 above_0 = number('a number above 0', lambda v: v > 0)
 part = number('a share above 0 and below 1', lambda v: 0 < v < 1)
 share = number('a number of at least 0 and below 1', lambda v: 0 <= v < 1)
-batch_size = number('a whole number from 1 to the number of training examples', lambda v: v >= 1, whole=True)
+
+WHOLE = 'whole'  # a batch of all training examples, how many there may be
+_examples = number('a whole number from 1 to the number of training examples, or whole for all', lambda v: v >= 1, True)
+
+
+def batch_size(field: str, value: Any) -> int | str:
+    return WHOLE if value == WHOLE else int(_examples(field, value))

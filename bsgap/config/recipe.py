@@ -5,10 +5,23 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from bsgap.config import schedule
-from bsgap.config.checks import Check, above_0, at_least_0, batch_size, count, hashable, mapping, one_of, require, share
+from bsgap.config.checks import (
+    WHOLE,
+    Check,
+    above_0,
+    at_least_0,
+    batch_size,
+    count,
+    hashable,
+    mapping,
+    one_of,
+    require,
+    share,
+)
 from bsgap.config.schedule import Plan, Stage
 
 GROWING = ('grow_batch', 'hybrid')  # which `cap` is for
@@ -69,6 +82,14 @@ class TrainingSet(NamedTuple):
     label_noise: float
     data_seed: int = 0
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> 'TrainingSet':
+        """That of a recipe's fields."""
+        return cls(*(fields[name] for name in cls._fields))
+
+
+Examples = Mapping[TrainingSet, int]  # how many there are
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -104,9 +125,25 @@ def _plain(value: Any) -> str:
     return f'{value:.12g}' if isinstance(value, float) else re.sub(r'[^\w.]+', '.', str(value))
 
 
-def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], table: Any = None) -> Recipe:
-    """Makes a recipe of checked fields: those of the base, and `changes`, which were given as config.`where`FIELD."""
+def sized(value: int | str, training_set: TrainingSet, examples: Examples) -> int:
+    """A batch size as a number: `whole` is 1 until the examples are known, the least that can be."""
+    return examples.get(training_set, 1) if value == WHOLE else int(value)
+
+
+def make(
+    label: str,
+    where: str,
+    base: dict[str, Any],
+    changes: dict[str, Any],
+    table: Any = None,
+    examples: Examples = MappingProxyType({}),
+) -> Recipe:
+    """Makes a recipe of checked fields: those of the base, and `changes`, which were given as config.`where`FIELD; or
+    with a `table` of stages. `examples` says how large the batch `whole` is."""
     fields = {**base, **changes}
+    training_set = TrainingSet.of(fields)
+    fields['batch_size'] = sized(fields['batch_size'], training_set, examples)
+    fields['switch_to'] = tuple(sized(size, training_set, examples) for size in fields['switch_to'])
 
     def at(field: str) -> str:
         """How a field is called in the config."""
@@ -123,7 +160,8 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
             require(False, where + unused, 'is not used beside stages; leave it out')
         listed: list[Stage] = []
         for i, row in enumerate(table):
-            listed.append(_stage(f'{where}stages[{i}]', row, fields['momentum'], listed[-1] if listed else None))
+            stage = _stage(f'{where}stages[{i}]', row, fields['momentum'], listed[-1] if listed else None)
+            listed.append(dataclasses.replace(stage, batch_size=sized(stage.batch_size, training_set, examples)))
         stages = tuple(listed)
         fields = {key: value for key, value in fields.items() if key not in OF_A_SCHEDULE}
     momentum = max(stage.momentum for stage in stages)
@@ -133,7 +171,7 @@ def make(label: str, where: str, base: dict[str, Any], changes: dict[str, Any], 
     return Recipe(
         name=label,
         stages=tuple(dataclasses.replace(stage, **_betas(at, fields, stage.batch_size)) for stage in stages),
-        training_set=TrainingSet(*(fields[name] for name in TrainingSet._fields)),
+        training_set=training_set,
         architecture=Architecture.of(fields),
         kind=Kind(fields['optimizer'], momentum > 0, fields['nesterov'], fields['clip'] > 0),
         fields=tuple(fields.items()),

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from bsgap.config import given as commanded
 from bsgap.config import recipe
 from bsgap.config.checks import mapping, name, one_of, require, same_fields, tuple_of
 from bsgap.config.fields import LEARNING_RATES, RECIPE_FIELDS, SEARCH_FIELDS, STUDY_FIELDS, default
-from bsgap.config.recipe import Recipe, TrainingSet
+from bsgap.config.recipe import Examples, Recipe, TrainingSet
 from bsgap.config.schedule import RULES
 
 
@@ -85,9 +86,10 @@ class Study:
         return *made, *fresh
 
 
-def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
+def resolve(config: ConfigDict, given: Iterable[str] = (), examples: Examples = MappingProxyType({})) -> Study:
     """Checks every field of `config` and returns the study it describes. The fields that were `given` on the command
-    line must have an effect.
+    line must have an effect. `examples` says how large a batch of `whole` training sets is; it is 1 before that is
+    known.
 
     Raises:
       UserError: a field is missing, unknown, or has a value that is not allowed or has no effect.
@@ -100,7 +102,7 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
     base = {key: field.check(key, config[key]) for key, field in RECIPE_FIELDS.items()}
     axes = {key: tuple_of(field.check)(f'sweep.{key}', config.sweep[key]) for key, field in RECIPE_FIELDS.items()}
     axes = {key: values for key, values in axes.items() if values}
-    recipes = _recipes(config, base, axes)
+    recipes = _recipes(config, base, axes, examples)
     names = [made.name for made in recipes]
     for line in checked['lines']:
         first, second = (recipes[names.index(one_of(names)('lines', end))] for end in line)
@@ -120,13 +122,15 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Study:
             value = getattr(made, field)
             off = value in (False, 'all', 0)
             require(ok or off, field, f'{value} is not allowed (recipe {made.name}); it needs {needs}')
-    search = _search(config, base, axes)
+    search = _search(config, base, axes, examples)
     commanded.check(given, config, recipes)
     data = Data(**{field.name: checked.pop(field.name) for field in dataclasses.fields(Data)})
     return Study(data=data, recipes=recipes, search=search, **checked)
 
 
-def _search(config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any, ...]]) -> Search | None:
+def _search(
+    config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any, ...]], examples: Examples
+) -> Search | None:
     """The search that is asked for; `axes` are the fields that are swept, with their values."""
     fields = {key: field.check(f'search.{key}', config.search[key]) for key, field in SEARCH_FIELDS.items()}
     if not fields['rungs']:
@@ -152,26 +156,29 @@ def _search(config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any,
         value = (fields if owner == 'search' else grid if owner else config).get(key)
         given = '' if field in ('recipes', 'sweep') else f'{value!r} '
         require(ok, field, f'{given}is not allowed in a search; it must be {needs}')
+    training_set = TrainingSet.of(base)
+    grid['batch_size'] = tuple(recipe.sized(size, training_set, examples) for size in grid['batch_size'])
     ascending = {key: tuple(sorted({*values})) for key, values in sorted(grid.items())}
     sizes, rates = ascending.pop('batch_size'), ascending.pop('learning_rate')
     return Search(base=base, batch_sizes=sizes, learning_rates=rates, settings=ascending, **fields)
 
 
-def _recipes(config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any, ...]]) -> tuple[Recipe, ...]:
+def _recipes(
+    config: ConfigDict, base: dict[str, Any], axes: dict[str, tuple[Any, ...]], examples: Examples
+) -> tuple[Recipe, ...]:
     """The sweep's recipes, then those with names; the base alone if there are neither."""
     tables = mapping('recipes', config.recipes)
-    recipes = [
-        recipe.make(recipe.swept_name(base, swept := dict(zip(axes, values, strict=True))), 'sweep.', base, swept)
-        for values in itertools.product(*axes.values())
-        if axes or not tables
-    ]
+    recipes = []
+    for values in itertools.product(*axes.values()) if axes or not tables else ():
+        swept = dict(zip(axes, values, strict=True))
+        recipes.append(recipe.make(recipe.swept_name(base, swept), 'sweep.', base, swept, examples=examples))
     for label in sorted(tables):
         where = f'recipes.{name("recipes", label)}'
         changes = mapping(where, tables[label])
         stages = changes.pop('stages', None)
         same_fields(f'{where}.', {**base, **changes}, base)
         checked = {key: RECIPE_FIELDS[key].check(f'{where}.{key}', value) for key, value in changes.items()}
-        recipes.append(recipe.make(label, f'{where}.', base, checked, stages))
+        recipes.append(recipe.make(label, f'{where}.', base, checked, stages, examples))
     names = [made.name for made in recipes]
     twice = ', '.join(sorted({label for label in names if names.count(label) > 1}))
     require(not twice, 'sweep', f'{twice} is listed twice; each recipe must be given once')

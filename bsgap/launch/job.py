@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from bsgap import config, data
+from bsgap import config
 from bsgap.analysis.loading import call
 from bsgap.analysis.table import write_results
 from bsgap.errors import Interrupted, StoppedElsewhere, UserError, said
@@ -32,7 +32,7 @@ from bsgap.training.loop import Trainer
 from bsgap.training.programs import Programs, run_axis
 from bsgap.training.restore import is_done
 from bsgap.training.rows import Record, read_records
-from bsgap.training.runs import Run, cross
+from bsgap.training.runs import Run
 from bsgap.training.watcher import Watcher, WatcherError, as_one
 
 
@@ -89,8 +89,7 @@ def train(
     with step.numerics(study.precision), _others_errors():
         shown = boards(study, workdir)
         with processes.first_goes_first():  # it may prepare a copy of the data
-            datasets = data.load(study.data, study.training_sets, given)
-        runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
+            study, datasets, runs = plan.with_data(settings, study, given)
         planned = () if study.search else runs
         with View(study, datasets, workdir) as view, locked(workdir):
             if note:

@@ -45,6 +45,17 @@ class Plan(NamedTuple):
     seconds: dict[str, float]  # by run
 
 
+def with_data(
+    settings: ConfigDict, study: config.Study, given: Collection[str]
+) -> tuple[config.Study, dict[config.TrainingSet, data.Dataset], tuple[Run, ...]]:
+    """Loads a study's data; with them the study, as it was resolved of `settings`, gets its batch sizes of `whole`
+    training sets, and its runs."""
+    datasets = data.load(study.data, study.training_sets, given)
+    examples = {training_set: dataset.n for training_set, dataset in datasets.items()}
+    study = config.resolve(settings, given, examples)
+    return study, datasets, cross(study, examples)
+
+
 def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ()) -> Plan:
     """Prints what `train` would do with the same arguments, and returns it; nothing is written.
 
@@ -54,9 +65,7 @@ def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ())
     workdir = expanded(workdir)
     if stands := next((path for path in (workdir, *workdir.parents) if path.exists() and not path.is_dir()), None):
         raise UserError(f'--workdir: {workdir} cannot be used: {stands} is not a folder')
-    study = config.resolve(settings, given)
-    datasets = data.load(study.data, study.training_sets, given)
-    runs = cross(study, {training_set: dataset.n for training_set, dataset in datasets.items()})
+    study, datasets, runs = with_data(settings, config.resolve(settings, given), given)
     boards(study, workdir)  # says if one can't be had
     records = {record.name: record for record in read_records(workdir)}
 

@@ -202,3 +202,29 @@ def test_a_length_of_its_own_replaces_the_bases() -> None:
         assert (stage.length, stage.unit) == (length, unit)
     settings = tiny(batch_size=(), updates=(7, 9))
     assert [recipe.stages[0].unit for recipe in config.resolve(settings).recipes] == ['updates'] * 2
+
+
+def test_whole_is_a_batch_of_all_examples_that_the_recipe_trains_on() -> None:
+    """1 until they are known; wherever a batch size stands. Its name says `whole` from the beginning, for claims."""
+    table = ({'epochs': 1, 'batch_size': 8, 'learning_rate': 0.5}, {**ROW, 'batch_size': 'whole'})
+    switch = {'schedule': 'switch_batch', 'milestones': (1,), 'switch_to': ('whole',), 'batch_size': 4}
+    settings = tiny(batch_size=(1, 'whole'), subset=(100, 300), recipes={'rows': {'stages': table}, 'switch': switch})
+    settings.scaling, settings.base_batch_size = 'linear', 50
+    unknown = config.resolve(settings)
+    examples = {training_set: training_set.subset or 60000 for training_set in unknown.training_sets}
+    known = config.resolve(settings, examples=examples)
+    assert [made.name for made in known.recipes] == [made.name for made in unknown.recipes]
+    found = {made.name: [stage.batch_size for stage in made.stages] for made in known.recipes}
+    assert found == {
+        'bs1-lr0.1-n100': [1],
+        'bswhole-lr0.1-n100': [100],
+        'bs1-lr0.1': [1],
+        'bswhole-lr0.1': [300],
+        'rows': [8, 300],
+        'switch': [4, 300],
+    }
+    assert {size for made in unknown.recipes for size in (stage.batch_size for stage in made.stages)} == {1, 4, 8}
+    by_name = {made.name: made for made in known.recipes}
+    assert by_name['bswhole-lr0.1-n100'].stages[0].learning_rate == pytest.approx(0.2)
+    assert by_name['bswhole-lr0.1'].stages[0].learning_rate == pytest.approx(0.6)
+    assert dict(by_name['bswhole-lr0.1'].fields)['batch_size'] == 300

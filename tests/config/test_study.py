@@ -165,3 +165,15 @@ def test_settings_are_plain_data_under_the_names_of_the_config() -> None:
     assert (fields['batch_size'], fields['learning_rate'], fields['subset']) == (32, 0.2, 0)
     (stage,) = plain['recipes']['bs32-lr0.2']['stages']
     assert (stage['batch_size'], stage['length'], stage['unit']) == (32, 2.0, 'epochs')
+
+
+def test_whole_in_a_search() -> None:
+    """Beside batch size 1, which it is taken for until the examples are known."""
+    with (settings := config.searching()).unlocked():
+        settings.subset, settings.sweep.batch_size = 300, (1, 'whole', 64)
+    unknown, few = config.resolve(settings), config.TrainingSet(300, 0.0)
+    assert unknown.search
+    assert few in unknown.training_sets
+    known = config.resolve(settings, examples={few: 300}).search
+    assert known
+    assert known.batch_sizes == (1, 64, 300)

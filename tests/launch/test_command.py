@@ -210,6 +210,10 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
             ['--config=experiments/mnist.py', '--config.subset=None'],
             "config.subset: 'None' is not allowed; it must be a whole number of examples, or 0 for all of them",
         ),
+        (
+            ['--config=experiments/mnist.py', '--config.batch_size=whole'],
+            '--config.batch_size=whole: is for a sweep alone; give --config.sweep.batch_size',
+        ),
         (['--config=experiments/mnist.py', '--config.sweep.batch_size=0'], 'config.sweep.batch_size: 0 is not allowed'),
         (['--config=experiments/mnist.py', '--config.sweep.learning_rate=nan'], "learning_rate: 'nan' is not allowed"),
         *(

@@ -53,6 +53,15 @@ def files(workdir: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in workdir.rglob('*') if path.is_file()}
 
 
+def test_a_batch_of_the_whole_training_set_is_one_of_its_size(tmp_path: Path) -> None:
+    job.train(tiny(batch_size=('whole',), seeds=1), tmp_path / 'whole')
+    job.train(tiny(batch_size=(300,), seeds=1), tmp_path / 'number')
+    (named,), (numbered,) = ((tmp_path / each).glob('runs/*') for each in ('whole', 'number'))
+    assert (named.name, numbered.name) == ('bswhole-lr0.1-seed0', 'bs300-lr0.1-seed0')
+    named.rename(named.with_name(numbered.name))
+    assert_same(tmp_path / 'whole', tmp_path / 'number')
+
+
 def test_a_launch_trains_and_reports(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job.launch(tiny(), tmp_path)
     assert_same(tmp_path, trained)
