@@ -43,7 +43,7 @@ class Field(NamedTuple):
 # What every recipe has unless `sweep` or `recipes` give it another value.
 RECIPE_FIELDS: Mapping[str, Field] = {
     # Its schedule, or `stages` in `recipes` in place of it.
-    'batch_size': Field(64, batch_size),  # at the start
+    'batch_size': Field(64, batch_size),  # at the start; in sweep and recipes also whole, all training examples
     'learning_rate': Field(0.01, at_least_0),  # at the start; after the warm-up
     # Its optimizer, from Optax.
     'momentum': Field(0.0, share),  # sgd, lars

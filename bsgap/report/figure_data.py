@@ -63,7 +63,7 @@ def gather(runs: pd.DataFrame, task: Task, lines: Lines = ()) -> Data | None:
     rows = runs.assign(
         size=of['batch_size'].transform('first'),
         rate=of['learning_rate'].transform('max'),
-        swept=runs['recipe'].str.match(r'bs\d+-lr'),  # how the names of a sweep's recipes begin
+        swept=runs['recipe'].str.match(r'bs(?:\d+|whole)-lr'),  # how the names of a sweep's recipes begin
         done=(of['batch_size'].transform('nunique') == 1) & ~runs['recipe'].isin(running['recipe']),
         diverged=runs['recipe'].isin(diverged['recipe']),
         **{'recipe.subset': runs['n']},  # which may have been left open

@@ -131,6 +131,10 @@ def test_figures_without_data_are_left_out() -> None:
     assert drawn([swept(10, 0.1, 0)]) == always | {'accuracy'}
     assert drawn([swept(10, r, 0) for r in (0.1, 1)]) == always | {'accuracy', 'learning_rate'}
     assert drawn([swept(b, 0.1, 0) for b in (10, 20)]) == always | {'accuracy'}
+    whole = record('bswhole-lr0.1', 0, Stage(N, 0.1, 4, 'epochs'))
+    assert legend(panels('accuracy', [swept(10, 0.1, 0), whole])[0]) == legend(
+        panels('accuracy', [swept(10, 0.1, 0), swept(N, 0.1, 0)])[0]
+    )
     measured = {
         'sharpness_0.001': 2.0,
         'lowest_loss': 0.1,
