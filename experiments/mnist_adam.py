@@ -6,7 +6,7 @@ The origin's MLP; ε 0.001 at batch 256 (in :quick 128) is the base of all rules
 the last updates does not hide what the rules do.
 
     python launch.py --config=experiments/mnist_adam.py          # 90 runs of 10 epochs
-    python launch.py --config=experiments/mnist_adam.py:quick    # 180 runs of 10 epochs, a tenth of MNIST
+    python launch.py --config=experiments/mnist_adam.py:quick    # 150 runs of 10 epochs, a tenth of MNIST
     python launch.py --config=experiments/mnist_adam.py:smoke    # seconds; shows that it works
 
 Expected: the linear rule overshoots at the large batch; √ and Malladi's rule keep the accuracy of the base. Time on 2
@@ -38,7 +38,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.name = 'mnist-adam'
     study.sweep.batch_size = ()
     study.optimizer, study.learning_rate, study.schedule = 'adam', 1e-3, 'linear'
-    study.epochs, study.seeds = 10, 6
+    study.epochs, study.evaluate_epochs, study.seeds = 10, 2.5, 6
     sizes = SIZES.get(variant, SIZES[''])
     small, study.base_batch_size, large = sizes
     study.recipes = {
@@ -54,7 +54,7 @@ def get_config(variant: str = '') -> ConfigDict:
     return config.with_variant(
         study,
         variant,
-        quick={'subset': 6000, 'seeds': 12},
+        quick={'subset': 6000, 'seeds': 10},
         smoke={'subset': 300, 'hidden': (16,), 'epochs': 2.0, 'seeds': 2},
     )
 
