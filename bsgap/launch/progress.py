@@ -75,17 +75,20 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._rounds += 1
         if self._rounds > 1:
             if runs:
-                sizes = ', '.join(map(str, sorted({run.span(0).stage.batch_size for run in runs})))
+                sizes = sorted({run.span(0).stage.batch_size for run in runs})
                 shortest, longest = (f'{of(run.updates for run in runs):,}' for of in (min, max))
                 lengths = shortest if shortest == longest else f'{shortest} to {longest}'
                 what = 'fresh seeds of what is best' if any(run.keep for run in runs) else 'trials'
                 made = f'{plural(len(runs), "run")} of {lengths} updates'
-                self.noted(f'round {self._rounds}  {what}: {made}, batch sizes {sizes}')
+                self.noted(
+                    f'round {self._rounds}  {what}: {made}, batch size{"s" * (len(sizes) > 1)} {", ".join(map(str, sizes))}'
+                )
             return
         study, recipes = self._study, len(self._study.recipes)
-        what = f'{recipes} recipes × {study.seeds} seeds = {recipes * study.seeds} runs;'
+        crossed = f'{plural(recipes, "recipe")} × {plural(study.seeds, "seed")}'
+        what = f'{crossed} = {plural(recipes * study.seeds, "run")};'
         if study.search:
-            what = f'a search from {recipes} recipes × {study.seeds} seeds; in its first round'
+            what = f'a search from {crossed}; in its first round'
         resumed = sum(bool(saved_updates(self._workdir, run.name)) for run in runs)
         saved = f', {resumed} of them from where they were saved' * bool(resumed)
         here = ' here' * (processes.count() > 1)

@@ -233,7 +233,7 @@ def test_output_that_cannot_be_written_is_not_training_s_failure(tmp_path: Path,
     assert (done.returncode, done.stderr) == (0, '')
     assert (tmp_path / 'report.html').exists()
     if '|' in to:
-        assert done.stdout.startswith('study    mnist-smoke: 1 recipes ? 1 seeds = 1 runs')
+        assert done.stdout.startswith('study    mnist-smoke: 1 recipe ? 1 seed = 1 run;')
 
 
 def test_the_first_checkpoint_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

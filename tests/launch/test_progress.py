@@ -84,7 +84,7 @@ def test_plain_lines(shown: Shown, clock: SimpleNamespace, tmp_path: Path) -> No
         view.warned('[bold]x[/bold] is damaged')
         view.noted('measured y')
     assert text.getvalue().splitlines() == [
-        'study    tiny: 1 recipes × 2 seeds = 2 runs; to train: 2, 1 of them from where they were saved',
+        'study    tiny: 1 recipe × 2 seeds = 2 runs; to train: 2, 1 of them from where they were saved',
         'data     mnist: 300 train, 10,000 test examples, 10 classes, 30% of the labels changed',
         'model    MLP 16, float32',
         'device   cpu (cpu)',
@@ -204,7 +204,9 @@ def test_the_live_table_has_nothing_to_draw_between_two_rounds(shown: Shown) -> 
         view.start(runs)
         view.began(members)
         view.start(runs)
+        view.start(runs[:1])
         view.compiling('batch size 20')
+    assert 'round 3  fresh seeds of what is best: 1 run of 30 updates, batch size 20\n' in text.getvalue()
     assert 'round 2  fresh seeds of what is best: 4 runs of 6 to 30 updates, batch sizes 20, 100' in text.getvalue()
     assert 'compiling: batch size 20' in text.getvalue()
 
@@ -215,7 +217,7 @@ def test_a_search_does_not_say_how_many_runs_there_will_be(shown: Shown) -> None
     search.search.update({'rungs': 2, 'confirm_seeds': 1, 'budget_epochs': 2.0})
     view._study = config.resolve(search)
     view.start(runs[:3])
-    head = 'study    tiny: a search from 4 recipes × 1 seeds; in its first round to train: 3'
+    head = 'study    tiny: a search from 4 recipes × 1 seed; in its first round to train: 3'
     assert text.getvalue().splitlines()[0] == head
 
 
