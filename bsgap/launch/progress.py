@@ -80,9 +80,8 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
                 lengths = shortest if shortest == longest else f'{shortest} to {longest}'
                 what = 'fresh seeds of what is best' if any(run.keep for run in runs) else 'trials'
                 made = f'{plural(len(runs), "run")} of {lengths} updates'
-                self.noted(
-                    f'round {self._rounds}  {what}: {made}, batch size{"s" * (len(sizes) > 1)} {", ".join(map(str, sizes))}'
-                )
+                batch_sizes = f'batch size{"s" * (len(sizes) > 1)} {", ".join(map(str, sizes))}'
+                self.noted(f'round {self._rounds}  {what}: {made}, {batch_sizes}')
             return
         study, recipes = self._study, len(self._study.recipes)
         crossed = f'{plural(recipes, "recipe")} × {plural(study.seeds, "seed")}'
