@@ -24,6 +24,7 @@ _EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
     ('hidden', 'batch_norm'): _of('model', 'mlp', 'cnn'),
     ('channels',): _of('model', 'cnn'),
     ('ghost_batch',): _of('batch_norm', True),
+    ('nesterov',): lambda fields: fields['momentum'],
     ('model_arguments',): lambda fields: ':' in fields['model'],
     ('milestones',): _of('schedule', 'decay_learning_rate', *GROWING, 'switch_batch'),
     ('factor',): _of('schedule', 'decay_learning_rate', *GROWING),
@@ -50,10 +51,12 @@ _IN_A_SEARCH = {
 
 def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -> None:
     """Raises UserError if a field of these has none; `config` is checked, and `recipes` were made of it."""
-    made = [dict(recipe.fields) for recipe in recipes]
+    made = [{**dict(recipe.fields), 'momentum': recipe.kind.momentum} for recipe in recipes]
     for path in given:
         owner, _, field = path.rpartition('.')
-        if owner == 'search':
+        if path == 'figures':
+            require(not config.search.rungs, path, 'has no effect in a search, which has figures of its own')
+        elif owner == 'search':
             require(config.search.rungs, path, 'has no effect: it is for a search, and search.rungs is 0')
         elif path in _OF_DATASETS:
             kinds, kind = _OF_DATASETS[path], config.dataset.partition(':')[0]

@@ -8,7 +8,8 @@ from helpers import tiny
 from bsgap import config
 from bsgap.errors import UserError
 
-STAGES = {'mine': {'stages': ({'epochs': 1, 'batch_size': 8, 'learning_rate': 0.1},)}}
+ROW = {'epochs': 1, 'batch_size': 8, 'learning_rate': 0.1}
+STAGES = {'mine': {'stages': (ROW,)}}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ STAGES = {'mine': {'stages': ({'epochs': 1, 'batch_size': 8, 'learning_rate': 0.
         ('base_batch_size', {'base_batch_size': 8}),
         ('evaluate_epochs', {'evaluate_epochs': 0.5, 'evaluate_updates': 9}),
         ('evaluate_updates', {'evaluate_updates': 3, 'evaluate_at': (2,)}),
+        ('nesterov', {'nesterov': True}),
         ('search.margin', {}),
         ('target', {'target': 'a'}),
         ('image_size', {'image_size': (8, 8), 'dataset': 'csv:f'}),
@@ -59,6 +61,9 @@ def test_a_field_without_an_effect_is_named(given: str, changes: dict[str, Any])
         ('learning_rate', {'recipes': STAGES}),
         ('momentum', {'recipes': STAGES}),
         ('epochs', {'recipes': {'one': {'updates': 9}}}),
+        ('nesterov', {'nesterov': True, 'momentum': (0.0, 0.9)}),
+        ('nesterov', {'nesterov': True, 'recipes': {'mine': {'stages': ({**ROW, 'momentum': 0.9},)}}}),
+        ('figures', {'figures': ('curves',)}),
         ('beta1', {'optimizer': ('sgd', 'adam'), 'beta1': 0.8}),
         ('beta1', {}),  # as it is anyway
         ('sweep.beta2', {'optimizer': 'adam', 'beta2': (0.9, 0.99)}),
@@ -91,3 +96,5 @@ def test_what_a_search_takes_in_place_of_a_field_is_named(given: str, instead: s
     config.resolve(settings, ['momentum', 'sweep.batch_size', 'search.margin', 'schedule'])
     with pytest.raises(UserError, match=f'^config.{given}: has no effect in a search; give {instead}$'):
         config.resolve(settings, [given])
+    with pytest.raises(UserError, match=r'^config\.figures: has no effect in a search, which has figures of its own$'):
+        config.resolve(settings, ['figures'])
