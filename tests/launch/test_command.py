@@ -183,7 +183,6 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
         (['--config=experiments/mnist.py', '--config.batch_size=2'], 'give --config.sweep.batch_size=VALUE,…'),
         (['--config=experiments/mnist.py', '--config.model=nope'], "config.model: 'nope' is not known; it must be mlp"),
         (['--config=experiments/mnist.py', '--config.model_arguments.width=3'], 'an experiment file sets study.'),
-        (['--config=experiments/mnist.py', '--dry_run', '--workdir=/dev/null'], '/dev/null is not a folder'),
         (['--config=experiments/mnist.py:big'], "error: config.variant: 'big' is not known; it must be one of quick"),
         (
             ['--config=experiments/mnist.py', '--config.epoch=3'],
@@ -216,12 +215,6 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
         ),
         (['--config=experiments/mnist.py', '--config.sweep.batch_size=0'], 'config.sweep.batch_size: 0 is not allowed'),
         (['--config=experiments/mnist.py', '--config.sweep.learning_rate=nan'], "learning_rate: 'nan' is not allowed"),
-        *(
-            (['--config=experiments/mnist.py', '--config.test_share=0.3', *dry], 'config.test_share: has no effect')
-            for dry in ([], ['--dry_run'])
-        ),
-        (['--config=experiments/mnist.py', '--config.claims=no:claims'], 'config.claims: no:claims names no function'),
-        (['--config=experiments/mnist.py', '--workdir=/dev/null/x'], '--workdir: /dev/null/x cannot be used'),
         (['--confg=experiments/mnist.py'], "Unknown command line flag 'confg'"),
         (['experiments/mnist.py'], "unknown argument 'experiments/mnist.py'"),
     ],
@@ -243,17 +236,27 @@ def test_bad_input_is_one_line_and_exit_code_2(
     [
         ('sweep.batch_size', (60001,), 'config.batch_size: 60001 is not allowed (recipe bs60001-lr0.01, stage 1)'),
         ('dataset', 'mnits', "config.dataset: 'mnits' is not known"),
+        ('test_share', 0.3, 'config.test_share: has no effect'),
+        ('claims', 'no:claims', 'config.claims: no:claims names no function'),
     ],
 )
-def test_what_the_data_do_not_allow_is_told_in_the_same_way(tmp_path: Path, field: str, value: Any, says: str) -> None:
+@pytest.mark.parametrize('dry_run', [False, True])
+def test_what_a_launch_does_not_allow_is_told_in_the_same_way(
+    tmp_path: Path, field: str, value: Any, says: str, dry_run: bool
+) -> None:
     """As an error whose text `launch.py` prints."""
     study = mnist.get_config()
     study.update_from_flattened_dict({field: value})
     with pytest.raises(UserError) as told:
-        job.launch(study, tmp_path)
+        job.launch(study, tmp_path, dry_run, given=[field])
     assert str(told.value).startswith(says)
     assert len(str(told.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_tells_of_a_workdir_that_is_no_folder() -> None:
+    with pytest.raises(UserError, match=r'/dev/null is not a folder$'):
+        job.launch(mnist.get_config(), '/dev/null', dry_run=True)
 
 
 def test_launch_is_short_and_alone_knows_about_flags() -> None:

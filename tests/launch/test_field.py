@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
+import launching
 import numpy as np
 import pytest
 from helpers import ROOT, assert_same, read_json, tiny, write_pictures
@@ -17,6 +19,7 @@ from searches import known_times
 from searches import settings as search_settings
 
 import bsgap
+from bsgap.config import experiment
 from bsgap.errors import Interrupted, UserError
 from bsgap.launch import job
 from bsgap.training.checkpoint import Checkpoints, DamagedError
@@ -24,10 +27,17 @@ from bsgap.training.workdir import saved_updates
 
 ODD = 'a [1] *?%20 #$x$ :smile: [b]ü\\[/b] <i>&amp;'  # for globs, addresses, mathtext, rich and HTML
 SMALL = (
-    *('--config=experiments/mnist.py:smoke', '--config.subset=300', '--config.hidden=8', '--config.epochs=1'),
-    '--config.figures=learning_rate_sum',
+    *('--config=experiments/mnist.py:smoke', '--config.subset=300', '--config.hidden=16', '--config.epochs=1'),
+    *('--config.mean=', '--config.std=', '--config.figures=learning_rate_sum'),  # the programs of `tiny`
 )
 ONE = (*SMALL, '--config.sweep.batch_size=100', '--config.seeds=1')
+
+
+@pytest.fixture
+def compiled_once() -> Iterator[None]:
+    """For one test, not for the whole file: others change what is compiled."""
+    with launching.compiled_once():
+        yield
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -70,6 +80,7 @@ def test_a_file_name_that_is_no_text_is_replaced_where_it_is_shown(tmp_path: Pat
     assert set(bsgap.runs(workdir / 'runs').status) == {'done'}
 
 
+@pytest.mark.usefixtures('compiled_once')
 def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('HOME', str(tmp_path))
     bsgap.train(tiny(batch_size=(100,), epochs=1), '~/runs')
@@ -95,12 +106,13 @@ def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_is_wrong_with_an_experiment_file_is_one_line(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / 'mine.py'
     file.write_text(text)
-    done = launched(f'--config={file}')
-    assert done.returncode == 2
-    assert done.stderr.startswith(f'error: {says.format(file)}')
-    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(UserError) as told:
+        experiment.settings(experiment.run(file))
+    assert str(told.value).startswith(says.format(file))
+    assert len(str(told.value).splitlines()) == 1
 
 
+@pytest.mark.usefixtures('compiled_once')
 def test_a_watcher_that_fails_loses_nothing_and_is_not_taken_for_the_workdir(tmp_path: Path) -> None:
     def fail() -> None:
         raise OSError('mine')
@@ -145,36 +157,28 @@ class Net(nnx.Module):
     def __call__(self, images):
         return {name}_helper.scaled(self.layer(images.reshape(len(images), -1)))
 """
-RETRAIN = """
-import sys
-from helpers import tiny
-import bsgap
-try:
-    bsgap.train(tiny(batch_size=(100,), epochs=1, seeds=int(sys.argv[2]), model=sys.argv[3] + ':Net'), sys.argv[1])
-except ValueError as error:
-    sys.exit(str(error))
-"""
 
 
-def test_a_module_that_was_edited_is_refused(tmp_path: Path) -> None:
+def test_a_module_that_was_edited_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what it imports beside it, once runs were trained with it; until then it may be put right."""
     (tmp_path / 'edited.py').write_text(MODULE.format(name='edited'))
-    helper, path = tmp_path / 'edited_helper.py', f'{tmp_path}:{ROOT}:{ROOT / "tests"}'
+    monkeypatch.syspath_prepend(tmp_path)
 
-    def train(seeds: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, '-c', RETRAIN, str(tmp_path / 'runs'), str(seeds), 'edited']
-        return subprocess.run(command, env=environment(PYTHONPATH=path), capture_output=True, text=True)
+    def train(epochs: int, scaled: str) -> None:
+        (tmp_path / 'edited_helper.py').write_text(f'def scaled(x):\n    return {scaled}\n')
+        for name in ('edited', 'edited_helper'):  # as in a process of its own
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        bsgap.train(tiny(batch_size=(100,), seeds=1, epochs=epochs, model='edited:Net'), tmp_path / 'runs')
 
-    helper.write_text('def scaled(x):\n    return x.sum() / (len(x) - 100)\n')
-    assert 'maps 100 examples to' in (said := train(1).stderr) or 'maps 11 examples to' in said
-    helper.write_text('def scaled(x):\n    return x\n')
-    assert train(1).returncode == 0
-    helper.write_text('def scaled(x):\n    return 2 * x\n')
-    assert 'config.model: the source of edited:Net, SHA-256 ' in train(2).stderr
-    helper.write_text('def scaled(x):\n    return x\n')
-    assert train(2).returncode == 0
+    with pytest.raises(UserError, match=r'maps (100|11) examples to'):
+        train(1, 'x.sum() / (len(x) - 100)')
+    train(1, 'x')
+    with pytest.raises(UserError, match=r'config.model: the source of edited:Net, SHA-256 '):
+        train(2, '2 * x')
+    train(2, 'x')
 
 
+@pytest.mark.usefixtures('compiled_once')
 def test_what_changes_the_numbers_of_jax_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = tiny(batch_size=(100,), epochs=1)
     monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=1')
@@ -236,6 +240,7 @@ def test_output_that_cannot_be_written_is_not_training_s_failure(tmp_path: Path,
         assert done.stdout.startswith('study    mnist-smoke: 1 recipe ? 1 seed = 1 run;')
 
 
+@pytest.mark.usefixtures('compiled_once')
 def test_the_first_checkpoint_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What can't be read is known while the run is there, and not when it is needed."""
     times = list[Path]()
@@ -300,6 +305,7 @@ def test_memory_that_is_limited_is_told_with_what_is_needed(tmp_path: Path) -> N
     assert 'one run needs more than 1.2e+02 GiB' in line
 
 
+@pytest.mark.usefixtures('compiled_once')
 def test_a_closed_terminal_saves_and_nohup_goes_on(tmp_path: Path) -> None:
     study = tiny(batch_size=(100,), segment_seconds=1e-6)
 

@@ -315,8 +315,8 @@ def test_the_source_of_a_module_is_what_it_imports_of_the_user_s_own(
     assert pure.source_of('mlp') == pure.source_of('flax.nnx') == pure.source_of('bsgap.models.mlp') == ''
 
 
-@pytest.mark.parametrize('hidden', [(), (6,), (6, 5)])
-@pytest.mark.parametrize('batch', [1, 2, 8, 9, 40])
+@pytest.mark.parametrize('hidden', [(), (6, 5)])
+@pytest.mark.parametrize('batch', [1, 8, 9])
 def test_layers_tell_the_norms_of_their_gradients(hidden: tuple[int, ...], batch: int) -> None:
     """Of a batch's gradient, and of each example's own, a masked one's included; whichever way it is computed."""
     function = define('mlp', hidden=hidden)

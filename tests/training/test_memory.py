@@ -50,7 +50,7 @@ def test_a_limit_on_parallel_runs_changes_nothing(tmp_path: Path, monkeypatch: p
         assert_close(tmp_path / 'all', tmp_path / other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('how', ['map', 'vmap'])
+@pytest.mark.parametrize('how', ['map', pytest.param('vmap', marks=pytest.mark.smoke)])
 def test_where_one_run_does_not_fit_its_batches_are_computed_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
