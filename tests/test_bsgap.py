@@ -59,11 +59,6 @@ def test_help_shows_the_functions_first() -> None:
     assert sorted(bsgap.__all__) == FUNCTIONS
 
 
-def test_what_is_below_a_function_of_the_same_name_is_in_nobodys_way() -> None:
-    """There is a package `bsgap.report` too."""
-    assert in_python('import bsgap, bsgap.report.words; print(callable(bsgap.report))') == 'True'
-
-
 def test_the_version_is_that_of_the_installation() -> None:
     assert bsgap.__version__ == metadata.version('bsgap')
     assert re.fullmatch(r'\d+\.\d+\.\d+.*', bsgap.__version__)

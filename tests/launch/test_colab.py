@@ -21,7 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from bsgap.training.rows import read_records
 
 NOTEBOOK = ROOT / 'docs' / 'colab.ipynb'
-CHANGES = {'hidden': (16,), 'subset': 1100, 'segment_seconds': 0.01, 'checkpoint_seconds': 0.0}
+CHANGES = {'hidden': (16,), 'subset': 1100, 'segment_seconds': 0.01, 'checkpoint_seconds': 0.0, 'max_parallel_runs': 2}
 STUDIES = ('mnist-smoke', 'mnist-smoke-learning-rates')
 
 

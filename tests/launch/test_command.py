@@ -121,6 +121,7 @@ def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp
     script = [sys.executable, ROOT / 'launch.py', *command[1:], '--dry_run']
     planned = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
     assert (planned.returncode, planned.stderr) == (0, '')
+    assert planned.stdout.splitlines()[-1].startswith('in all about ')
     workdir = tmp_path / 'runs' / 'elsewhere-slow'
     settings = read_json(workdir / 'study.json')['config']
     assert settings['variant'] == 'slow'

@@ -57,6 +57,7 @@ def test_each_dtype_trains_and_is_gone_on_with_whatever_jax_was_told(
         assert of_optimizer <= {jnp.dtype('float32')}
 
 
+@pytest.mark.smoke
 def test_losses_of_half_precision_logits_are_in_float32(pictures: str, tmp_path: Path) -> None:
     bsgap.train(
         tiny(batch_size=(4,), seeds=1, epochs=1, model='flax_ways:HalfComputed', dataset=pictures, subset=40), tmp_path

@@ -115,18 +115,6 @@ def test_a_setting_that_contradicts_the_workdir_changes_nothing(tmp_path: Path) 
     assert changed <= {'lock'}
 
 
-def test_what_the_runs_ended_with_is_measured(tmp_path: Path) -> None:
-    study = tiny(batch_size=(100,), epochs=1, measurements=('gradient_norm',))
-    table = bsgap.train(study, tmp_path, [noting := Noting()])
-    assert [event.what for event in noting.events][-2:] == ['noted', 'noted']
-    assert str(noting.events[-1].said[0]).startswith('measured gradient_norm of bs100-lr0.1-seed1 in ')
-    measured = [name for name in table if name.startswith('gradient_norm_')]
-    assert table.groupby('run').last()[measured].notna().all(axis=None)
-    assert len(measured) > 2
-    bsgap.train(study, tmp_path, [again := Noting()])
-    assert 'noted' not in {event.what for event in again.events}
-
-
 def test_as_a_library_it_parses_no_flags_and_says_nothing_on_stderr(tmp_path: Path) -> None:
     program = """if True:
         import sys
@@ -193,7 +181,10 @@ def check_events(events: Sequence[Event], updates: int, evaluations: Sequence[in
     return runs
 
 
-def test_a_watcher_of_the_users_own(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_of_the_users_own(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two, beside the live table, which is none of the worse for it."""
     monkeypatch.setattr(job, 'Programs', Programs)  # which compile, and say so
     one, other = Noting(), Noting()
     settings = tiny(checkpoint_seconds=0.0)
@@ -208,6 +199,7 @@ def test_a_watcher_of_the_users_own(tmp_path: Path, trained: Path, monkeypatch: 
     assert all(event.said[1] > 0 for event in segments)
     assert not {'warned', 'noted'} & {event.what for event in one.events}
     assert [event[1:3] for event in one.events] == [event[1:3] for event in other.events]
+    assert 'bs100-lr0.1' in capsys.readouterr().out
     assert_same(tmp_path, trained)
     bsgap.train(settings, tmp_path, [again := Noting()])
     assert not [event for event in again.events if event.runs]  # nothing to train, nothing to tell

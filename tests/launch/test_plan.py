@@ -1,8 +1,6 @@
 """`--dry_run`: it says what is left, and writes nothing."""
 
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,14 +92,3 @@ def test_the_trials_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[st
     output = capsys.readouterr().out
     assert f'planned  {len(found.left)} runs of trials at least, 0 of them done' in output
     assert not list(tmp_path.iterdir())
-
-
-def test_the_command(
-    launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / 'study.py').write_text('from helpers import tiny\n\ndef get_config():\n    return tiny()\n')
-    monkeypatch.setenv('PYTHONPATH', 'tests')
-    output, errors = launch(f'--config={tmp_path}/study.py', '--dry_run', f'--workdir={tmp_path}/none').communicate()
-    assert not errors
-    assert output.splitlines()[-1].startswith('in all about ')
-    assert [path.name for path in tmp_path.iterdir() if path.name != '__pycache__'] == ['study.py']

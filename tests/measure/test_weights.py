@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import read_json, tiny
 from jax.tree_util import Partial
+from launching import Noting
 
 import bsgap
 from benchmarks.kill import final_leaves
@@ -80,7 +81,15 @@ def numbers(workdir: Path, recipe: str) -> Path:
 
 
 def test_a_launch_trains_and_measures(measured: Path, tmp_path: Path) -> None:
-    bsgap.train(settings(measurements=('top_eigenvalue',)), tmp_path)
+    """Which is told, seen in the table, and not done twice."""
+    study = settings(measurements=('top_eigenvalue',))
+    table = bsgap.train(study, tmp_path, [noting := Noting()])
+    noted = [str(event.said[0]) for event in noting.events if event.what == 'noted']
+    assert any(line.startswith(f'measured top_eigenvalue of {LARGE}-seed0 in ') for line in noted)
+    ends = table.groupby('run').last()
+    assert ends.loc[[f'{SMALL}-seed0', f'{LARGE}-seed0'], 'top_eigenvalue'].notna().all()
+    bsgap.train(study, tmp_path, [again := Noting()])
+    assert 'noted' not in {event.what for event in again.events}
     for recipe in (SMALL, LARGE):
         found = read_json(numbers(measured, recipe))
         assert read_json(numbers(tmp_path, recipe)) == {'top_eigenvalue': found['top_eigenvalue']}

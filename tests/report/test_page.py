@@ -193,7 +193,7 @@ def test_the_package_can_be_called_like_the_function_whose_name_it_takes(begun: 
     lines = [
         'import sys, bsgap',
         f'first = bsgap.report({str(begun)!r})',
-        'import bsgap.report.page',
+        'import bsgap.report.page, bsgap.report.words',
         f'assert bsgap.report({str(begun)!r}) == first == bsgap.report.page.report({str(begun)!r})',
         'assert type(bsgap.report).__name__ == "_Report"',
     ]

@@ -66,18 +66,6 @@ def test_what_a_training_tells(tmp_path: Path) -> None:
     assert min(seconds) > 0
 
 
-def test_a_users_own_is_told_all_of_a_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Beside the live table, which is none of the worse for it."""
-    first, second = Noting(), Noting()
-    bsgap.train(tiny(batch_size=(100,)), tmp_path, watchers=[first, second])
-    told = [(event.what, event.runs) for event in first.events]
-    assert told == [(event.what, event.runs) for event in second.events]
-    assert [what for what, _ in told if what in ('began', 'evaluated')] == ['began', *['evaluated'] * 3]
-    compiled = [event.said[0] for event in first.events if event.what == 'compiled']
-    assert 'batch size 100, 2 runs' in compiled
-    assert 'bs100-lr0.1' in capsys.readouterr().out
-
-
 def test_a_launch_that_one_of_them_ended_is_gone_on_with(tmp_path: Path) -> None:
     class Failing(Watcher):
         def evaluated(self, members: Any) -> None:
