@@ -137,11 +137,13 @@ def _search(
         return None
     grid = {'learning_rate': LEARNING_RATES[base['optimizer']], 'batch_size': (), **axes}
     allowed = 'batch_size', 'learning_rate', 'beta2', 'momentum', 'weight_decay'
+    training_set = TrainingSet.of(base)
+    sizes = tuple(sorted({recipe.sized(size, training_set, examples) for size in grid['batch_size']}))
     for ok, field, needs in (
         (config.validation > 0, 'validation', 'above 0'),
         (not config.recipes, 'recipes', 'empty: give a sweep'),
         (grid.keys() <= {*allowed}, 'sweep', f'of {", ".join(allowed)}'),
-        (len({*grid['batch_size']}) > 1, 'sweep.batch_size', 'at least two batch sizes'),
+        (len(sizes if examples else {*grid['batch_size']}) > 1, 'sweep.batch_size', 'at least two batch sizes'),
         (len({*grid['learning_rate']}) > 1, 'sweep.learning_rate', 'at least two learning rates'),
         (min(grid['learning_rate']) > 0, 'sweep.learning_rate', 'above 0'),
         (base['schedule'] in RULES, 'schedule', ', '.join(RULES)),
@@ -156,10 +158,9 @@ def _search(
         value = (fields if owner == 'search' else grid if owner else config).get(key)
         given = '' if field in ('recipes', 'sweep') else f'{value!r} '
         require(ok, field, f'{given}is not allowed in a search; it must be {needs}')
-    training_set = TrainingSet.of(base)
-    grid['batch_size'] = tuple(recipe.sized(size, training_set, examples) for size in grid['batch_size'])
+    del grid['batch_size']
     ascending = {key: tuple(sorted({*values})) for key, values in sorted(grid.items())}
-    sizes, rates = ascending.pop('batch_size'), ascending.pop('learning_rate')
+    rates = ascending.pop('learning_rate')
     return Search(base=base, batch_sizes=sizes, learning_rates=rates, settings=ascending, **fields)
 
 

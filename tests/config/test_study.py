@@ -177,3 +177,9 @@ def test_whole_in_a_search() -> None:
     known = config.resolve(settings, examples={few: 300}).search
     assert known
     assert known.batch_sizes == (1, 64, 300)
+    settings.sweep.batch_size = (300, 'whole')
+    config.resolve(settings)
+    with pytest.raises(
+        UserError, match=r"sweep.batch_size: \(300, 'whole'\) is not allowed in a search; .* at least two"
+    ):
+        config.resolve(settings, examples={few: 300})
