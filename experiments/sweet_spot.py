@@ -3,7 +3,8 @@
 Source: Deep Learning Book, chapter 37: there is a sweet spot between batch size 1 and the whole training set, where it
 lies depends on the data and the model, and batch size 1 does badly, above all on harder data. The source has one
 learning rate (so has experiments/mnist_batch_sizes.py). Here each batch size has six of its own, a factor of two apart,
-of which validation data chooses, for each seed alone; they fall to zero over two epochs. The origin's network.
+of which validation data chooses, for each seed alone; they fall to zero over two epochs (:quick: ten). The origin's
+network.
 
     python launch.py --config=experiments/sweet_spot.py                 # 288 runs of 2 epochs
     python launch.py --config=experiments/sweet_spot.py:wrong_labels    # likewise, with a tenth of the labels wrong
