@@ -171,9 +171,9 @@ def logarithmic(panel: Axes, which: str) -> None:
 
 
 def _short(tick: float) -> str:
-    """Such as 0.2, 1,000, 20k, 5M: neighbouring ticks have little room."""
-    factor, letter = (1, '') if tick < 1e4 else (1e3, 'k') if tick < 1e6 else (1e6, 'M')
-    return f'{tick / factor:,.10g}{letter}'
+    """Such as 0.2, 500, 2k, 5M: neighbouring ticks have little room."""
+    factor, letter = (1, '') if tick < 1e3 else (1e3, 'k') if tick < 1e6 else (1e6, 'M')
+    return f'{tick / factor:.10g}{letter}'
 
 
 def limits(values: Iterable[float], factor: float) -> tuple[float, float]:
