@@ -50,8 +50,8 @@ def main() -> None:
         for i, paragraph in enumerate(paragraphs):
             if {*CLAIM.findall(paragraph)} - {*known}:
                 *_, last = paragraph.split('\n')
-                command = f'\n{last}' * last.startswith('`python')
-                paragraphs[i] = ('*Ainda não medido.*' if source == 'pt.md' else '*Not measured yet.*') + command
+                waits = 'Ainda não medido' if source == 'pt.md' else 'Not measured yet'
+                paragraphs[i] = f'*{waits}:* {last}' if last.startswith('`python') else f'*{waits}.*'
         (DOCS / page).write_text(CLAIM.sub(fill, '\n\n'.join(paragraphs)), encoding='utf-8')
 
 
