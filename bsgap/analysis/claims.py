@@ -262,15 +262,16 @@ def _judge(measured: Estimate, low: float, high: float) -> str:
 
 
 def finding(template: str, verdicts: Iterable[Verdict]) -> str:
-    """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two; '' if it
-    names something that has no verdict."""
+    """Fills a text: {ID} becomes 'value ± half width (verdict)', {ID.value} and {ID.verdict} one of the two. A sentence
+    that names something that has no verdict, or that could not be measured, is left out."""
     words: dict[str, str] = {}
     for v in verdicts:
-        words |= {v.id: f'{v.measured} ({v.verdict})', f'{v.id}.value': v.measured, f'{v.id}.verdict': v.verdict}
-    try:
-        return re.sub(r'\{([^{}]*)\}', lambda match: words[match[1]], template)
-    except KeyError:
-        return ''
+        if v.n:
+            words |= {v.id: f'{v.measured} ({v.verdict})', f'{v.id}.value': v.measured, f'{v.id}.verdict': v.verdict}
+    named = re.compile(r'\{([^{}]*)\}')
+    sentences = re.split(r'(?<=[.?!]) ', template)
+    known = [sentence for sentence in sentences if {*named.findall(sentence)} <= words.keys()]
+    return named.sub(lambda match: words[match[1]], ' '.join(known))
 
 
 def write(path: Path, verdicts: Iterable[Verdict]) -> None:

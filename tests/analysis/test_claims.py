@@ -359,8 +359,8 @@ def test_what_is_unverified_is_named() -> None:
 def test_a_finding_is_filled_from_the_verdicts() -> None:
     made = [claim(name='grow', unit='%'), claim(lambda runs: value(runs, 'b', 'gap'), name='other')]
     verdicts = claims.evaluate(made, runs(ends('a', [0.9, 0.9])))
-    text = claims.finding('Of {grow}: {grow.value} is {grow.verdict}, {other}.', verdicts)
-    assert text == 'Of 90.00 ± 0.00 % (reproduced): 90.00 ± 0.00 % is reproduced, – (inconclusive).'
+    text = claims.finding('At 0.1 {grow}: {grow.value} is {grow.verdict}. {other}, and {grow}. And so?', verdicts)
+    assert text == 'At 0.1 90.00 ± 0.00 % (reproduced): 90.00 ± 0.00 % is reproduced. And so?'
     assert claims.finding('As it is.', []) == 'As it is.'
     for wrong in ('{grown}', '{grow.text}', '{}'):
         assert claims.finding(f'{{grow}} {wrong}', verdicts) == ''
