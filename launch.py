@@ -121,7 +121,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise UserError(f'{flag}: has no value; write {flag}=VALUE') from error
         if field := fields.find(path):
             field.check(path, value)  # says what is allowed
-            raise UserError(f'--config.{path}={value}: is for a sweep alone; give --config.sweep.{path}') from error
+            raise UserError(f'--config.{path}={value}: not here; give --config.sweep.batch_size={value}') from error
         if 'Non-boolean' in text:
             text = f'{text.partition(": ")[0]} is not allowed; it must be true or false'
         raise UserError(text) from error

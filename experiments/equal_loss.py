@@ -48,7 +48,8 @@ def get_config(variant: str = '') -> ConfigDict:
     study.finding = (
         f'Where the training loss is {TARGETS["clean"]}, the test loss of the smallest batch is {{clean_loss}} times'
         ' that of the largest, and its test accuracy {clean_accuracy} above. With a tenth of the labels wrong, at a'
-        f' training loss of {TARGETS["wrong"]}, these are {{wrong_loss}} times and {{wrong_accuracy}}.'
+        f' training loss of {TARGETS["wrong"]}, its test loss is {{wrong_loss}} times that of the largest, and its test'
+        ' accuracy {wrong_accuracy} above.'
     )
     return config.with_variant(
         study,

@@ -47,9 +47,9 @@ def get_config(variant: str = '') -> ConfigDict:
     study.figures = ('accuracy', 'curves')
     study.claims = 'experiments.mnist_adam:claims'
     study.finding = (
-        f'At batch size {large} the linear rule ended {{linear_overshoots}} of test accuracy below the √ rule; the'
-        f" √ rule ended {{sqrt_keeps}} from the base, Malladi's rule {{malladi_keeps}}. At batch size {small} the"
-        f' half-life rule ended {{half_life_keeps}} from it.'
+        f'At batch size {large} the linear rule ended {{linear_overshoots}} of test accuracy below the √ rule. There'
+        f" the √ rule ended {{sqrt_keeps}} from the base, and Malladi's rule {{malladi_keeps}}. At batch size {small}"
+        f' the half-life rule ended {{half_life_keeps}} from the base, which has batch size {study.base_batch_size}.'
     )
     return config.with_variant(
         study,

@@ -43,7 +43,7 @@ class Field(NamedTuple):
 # What every recipe has unless `sweep` or `recipes` give it another value.
 RECIPE_FIELDS: Mapping[str, Field] = {
     # Its schedule, or `stages` in `recipes` in place of it.
-    'batch_size': Field(64, batch_size),  # at the start; in sweep and recipes also whole, all training examples
+    'batch_size': Field(64, batch_size),  # at the start; in sweep and recipes also whole: all examples
     'learning_rate': Field(0.01, at_least_0),  # at the start; after the warm-up
     # Its optimizer, from Optax.
     'momentum': Field(0.0, share),  # sgd, lars
@@ -74,7 +74,7 @@ RECIPE_FIELDS: Mapping[str, Field] = {
     'milestones': Field((), tuple_of(above_0)),  # where batch or learning rate change, in the unit of the length
     'factor': Field(5.0, number('a number above 1', lambda v: v > 1)),  # of that change
     'cap': Field(0, count_or_0),  # grow_batch, hybrid: the batch grows no further, the learning rate falls; 0: no cap
-    'switch_to': Field((), tuple_of(batch_size)),  # switch_batch: the batch size from each milestone on
+    'switch_to': Field((), tuple_of(batch_size)),  # switch_batch: the batch size from each milestone on, also whole
     'warm_up': Field(0.0, at_least_0),  # constant, linear, cosine: its length, in the unit of the length
     'warm_up_start': Field(0.0, at_least_0),  # the learning rate at its start
     'base_batch_size': Field(0, count_or_0),  # what the three rules below compare the batch size with

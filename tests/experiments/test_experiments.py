@@ -125,7 +125,9 @@ def test_every_claim_can_be_measured(experiment: Any, name: str, tmp_path: Path)
         if study.claims:
             # What is published for the whole is not held against a part; else the claims stay the same.
             assert ids == [known for known in whole if known in ids]
-        assert (claims.finding(study.finding, verdicts) != '') == (study.finding != '')
+        named = {name.partition('.')[0] for name in re.findall(r'\{([^{}]*)\}', study.finding)}
+        assert named <= {*ids}
+        assert claims.finding(study.finding, verdicts).count('. ') == study.finding.count('. ')  # no sentence left out
         for verdict in verdicts:
             assert math.isfinite(verdict.value), verdict
             assert verdict.n == (1 if study.search else study.seeds), verdict

@@ -212,7 +212,7 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
         ),
         (
             ['--config=experiments/mnist.py', '--config.batch_size=whole'],
-            '--config.batch_size=whole: is for a sweep alone; give --config.sweep.batch_size',
+            '--config.batch_size=whole: not here; give --config.sweep.batch_size=whole',
         ),
         (['--config=experiments/mnist.py', '--config.sweep.batch_size=0'], 'config.sweep.batch_size: 0 is not allowed'),
         (['--config=experiments/mnist.py', '--config.sweep.learning_rate=nan'], "learning_rate: 'nan' is not allowed"),
