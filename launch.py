@@ -121,9 +121,9 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise UserError(f'{flag}: has no value; write {flag}=VALUE') from error
         if field := fields.find(path):
             field.check(path, value)  # says what is allowed
-            raise UserError(f'--config.{path}={value}: not here; give --config.sweep.batch_size={value}') from error
-        if 'Non-boolean' in text:
-            text = f'{text.partition(": ")[0]} is not allowed; it must be true or false'
+        flag = text.partition(': ')[0]
+        text = f'{flag} is not allowed; it must be true or false' if 'Non-boolean' in text else text
+        text = f'{flag} is for a sweep; give --config.sweep.batch_size=whole' if value == 'whole' else text
         raise UserError(text) from error
     return argv[:1]
 

@@ -10,7 +10,7 @@ the last updates does not hide what the rules do.
     python launch.py --config=experiments/mnist_adam.py:smoke    # seconds; shows that it works
 
 Expected: the linear rule overshoots at the large batch; √ and Malladi's rule keep the accuracy of the base. Time on 2
-CPU cores: about 2 hours; quick: about 20 minutes. On one GPU (estimated): about 5 minutes.
+CPU cores: about 2 hours; quick: about 40 minutes. On one GPU (estimated): about 5 minutes.
 """
 
 from ml_collections import ConfigDict

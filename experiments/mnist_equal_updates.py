@@ -9,7 +9,7 @@ epochs, which are as many updates as batch size 64 makes in 30, at the same lear
     python launch.py --config=experiments/mnist_equal_updates.py:smoke    # seconds; shows that it works
 
 Expected: the two end within 0.3 points of test accuracy, since their curves lie on one another where learning rate ×
-updates is the same. Time on 2 CPU cores: about 2 hours and a half; quick: about 20 minutes. On one GPU (estimated):
+updates is the same. Time on 2 CPU cores: about 2 hours and a half; quick: about 25 minutes. On one GPU (estimated):
 some minutes.
 """
 

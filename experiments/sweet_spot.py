@@ -13,7 +13,7 @@ network.
     python launch.py --config=experiments/sweet_spot.py:smoke           # seconds; shows that it works
 
 Expected: accuracy rises from batch size 1 to a few and falls from some tens on, and the largest learning rate that
-trains grows with the batch size. Time on 2 CPU cores: about an hour; quick: about 30 minutes.
+trains grows with the batch size. Time on 2 CPU cores: about an hour; quick: about 20 minutes.
 """
 
 from ml_collections import ConfigDict

@@ -125,9 +125,9 @@ def _plain(value: Any) -> str:
     return f'{value:.12g}' if isinstance(value, float) else re.sub(r'[^\w.]+', '.', str(value))
 
 
-def sized(value: int | str, training_set: TrainingSet, examples: Examples) -> int:
-    """A batch size as a number: `whole` is 1 until the examples are known, the least that can be."""
-    return examples.get(training_set, 1) if value == WHOLE else int(value)
+def sized(value: int | str, fields: Mapping[str, Any], examples: Examples) -> int:
+    """A batch size of a recipe with such fields as a number: `whole` is 1, the least that can be, until it is known."""
+    return examples.get(TrainingSet.of(fields), 1) if value == WHOLE else int(value)
 
 
 def make(
@@ -141,9 +141,8 @@ def make(
     """Makes a recipe of checked fields: those of the base, and `changes`, which were given as config.`where`FIELD; or
     with a `table` of stages. `examples` says how large the batch `whole` is."""
     fields = {**base, **changes}
-    training_set = TrainingSet.of(fields)
-    fields['batch_size'] = sized(fields['batch_size'], training_set, examples)
-    fields['switch_to'] = tuple(sized(size, training_set, examples) for size in fields['switch_to'])
+    fields['batch_size'] = sized(fields['batch_size'], fields, examples)
+    fields['switch_to'] = tuple(sized(size, fields, examples) for size in fields['switch_to'])
 
     def at(field: str) -> str:
         """How a field is called in the config."""
@@ -160,8 +159,7 @@ def make(
             require(False, where + unused, 'is not used beside stages; leave it out')
         listed: list[Stage] = []
         for i, row in enumerate(table):
-            stage = _stage(f'{where}stages[{i}]', row, fields['momentum'], listed[-1] if listed else None)
-            listed.append(dataclasses.replace(stage, batch_size=sized(stage.batch_size, training_set, examples)))
+            listed.append(_stage(f'{where}stages[{i}]', row, fields, listed[-1] if listed else None, examples))
         stages = tuple(listed)
         fields = {key: value for key, value in fields.items() if key not in OF_A_SCHEDULE}
     momentum = max(stage.momentum for stage in stages)
@@ -171,7 +169,7 @@ def make(
     return Recipe(
         name=label,
         stages=tuple(dataclasses.replace(stage, **_betas(at, fields, stage.batch_size)) for stage in stages),
-        training_set=training_set,
+        training_set=TrainingSet.of(fields),
         architecture=Architecture.of(fields),
         kind=Kind(fields['optimizer'], momentum > 0, fields['nesterov'], fields['clip'] > 0),
         fields=tuple(fields.items()),
@@ -245,8 +243,8 @@ def _betas(at: At, fields: dict[str, Any], size: int) -> dict[str, Any]:
     return scaled
 
 
-def _stage(field: str, given: Any, momentum: float, before: Stage | None) -> Stage:
-    """A stage of a table that is written out."""
+def _stage(field: str, given: Any, fields: Mapping[str, Any], before: Stage | None, examples: Examples) -> Stage:
+    """A stage of a table that is written out, of a recipe with these fields."""
     row = mapping(field, given)
     for key in sorted(row):
         require(key in OF_A_STAGE, f'{field}.{key}', f'unknown field; known: {", ".join(sorted(OF_A_STAGE))}')
@@ -261,5 +259,6 @@ def _stage(field: str, given: Any, momentum: float, before: Stage | None) -> Sta
         assert before
         last = before.learning_rate if before.rule == 'constant' else before.final_learning_rate
         row['learning_rate'] = last * row.pop('multiplier')
+    row['batch_size'] = sized(row['batch_size'], fields, examples)
     (unit,) = units
-    return Stage(**{'momentum': momentum, 'unit': unit, 'length': row.pop(unit), **row})
+    return Stage(**{'momentum': fields['momentum'], 'unit': unit, 'length': row.pop(unit), **row})

@@ -137,8 +137,7 @@ def _search(
         return None
     grid = {'learning_rate': LEARNING_RATES[base['optimizer']], 'batch_size': (), **axes}
     allowed = 'batch_size', 'learning_rate', 'beta2', 'momentum', 'weight_decay'
-    training_set = TrainingSet.of(base)
-    sizes = tuple(sorted({recipe.sized(size, training_set, examples) for size in grid['batch_size']}))
+    sizes = tuple(sorted({recipe.sized(size, base, examples) for size in grid['batch_size']}))
     for ok, field, needs in (
         (config.validation > 0, 'validation', 'above 0'),
         (not config.recipes, 'recipes', 'empty: give a sweep'),

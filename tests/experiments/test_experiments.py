@@ -127,7 +127,9 @@ def test_every_claim_can_be_measured(experiment: Any, name: str, tmp_path: Path)
             assert ids == [known for known in whole if known in ids]
         named = {name.partition('.')[0] for name in re.findall(r'\{([^{}]*)\}', study.finding)}
         assert named <= {*ids}
-        assert claims.finding(study.finding, verdicts).count('. ') == study.finding.count('. ')  # no sentence left out
+        found = claims.finding(study.finding, verdicts)
+        assert (found != '') == (study.finding != '')
+        assert found.count('. ') == study.finding.count('. ')  # no sentence is left out
         for verdict in verdicts:
             assert math.isfinite(verdict.value), verdict
             assert verdict.n == (1 if study.search else study.seeds), verdict

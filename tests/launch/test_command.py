@@ -119,8 +119,11 @@ def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, '')
     script = [sys.executable, ROOT / 'launch.py', *command[1:], '--dry_run']
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file() and path.suffix != '.pyc'}
     planned = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
     assert (planned.returncode, planned.stderr) == (0, '')
+    after = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file() and path.suffix != '.pyc'}
+    assert after == before
     assert planned.stdout.splitlines()[-1].startswith('in all about ')
     workdir = tmp_path / 'runs' / 'elsewhere-slow'
     settings = read_json(workdir / 'study.json')['config']
@@ -212,7 +215,7 @@ def test_the_first_segment_waits_for_no_library_that_only_the_report_needs(tmp_p
         ),
         (
             ['--config=experiments/mnist.py', '--config.batch_size=whole'],
-            '--config.batch_size=whole: not here; give --config.sweep.batch_size=whole',
+            'flag --config.batch_size=whole is for a sweep; give --config.sweep.batch_size=whole',
         ),
         (['--config=experiments/mnist.py', '--config.sweep.batch_size=0'], 'config.sweep.batch_size: 0 is not allowed'),
         (['--config=experiments/mnist.py', '--config.sweep.learning_rate=nan'], "learning_rate: 'nan' is not allowed"),
@@ -256,7 +259,7 @@ def test_what_a_launch_does_not_allow_is_told_in_the_same_way(
 
 
 def test_a_dry_run_tells_of_a_workdir_that_is_no_folder() -> None:
-    with pytest.raises(UserError, match=r'/dev/null is not a folder$'):
+    with pytest.raises(UserError, match=r'^--workdir: /dev/null cannot be used: /dev/null is not a folder$'):
         job.launch(mnist.get_config(), '/dev/null', dry_run=True)
 
 
