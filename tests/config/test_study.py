@@ -170,13 +170,13 @@ def test_settings_are_plain_data_under_the_names_of_the_config() -> None:
 def test_whole_in_a_search() -> None:
     """Beside batch size 1, which it is taken for until the examples are known."""
     with (settings := config.searching()).unlocked():
-        settings.subset, settings.sweep.batch_size = 300, (1, 'whole', 64)
+        settings.subset, settings.sweep.batch_size = 300, (1, 'whole')
     unknown, few = config.resolve(settings), config.TrainingSet(300, 0.0)
     assert unknown.search
     assert few in unknown.training_sets
     known = config.resolve(settings, examples={few: 300}).search
     assert known
-    assert known.batch_sizes == (1, 64, 300)
+    assert known.batch_sizes == (1, 300)
     settings.sweep.batch_size = (300, 'whole')
     config.resolve(settings)
     with pytest.raises(
