@@ -68,9 +68,9 @@ def claims(variant: str = '') -> list[Claim]:
 
     def figure(size: int, split: str, share: float) -> Claim:
         return Claim(
-            f'{split}_{size}', f'batch {size} ends at {share:.1%} {split} accuracy, give or take 0.3',
+            f'{split}_{size}', f'batch {size} ends at {100 * share:.1f} % {split} accuracy, give or take 0.3',
             lambda runs: value(runs, f'bs{size}-lr0.01', f'{split}_accuracy'),
-            within=(share - 0.003, min(share + 0.003, 1.0)), unit='%', published=f'{share:.1%}', source=SHEN,
+            within=(share - 0.003, min(share + 0.003, 1.0)), unit='%', published=f'{100 * share:.1f} %', source=SHEN,
             status='V', bound_first=False,
         )  # fmt: skip
 
@@ -79,9 +79,9 @@ def claims(variant: str = '') -> list[Claim]:
     made += [
         Claim('distance_power',
               'at batch 64 the distance from the initial weights grows like a power of the updates, exponent'
-              ' .29 to .33',
+              ' 0.29 to 0.33',
               lambda runs: growth(runs, small, 'distance', 'update'),
-              within=(0.29, 0.33), published='‖w − w₀‖ ~ log t; in a re-run a power of .29 – .33',
+              within=(0.29, 0.33), published='‖w − w₀‖ ~ log t; in a re-run a power of 0.29 – 0.33',
               source='Hoffer et al. 2017, §4; a re-run of Shen 2018', status='S', bound_first=False),
         Claim('distance_64', 'batch 64 ends at a distance of 6.71 from the initial weights, give or take 2 %',
               lambda runs: value(runs, small, 'distance'),

@@ -51,9 +51,9 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = 'experiments.mnist_momentum:claims'
     study.finding = (
         f'At equal ε/(1 − m) momentum changed test accuracy after 10 epochs by {{equal_small}} at batch size {small}'
-        f' and {{equal_large}} at {large}. Until a validation accuracy of {target:.0%}, plain SGD at its best learning'
-        f' rate took {{not_small}} times the updates of SGD with momentum at batch size {small} and {{stretches}}'
-        f' times at {large}.'
+        f' and {{equal_large}} at {large}. Until a validation accuracy of {100 * target:.0f} %, plain SGD at its best'
+        f' learning rate took {{not_small}} times the updates of SGD with momentum at batch size {small} and'
+        f' {{stretches}} times at {large}.'
     )
     return config.with_variant(
         study,

@@ -2,9 +2,9 @@
 
 import functools
 import statistics
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -93,9 +93,10 @@ def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ())
             lines = [f'in all about {needs}; {beyond}; nothing was written']
         else:
             found = Plan(runs, missing(runs), {}, {})
+            times: dict[Any, float] = {}
             for place, share in enumerate(deal_out(runs, processes.all_devices(), run_axis(study) == 'vmap')):
                 if any(run in found.left for run in share):
-                    found.shares[place] = _of_share(study, programs, share, found, workdir)
+                    found.shares[place] = _of_share(study, programs, share, found, workdir, times)
             lines = []
             for place, todo in found.shares.items():
                 needs = f'about {todo.bytes / 2**20:,.0f} MiB and {todo.seconds:,.0f} s'
@@ -108,13 +109,15 @@ def plan(settings: ConfigDict, workdir: str | Path, given: Collection[str] = ())
     return found
 
 
-def _of_share(study: config.Study, programs: Programs, share: Sequence[Run], found: Plan, workdir: Path) -> Share:
-    """What a device would do, whose runs' seconds are added to what was found."""
+def _of_share(
+    study: config.Study, programs: Programs, share: Sequence[Run], found: Plan, workdir: Path, times: dict[Any, float]
+) -> Share:
+    """What a device would do, whose runs' seconds are added to what was found, and times of programs to `times`."""
     left = [run for run in share if run in found.left]
     limit = memory.parallel_runs(programs, share, study.max_parallel_runs)
     for first in range(0, len(share), limit):
         for cohort in _cohorts(programs, [run for run in share[first : first + limit] if run in left]):
-            found.seconds.update(_seconds(programs, cohort, workdir))
+            found.seconds.update(_seconds(programs, cohort, workdir, times))
     seconds = sum(found.seconds[run.name] for run in left)
     return Share(len(left), min(limit, len(left)), seconds, memory.needed(programs, share[:limit]))
 
@@ -128,16 +131,25 @@ def _cohorts(programs: Programs, runs: Sequence[Run]) -> Iterator[list[Run]]:
         yield from programs.cohorts(group, group[0].span(0).stage.batch_size)
 
 
-def _seconds(programs: Programs, runs: Sequence[Run], workdir: Path) -> dict[str, float]:
+def _seconds(programs: Programs, runs: Sequence[Run], workdir: Path, times: dict[Any, float]) -> dict[str, float]:
     """Each run's share of what is left of the run that is furthest behind, with the others beside it."""
-    run = min(runs, key=lambda run: _saved(run, workdir))
+
+    def timed(program: object, measure: Callable[[], float]) -> float:
+        if program not in times:  # many cohorts share one
+            times[program] = measure()
+        return times[program]
+
+    run, n = min(runs, key=lambda run: _saved(run, workdir)), len(runs)
     update, seconds = _saved(run, workdir), 0.0
     for span in run.spans:
         if updates := max(0, span.last_update - max(update, span.first_update)):
-            seconds += updates * programs.seconds_per_update(run, len(runs), span.stage.batch_size)
+            size = span.stage.batch_size
+            per_update = functools.partial(programs.seconds_per_update, run, n, size)
+            seconds += updates * timed(programs.segment_program(run, size, n), per_update)
     if number := sum(update <= at for at in run.evaluations):
-        seconds += number * programs.seconds_per_evaluation(run, len(runs), run.full)
-    return {run.name: seconds / len(runs) for run in runs}
+        each = functools.partial(programs.seconds_per_evaluation, run, n, run.full)
+        seconds += number * timed(programs.evaluation_program(run, n, run.full), each)
+    return {run.name: seconds / n for run in runs}
 
 
 def _saved(run: Run, workdir: Path) -> int:

@@ -71,6 +71,21 @@ def test_evaluations_are_counted_by_what_they_cost(tmp_path: Path, monkeypatch: 
     assert sum(plan(study, tmp_path).seconds.values()) == 3.0
 
 
+def test_what_many_cohorts_share_is_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 runs train as 7, 7 and 6, 26 updates each (2 epochs of 300 examples), and are evaluated three times."""
+    timed: list[tuple[str, int]] = []
+
+    def seconds(what: str, runs: int, of_one: float) -> float:
+        timed.append((what, runs))
+        return of_one * runs
+
+    monkeypatch.setattr(Programs, 'seconds_per_update', lambda _, run, runs, size: seconds('update', runs, 1.0))
+    monkeypatch.setattr(Programs, 'seconds_per_evaluation', lambda _, run, runs, full: seconds('all', runs, 10.0))
+    found = plan(tiny(batch_size=(24,), seeds=20, epochs=2), tmp_path)
+    assert sorted(timed) == [('all', 6), ('all', 7), ('update', 6), ('update', 7)]
+    assert set(found.seconds.values()) == {26 * 1.0 + 3 * 10.0}
+
+
 def test_a_limit_on_parallel_runs_is_planned_with(tmp_path: Path) -> None:
     share = plan(tiny(batch_size=(32,), seeds=5, max_parallel_runs=2), tmp_path).shares[0]
     assert (share.runs, share.parallel_runs) == (5, 2)
