@@ -129,9 +129,7 @@ def main() -> None:
     first = {(row['study'], row['id']): f'{row["verdict"]}, {row["n"]}' for row in rows_of(HERE / 'first_edition.csv')}
     made, every = claimed(), list[tuple[str, claims.Verdict]]()
     for name in sections:
-        of = made.get(plain(name), {})
-        for verdict in claims.read(HERE / name / 'claims.csv'):  # one of the first edition has no unit
-            every.append((name, verdict._replace(unit=of[verdict.id].unit) if verdict.id in of else verdict))
+        every += [(name, verdict) for verdict in claims.read(HERE / name / 'claims.csv')]
     decided = {(plain(name), verdict.id) for name, verdict in every}
     left = [(name, claim) for name, of in made.items() for claim in of.values() if (name, claim.name) not in decided]
     every += [(name, not_run(claim)) for name, claim in left]
@@ -140,10 +138,7 @@ def main() -> None:
     every.sort(key=lambda one: VERDICTS.index(one[1].verdict))
     rows = []
     for name, one in every:
-        file, before = HERE / name / 'claims.csv', earlier(first, name, one.id)
-        if file.exists() and 'quantity' in rows_of(file)[0]:
-            before = 'these runs'
-        n = str(one.n) if one.n > 1 else '–'
+        n, before = str(one.n) if one.n > 1 else '–', earlier(first, name, one.id)
         where = f'{one.claim} ([{name}](#{name}))' if name in sections else f'{one.claim} ({name})'
         rows.append(
             (where, f'{one.source}: {one.published}', one.measured, one.expected, f'**{one.verdict}**', n, before)
