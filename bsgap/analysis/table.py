@@ -94,12 +94,14 @@ def write_results(workdir: Path, records: Sequence[Record]) -> None:
     train, validation, test = (f'{split}_{score_of(records)}' for split in ('train', 'validation', 'test'))
     fixed = [*OF_A_RUN, 'train_loss', train, validation, 'test_loss', test, 'gap', 'status', 'seconds']
     text, known = io.StringIO(), {*fixed, 'evaluate_at', 'evaluate_on'}
-    given = [{name: json.dumps(value) for name, value in record.about['fields'].items()} for record in records]
-    values = dict.fromkeys((name, value) for fields in given for name, value in fields.items() if name not in known)
+    recipes = {record.about['recipe']: record.about['fields'] for record in records}  # few, where runs may be thousands
+    given = {recipe: {name: json.dumps(v) for name, v in fields.items()} for recipe, fields in recipes.items()}
+    of_all = (item for fields in given.values() for item in fields.items())
+    values = dict.fromkeys((name, value) for name, value in of_all if name not in known)
     varied = [name for name, count in collections.Counter(name for name, _ in values).items() if count > 1]
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow([*fixed, *varied])
-    for record, fields in zip(records, given, strict=True):
+    for record in records:
         about, row = record.about, dict[str, Any]()
         if record.rows:
             row |= record.rows[-1]
@@ -107,7 +109,8 @@ def write_results(workdir: Path, records: Sequence[Record]) -> None:
             row['seconds'] = row['train_seconds'] + row['eval_seconds']
         row |= {name: about['fields'].get(name, about['stages'][0][name]) for name in ('batch_size', 'learning_rate')}
         row |= {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed'], 'status': record.status}
-        row |= {'momentum': about['stages'][-1]['momentum'], **{name: fields.get(name, '') for name in varied}}
+        row |= {'momentum': about['stages'][-1]['momentum']}
+        row |= {name: given[about['recipe']].get(name, '') for name in varied}
         cells = [row.get(column, '') for column in (*fixed, *varied)]
         writer.writerow([f'{cell:.9g}' if isinstance(cell, float) else cell for cell in cells])
     replace(workdir / 'results.csv', text.getvalue())
