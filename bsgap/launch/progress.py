@@ -43,7 +43,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         self._began = time.monotonic()
         self._doing, self._rounds = '', 0
         # By recipe: the last epoch that a line told of it, and whether it was its end.
-        self._told: dict[str, tuple[int, bool]] = {}
+        self._told: dict[str, tuple[float, bool]] = {}
         self._live: Live | _Notebook | None = None
         self._said_at, self._over = self._began, threading.Event()
 
@@ -143,9 +143,9 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         if self._live or self._study.search:  # its trials are many and short
             return
         for recipe in dict.fromkeys(member.run.recipe.name for member in members):
-            going = [member for member in self._recipes[recipe] if not member.diverged] or self._recipes[recipe]
-            behind = min(going, key=lambda member: member.example)
-            where = behind.example // behind.run.n, behind.example == behind.run.examples
+            behind = _behind(self._recipes[recipe])
+            at = behind.rows[-1]['examples'] if behind.rows else 0
+            where = at // behind.run.n, at == behind.run.examples
             if self._told.get(recipe) != where:  # it may be evaluated more often
                 self._told[recipe] = where
                 cells = '  '.join(f'{heading} {cell}' for heading, cell in self._cells(self._recipes[recipe]).items())
@@ -180,14 +180,15 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         return f'{done / total:4.0%}  {self._clock()}  {self._doing}'.rstrip() if total else self._doing or 'at work'
 
     def _cells(self, members: Sequence[Member]) -> dict[str, str]:
-        """What is known of a recipe's runs, by heading: means over their last rows that have it."""
-        run, behind = members[0].run, min(member.example for member in members)
-        recipe = run.recipe.name
+        """What is known of a recipe's runs, by heading: means over their last rows that have it, up to the last of the
+        run that is behind."""
+        run, behind = members[0].run, _behind(members)
+        recipe, until = run.recipe.name, behind.rows[-1]['update'] if behind.rows else 0
         diverged = sum(member.diverged for member in members)
         going = [member.rows for member in members if not member.diverged]
 
         def mean(column: str, form: str, scale: int = 1) -> str:
-            known = [[row[column] for row in rows if column in row] for rows in going]
+            known = [[row[column] for row in rows if column in row and row['update'] <= until] for rows in going]
             last = [values[-1] for values in known if values]
             return f'{scale * statistics.fmean(last):{form}}'.replace('-', '−') if last else '–'
 
@@ -197,7 +198,7 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         return {
             'recipe': recipe,
             'runs': f'{len(members)}' + (f' ({diverged} diverged)' if diverged else ''),
-            'epoch': f'{round(behind / run.n, 2):g}/{round(members[0].run.examples / run.n, 2):g}',
+            'epoch': f'{round(behind.example / run.n, 2):g}/{round(run.examples / run.n, 2):g}',
             'train': mean(f'train_{task.score}', form),
             **validation,
             'test': mean(f'test_{task.score}', form),
@@ -214,6 +215,11 @@ class View(Watcher, contextlib.AbstractContextManager['View']):
         gone = time.monotonic() - self._began
         to_go = (gone - self._waited) * left / passed if passed > TOLD * left else float('nan') if left else 0.0
         return f'{_duration(gone)} passed, {_duration(to_go)} left'
+
+
+def _behind(members: Sequence[Member]) -> Member:
+    """Of a recipe's runs that which has come least far; one that diverged comes no further."""
+    return min([member for member in members if not member.diverged] or members, key=lambda member: member.example)
 
 
 def as_table(rows: Sequence[Mapping[str, str]]) -> Table:

@@ -48,7 +48,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def train(member: Member, update: int, train_accuracy: float, test_accuracy: float, distance: float = 1.0) -> None:
     member.update = update
     accuracies = {'train_accuracy': train_accuracy, 'test_accuracy': test_accuracy}
-    member.rows.append({'update': update, **accuracies, 'gap': train_accuracy - test_accuracy, 'distance': distance})
+    row = {'update': update, 'examples': member.example, 'gap': train_accuracy - test_accuracy, 'distance': distance}
+    member.rows.append({**row, **accuracies})
 
 
 def drawn(text: io.StringIO) -> list[str]:
@@ -135,7 +136,7 @@ def test_runs_that_diverged_are_counted_and_left_out(shown: Shown, clock: Simple
         train(members[1], 6, 0.75, 0.5)
         view.evaluated(members)
     *_, recipe, bar = drawn(text)
-    assert re.search(r'bs100-lr0.1 +2 \(1 diverged\) +1/2 +75.00% +50.00% +\+25.00 +–', recipe)
+    assert re.search(r'bs100-lr0.1 +2 \(1 diverged\) +2/2 +75.00% +50.00% +\+25.00 +–', recipe)
     assert '100%' in bar
     assert '0:00 left' in bar
 
@@ -145,7 +146,7 @@ def test_a_validation_split_is_shown_and_rows_may_lack_the_others(shown: Shown, 
     view.start(runs)
     view.began(members)
     train(members[0], 3, 0.5, 0.25)
-    members[0].rows += [{'update': 4, 'validation_accuracy': 0.375, 'distance': 1.0}]
+    members[0].rows += [{'update': 4, 'examples': 400, 'validation_accuracy': 0.375, 'distance': 1.0}]
     members[0].update = 4
     view.evaluated(members)
     assert 'epoch 1.33/2  train 50.00%  validation 37.50%  test 25.00%  gap +25.00' in text.getvalue()
@@ -164,6 +165,23 @@ def test_a_recipe_has_a_line_an_epoch_and_one_at_its_end(shown: Shown, clock: Si
         train(members[1], update, 0.5, 0.5)
         view.evaluated(members)
     assert re.findall(r'epoch (\S+)', text.getvalue()) == ['0/2', '1/2', '2/2']
+
+
+def test_means_are_of_seeds_that_were_evaluated_equally_often(shown: Shown, clock: SimpleNamespace) -> None:
+    """One seed is at its end; the other has come as far but for one update, and was evaluated at its start alone."""
+    view, members, runs, text = shown(batch_size=(100,), seeds=2, evaluate_epochs=2)
+    view.start(runs)
+    view.began(members)
+    for member in members:
+        train(member, 0, 0.125, 0.125)
+        view.evaluated(members)
+    train(members[0], 6, 0.75, 0.75)
+    members[1].update = 5
+    view.evaluated(members)
+    assert re.findall(r'epoch (\S+) +train (\S+)', text.getvalue()) == [('0/2', '12.50%')]
+    train(members[1], 6, 0.25, 0.25)
+    view.evaluated(members)
+    assert 'epoch 2/2  train 50.00%' in text.getvalue()
 
 
 def test_a_recipe_is_told_of_though_a_seed_of_it_diverged(shown: Shown, clock: SimpleNamespace) -> None:
