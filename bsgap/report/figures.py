@@ -151,6 +151,10 @@ def _learning_rate(data: Data) -> Figure | None:
     tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_score'])
     for (size, rest), line in tested.groupby(['size', 'rest']):
         axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
+    learned = tested[tested['value'] > tested['value'].max() / 2]
+    if data.task.is_share and len(learned) < len(tested):  # too large a rate must not squeeze the others
+        low, high = learned['low'].fillna(learned['value']).min(), learned['high'].fillna(learned['value']).max()
+        left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     _keep_in_range(left, data.task)
     stable = ends[~ends['diverged']].groupby(['rest', 'size', 'rate'], sort=False)[f'{chooser}_score'].mean()
     best = stable.sort_values(kind='stable').groupby(['rest', 'size']).tail(1).sort_index().reset_index()
