@@ -149,12 +149,16 @@ def _learning_rate(data: Data) -> Figure | None:
     colours = axes.sized(ends['size'])
     looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True), colours)
     tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_score'])
+    failed = tested['value'] < tested['value'].max() / 2
+    if data.task.is_share and failed.any():  # too large a rate must not squeeze the others: its line leaves the panel
+        tested.loc[failed, ['low', 'high']] = np.nan
+        low, high = (
+            tested.loc[~failed, ['low', 'value']].min().min(),
+            tested.loc[~failed, ['high', 'value']].max().max(),
+        )
+        left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     for (size, rest), line in tested.groupby(['size', 'rest']):
         axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
-    learned = tested[tested['value'] > tested['value'].max() / 2]
-    if data.task.is_share and len(learned) < len(tested):  # too large a rate must not squeeze the others
-        low, high = learned['low'].fillna(learned['value']).min(), learned['high'].fillna(learned['value']).max()
-        left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     _keep_in_range(left, data.task)
     stable = ends[~ends['diverged']].groupby(['rest', 'size', 'rate'], sort=False)[f'{chooser}_score'].mean()
     best = stable.sort_values(kind='stable').groupby(['rest', 'size']).tail(1).sort_index().reset_index()
