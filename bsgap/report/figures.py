@@ -152,10 +152,8 @@ def _learning_rate(data: Data) -> Figure | None:
     failed = tested['value'] < tested['value'].max() / 2
     if data.task.is_share and failed.any():  # too large a rate must not squeeze the others: its line leaves the panel
         tested.loc[failed, ['low', 'high']] = np.nan
-        low, high = (
-            tested.loc[~failed, ['low', 'value']].min().min(),
-            tested.loc[~failed, ['high', 'value']].max().max(),
-        )
+        learned = tested[~failed]
+        low, high = learned[['low', 'value']].min().min(), learned[['high', 'value']].max().max()
         left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     for (size, rest), line in tested.groupby(['size', 'rest']):
         axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
