@@ -94,14 +94,15 @@ def write_results(workdir: Path, records: Sequence[Record]) -> None:
     train, validation, test = (f'{split}_{score_of(records)}' for split in ('train', 'validation', 'test'))
     fixed = [*OF_A_RUN, 'train_loss', train, validation, 'test_loss', test, 'gap', 'status', 'seconds']
     text, known = io.StringIO(), {*fixed, 'evaluate_at', 'evaluate_on'}
-    recipes = {record.about['recipe']: record.about['fields'] for record in records}  # few, where runs may be thousands
-    given = {recipe: {name: json.dumps(v) for name, v in fields.items()} for recipe, fields in recipes.items()}
+    whole = [json.dumps(record.about['fields']) for record in records]  # most are alike, and their parts take longer
+    made = {text: record.about['fields'] for text, record in zip(whole, records, strict=True)}
+    given = {text: {name: json.dumps(value) for name, value in fields.items()} for text, fields in made.items()}
     of_all = (item for fields in given.values() for item in fields.items())
     values = dict.fromkeys((name, value) for name, value in of_all if name not in known)
     varied = [name for name, count in collections.Counter(name for name, _ in values).items() if count > 1]
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow([*fixed, *varied])
-    for record in records:
+    for record, fields in zip(records, whole, strict=True):
         about, row = record.about, dict[str, Any]()
         if record.rows:
             row |= record.rows[-1]
@@ -110,7 +111,7 @@ def write_results(workdir: Path, records: Sequence[Record]) -> None:
         row |= {name: about['fields'].get(name, about['stages'][0][name]) for name in ('batch_size', 'learning_rate')}
         row |= {'run': record.name, 'recipe': about['recipe'], 'seed': about['seed'], 'status': record.status}
         row |= {'momentum': about['stages'][-1]['momentum']}
-        row |= {name: given[about['recipe']].get(name, '') for name in varied}
+        row |= {name: given[fields].get(name, '') for name in varied}
         cells = [row.get(column, '') for column in (*fixed, *varied)]
         writer.writerow([f'{cell:.9g}' if isinstance(cell, float) else cell for cell in cells])
     replace(workdir / 'results.csv', text.getvalue())

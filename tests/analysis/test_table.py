@@ -114,7 +114,7 @@ def test_results_say_what_the_recipes_are_and_in_what_they_differ(tmp_path: Path
         ({'optimizer': 'sgd', 'hidden': [8]}, {'optimizer': 'lars', 'hidden': [8], 'clip': 2.5})
     ):
         fields |= {'batch_size': 7, 'learning_rate': 0.3, 'epochs': float(i), 'evaluate_at': [i]}
-        about = {'name': f'{i}', 'recipe': f'r{i}', 'seed': i, 'updates': 9, 'stages': stages, 'fields': fields}
+        about = {'name': f'{i}', 'recipe': 'a', 'seed': i, 'updates': 9, 'stages': stages, 'fields': fields}
         records.append(Record(about, [row(9, learning_rate=1e-9)], {}))
     write_results(tmp_path, records)
     first, second = csv.DictReader((tmp_path / 'results.csv').read_text(encoding='utf-8').splitlines())
