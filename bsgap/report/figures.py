@@ -126,6 +126,7 @@ def _at_the_end(data: Data, columns: Sequence[str], fewest: int = 1) -> Figure |
     room = min((large / small for small, large in itertools.pairwise(sizes)), default=2) ** 0.2
     for panel, column in zip(every, columns, strict=True):
         found = intervals(ends.groupby(['setting', 'size'], sort=False)[column])
+        found = _with_room(panel, found, data.task) if column in SCORES else found
         for i, (setting, line) in enumerate(found.groupby('setting', sort=False)):  # a little beside one another
             places = line.index.get_level_values('size') * room ** ((i + 0.5) / len(parts) - 0.5)
             axes.bars(panel, places, line, **looks[parts[setting]])
@@ -148,13 +149,7 @@ def _learning_rate(data: Data) -> Figure | None:
     figure, (left, right) = axes.panels(2)
     colours = axes.sized(ends['size'])
     looks = axes.looks(left, zip('batch size ' + ends['size'].astype(str), ends['rest'], strict=True), colours)
-    tested = intervals(ends.groupby(['size', 'rest', 'rate'])['test_score'])
-    failed = tested['value'] < tested['value'].max() / 2
-    if data.task.is_share and failed.any():  # too large a rate must not squeeze the others: its line leaves the panel
-        tested.loc[failed, ['low', 'high']] = np.nan
-        learned = tested[~failed]
-        low, high = learned[['low', 'value']].min().min(), learned[['high', 'value']].max().max()
-        left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    tested = _with_room(left, intervals(ends.groupby(['size', 'rest', 'rate'])['test_score']), data.task)
     for (size, rest), line in tested.groupby(['size', 'rest']):
         axes.bars(left, line.index.get_level_values('rate'), line, **looks[f'batch size {size}', rest])
     _keep_in_range(left, data.task)
@@ -192,7 +187,8 @@ def _best_batch_size(data: Data) -> Figure | None:
     looks, sizes = axes.looks(right, [('', f'best, {kind}'.removesuffix(', ')) for kind in kinds]), set(ends['size'])
     for panel, kind, look in zip(every, kinds, looks.values(), strict=True):
         of_kind = ends[ends['rest'] == kind]
-        for rate, line in intervals(of_kind.groupby(['rate', 'size'])['test_score']).groupby('rate'):
+        tested = _with_room(panel, intervals(of_kind.groupby(['rate', 'size'])['test_score']), data.task)
+        for rate, line in tested.groupby('rate'):
             label = f'learning rate {rate:g}' if panel is every[0] else None
             axes.bars(panel, line.index.get_level_values('size'), line, **colours[rate], label=label)
         axes.batch_sizes(panel, 'x', sizes)
@@ -210,6 +206,18 @@ def _best_batch_size(data: Data) -> Figure | None:
     right.set(xlabel='learning rate × training examples', ylabel=f'best batch size ({chooser} split)')
     right.set_ylim(min(sizes) / 1.5, max(sizes) * 1.5)
     return axes.legend(figure)
+
+
+def _with_room(panel: Axes, found: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Intervals of a score, without those of settings that learned less than half of what the best of their batch size
+    did: these must not squeeze the others, and their lines leave the panel."""
+    failed = found['value'] < found.groupby('size')['value'].transform('max') / 2
+    if task.is_share and failed.any():
+        learned = found[~failed]
+        low, high = learned[['low', 'value']].min().min(), learned[['high', 'value']].max().max()
+        panel.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        found.loc[failed, ['low', 'high']] = np.nan
+    return found
 
 
 def _keep_in_range(panel: Axes, task: Task) -> None:

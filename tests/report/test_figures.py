@@ -327,6 +327,11 @@ def test_a_learning_rate_with_which_nothing_was_learned_leaves_room_for_the_othe
     assert [y for _, y in points(left)[0]] == [75, 87.5, 12.5]
     left, _ = panels('learning_rate', records[:-seeds])
     assert 70 < left.get_ylim()[0] < 75
+    _, test, _ = panels('accuracy', records)
+    assert test.get_ylim()[0] > 70
+    alone = [swept(640, rate, seed, accuracy=0.25) for rate in rates for seed in range(seeds)]
+    for figure, panel in (('learning_rate', 0), ('accuracy', 1)):  # a batch size that learns less stays
+        assert panels(figure, [*records, *alone])[panel].get_ylim()[0] < 25
 
 
 def test_the_line_between_solutions_is_a_mean_over_seeds() -> None:
