@@ -191,7 +191,7 @@ class Programs:
         return [list(times) for times in zip(*rounds, strict=True)]
 
     def _timed_updates(self, run: Run, runs: int, batch_size: int) -> Callable[[], float]:
-        """Makes some updates of a cohort, for about TIMED_SECONDS, and says how long one took."""
+        """Makes some updates of a cohort, an epoch at most, for TIMED_SECONDS or more, and says how long one took."""
         seeds = [run.seed] * runs
         state_R, order_RxN = self.init(run, seeds), self.order(run, seeds, 0)
         inputs_R = jax.tree.map(lambda leaf: np.stack([leaf] * runs), inputs(run, 0))
@@ -203,9 +203,10 @@ class Programs:
             state_R, seconds = self.segment(run, batch_size, window, order_RxN, inputs_R, state_R)
             return seconds / updates
 
-        updates = min(2, in_an_epoch)
-        while updates < (fitting := min(in_an_epoch, max(1, round(TIMED_SECONDS / timed(updates))))) / 2:
-            updates = min(fitting, 8 * updates)
+        timed(updates := 1)  # in fresh memory, so that it takes longer
+        # The better of two, as one may have waited for what else the machine does.
+        while updates < in_an_epoch and updates * min(timed(updates), timed(updates)) < TIMED_SECONDS:
+            updates = min(in_an_epoch, 2 * updates)
         return functools.partial(timed, updates)
 
     def seconds_per_evaluation(self, run: Run, runs: int = 1, full: bool = True) -> float:

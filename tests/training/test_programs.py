@@ -19,6 +19,8 @@ from bsgap import config, data
 from bsgap.errors import UserError
 from bsgap.training import programs, step
 from bsgap.training.programs import DETERMINISTIC, Programs
+from bsgap.training.runs import Run
+from bsgap.training.step import Window
 from bsgap.training.watcher import Watcher
 
 
@@ -173,14 +175,35 @@ def test_a_model_that_cannot_be_made_is_named() -> None:
 
 def test_an_update_and_an_evaluation_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The median of some calls; nothing but the clock is looked at in between."""
-    monkeypatch.setattr(programs, 'TIMED_SECONDS', 1e-9)  # two updates a call
+    monkeypatch.setattr(programs, 'TIMED_SECONDS', 1e-9)  # one update a call
     ticks = iter(range(10**6))
     clock = types.SimpleNamespace(perf_counter=lambda: float(next(ticks)), monotonic=time.monotonic)
     monkeypatch.setattr(programs, 'time', clock)
     study = config.resolve(tiny(batch_size=(100,)))
     run, made = runs_of(study)[0], programs_of(study)
-    assert made.seconds_per_update(run, runs=2) == 1 / 2
+    assert made.seconds_per_update(run, runs=2) == 1.0
     assert made.seconds_per_evaluation(run, runs=2) == 1.0
+
+
+@pytest.mark.parametrize(('batch_size', 'updates'), [(1, 256), (100, 3)])
+def test_enough_updates_are_timed_that_nothing_else_counts(
+    batch_size: int, updates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a slow first call nor one that is interrupted decides how many, and what each call costs besides is
+    spread over them; an epoch, here of 300 examples, is all that there is."""
+    asked: list[int] = []
+
+    def segment(_: Programs, run: Run, size: int, window: Window, order: Any, inputs: Any, state: Any) -> Any:
+        asked.append(int(window.updates))
+        extra = 9.0 if len(asked) in (1, 4) else 0.01
+        return state, extra + 0.001 * asked[-1]
+
+    monkeypatch.setattr(programs, 'TIMED_SECONDS', 0.2)
+    monkeypatch.setattr(Programs, 'segment', segment)
+    study = config.resolve(tiny(batch_size=(batch_size,)))
+    found = programs_of(study).seconds_per_update(runs_of(study)[0])
+    assert asked[-programs.TIMED_CALLS :] == [updates] * programs.TIMED_CALLS
+    assert found == pytest.approx(0.001 + 0.01 / updates)
 
 
 def test_what_a_segment_is_told() -> None:
