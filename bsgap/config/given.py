@@ -21,6 +21,7 @@ _USUAL = {'scaling': 'none', 'beta_scaling': 'none', 'adapt_regime': False}
 # By fields, whether they have an effect, given all of a recipe; those that are not here always have.
 _EFFECTIVE: Mapping[tuple[str, ...], Callable[[Fields], Any]] = {
     ('beta1', 'beta2', 'beta_scaling'): _of('optimizer', 'adam', 'adamw', 'lamb'),
+    ('data_seed',): lambda fields: fields['subset'] or fields['label_noise'] or fields['validation'],
     ('hidden', 'batch_norm'): _of('model', 'mlp', 'cnn'),
     ('channels',): _of('model', 'cnn'),
     ('ghost_batch',): _of('batch_norm', True),
@@ -51,7 +52,8 @@ _IN_A_SEARCH = {
 
 def check(given: Iterable[str], config: ConfigDict, recipes: Iterable[Recipe]) -> None:
     """Raises UserError if a field of these has none; `config` is checked, and `recipes` were made of it."""
-    made = [{**dict(recipe.fields), 'momentum': recipe.kind.momentum} for recipe in recipes]
+    besides = {'validation': config.validation}
+    made = [{**dict(recipe.fields), **besides, 'momentum': recipe.kind.momentum} for recipe in recipes]
     for path in given:
         owner, _, field = path.rpartition('.')
         if path == 'figures':

@@ -40,7 +40,7 @@ def read(where: str, settings: Data) -> Source:
     target = settings.target or next((name for name in TARGETS if name in columns), '')
     problem = f'{settings.target!r} is not known; {what} has the columns {", ".join(columns)}'
     require(target in columns, 'target', problem)
-    lacks = ', '.join(sorted(set(columns) - set(test.column_names))) if test else ''
+    lacks = ', '.join(sorted(set(columns) - set(test.column_names))) if test is not None else ''
     require(not lacks, 'dataset', f'{what}: its split test lacks the columns {lacks}, which train has')
     kinds = {name: kind for name, kind in train.features.items() if name != target}
     images = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]
@@ -48,7 +48,7 @@ def read(where: str, settings: Data) -> Source:
     left = [name for name in splits if name not in ('train', 'test')]
     notes: tuple[str, ...] = (f'the splits {", ".join(left)} are left alone',) if left else ()
     if not arrays:
-        source = table.encode(what, train.to_pandas(), test and test.to_pandas(), target)
+        source = table.encode(what, train.to_pandas(), test.to_pandas() if test is not None else None, target)
         return source._replace(notes=(*source.notes, *notes))
     column = (images or arrays)[0]
     if len(kinds) > 1:

@@ -1,7 +1,6 @@
 """The answer for arrays: a search on them, and what it recommends as an object."""
 
 import dataclasses
-import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,7 +101,7 @@ def recommend(
     of_data = config.Data('train, test', 0.0, test_share=settings.test_share, task=settings.task)
     examples = len(arrays.splits(source, of_data, fields)[0].labels_N)
     if not settings.sweep.batch_size:
-        n = math.floor((1 - settings.validation) * min(examples, settings.subset or examples))
+        n = min(settings.subset or examples, examples - round(settings.validation * examples))
         if n < BATCH_SIZES[1]:
             few = f'{examples} examples, {n} of them to train on, are not allowed'
             raise UserError(f'train: {few}; there must be at least {BATCH_SIZES[1]}, or give fields sweep.batch_size')

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from bsgap.analysis.trials import SETTING
 from bsgap.config import task
 from bsgap.report import axes, words
 from bsgap.report.numbers import bounds, number
@@ -197,7 +198,7 @@ def _budgets(answer: Json) -> Figure | None:
             axes.bars(left, [y], [_error(row['test_score'])], of.scale, is_flat=True, **look)
             if 'gap' in row:
                 axes.bars(right, [y], [row['gap']], of.scale, is_flat=True, **look)
-        left.set_yticks(range(len(rows)), [_contender(row, budget['recommended']) for row in rows])
+        left.set_yticks(range(len(rows)), [_contender(row, budget) for row in rows])
         left.set_title(words.budget_text(budget), fontsize=10)
         left.set(ylim=(len(rows) - 0.5, -0.5), ylabel='batch size')
         right.axvline(0, color='grey', linewidth=0.8)
@@ -214,10 +215,12 @@ def _error(score: Json) -> Json:
     return {end: None if value is None else max(1 - value, 1e-4) for end, value in ends.items()}
 
 
-def _contender(row: Json, recommended: Json) -> str:
+def _contender(row: Json, budget: Json) -> str:
     """What a row is; fresh seeds may have changed what is recommended."""
-    what = 'fresh seeds' + FRESH.get(row['role'], '') if 'role' in row else row['verdict']
-    return f'{row["batch_size"]}, {what}' + ' (recommended)' * (row['test_score'] == recommended['test_score'])
+    chosen, is_fresh = budget['recommended'], 'role' in row
+    is_it = is_fresh == bool(budget['first_thought']) and all(row[field] == chosen[field] for field in SETTING)
+    what = 'fresh seeds' + FRESH.get(row['role'], '') if is_fresh else row['verdict']
+    return f'{row["batch_size"]}, {what}' + ' (recommended)' * is_it
 
 
 def _noise_scale(answer: Json) -> Figure | None:

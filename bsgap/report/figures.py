@@ -23,7 +23,7 @@ SHARPNESS = ['sharpness_0.001', 'sharpness_0.0005', 'top_eigenvalue']
 def draw(
     runs: pd.DataFrame, folder: Path, title: str, figures: Iterable[str], task: Task, lines: Lines = ()
 ) -> dict[str, str]:
-    """Draws those of `figures` (names, out of `config.FIGURES`) for which there is data; returns their SVG,
+    """Draws those of `figures` (names, out of `config.fields.FIGURES`) for which there is data; returns their SVG,
     by caption.
 
     `lines` are, for each pair of solutions and each seed, a mapping with `first`, `second` (recipes), `seed`, and, of

@@ -72,7 +72,8 @@ class Contents(NamedTuple):
         for recipe in dict.fromkeys(run.about['recipe'] for run in self.records):
             lost, left = counts[recipe, 'diverged'], counts[recipe, 'running']
             if (last := ends.get(recipe)) is None:
-                rows.append((recipe, f'{lost} diverged' * (lost > 0) or f'{left} unfinished', *['–'] * 6))
+                other = f'{left} unfinished' if left else f'{counts[recipe, "done"]} without test data'
+                rows.append((recipe, f'{lost} diverged' if lost else other, *['–'] * 6))
                 continue
             failed = int(last['run'].isin(self.runs.attrs['near_chance']).sum())
             made = f'{len(last)}' + f' + {lost} diverged' * (lost > 0) + f', {left} unfinished' * (left > 0)

@@ -35,7 +35,8 @@ def sentences(runs: pd.DataFrame, statuses: Mapping[str, str], task: Task) -> li
         said.append(f'Runs that diverged, which no mean includes: {counts}.')
     if unfinished:
         said.append(f'Not finished: {plural(len(unfinished), "run")}.')
-    return said or ['There is nothing to compare: give at least two batch sizes.']
+    needs = 'give at least two batch sizes' if len(rows) else 'no run was evaluated on test data'
+    return said or [f'There is nothing to compare: {needs}.']
 
 
 def _settings(rows: pd.DataFrame) -> pd.DataFrame:

@@ -39,6 +39,7 @@ STAGES = {'mine': {'stages': (ROW,)}}
         ('evaluate_epochs', {'evaluate_epochs': 0.5, 'evaluate_updates': 9}),
         ('evaluate_updates', {'evaluate_updates': 3, 'evaluate_at': (2,)}),
         ('nesterov', {'nesterov': True}),
+        ('data_seed', {'data_seed': 5, 'subset': 0}),
         ('search.margin', {}),
         ('target', {'target': 'a'}),
         ('image_size', {'image_size': (8, 8), 'dataset': 'csv:f'}),
@@ -66,6 +67,9 @@ def test_a_field_without_an_effect_is_named(given: str, changes: dict[str, Any])
         ('figures', {'figures': ('curves',)}),
         ('beta1', {'optimizer': ('sgd', 'adam'), 'beta1': 0.8}),
         ('beta1', {}),  # as it is anyway
+        ('data_seed', {'data_seed': 5}),
+        ('data_seed', {'data_seed': 5, 'subset': 0, 'label_noise': 0.1}),
+        ('data_seed', {'data_seed': 5, 'subset': 0, 'validation': 0.1}),
         ('sweep.beta2', {'optimizer': 'adam', 'beta2': (0.9, 0.99)}),
         ('base_batch_size', {'scaling': 'linear', 'base_batch_size': 32}),
         ('milestones', {'schedule': 'grow_batch', 'milestones': (1,)}),

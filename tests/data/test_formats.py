@@ -269,6 +269,15 @@ def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
             load(dataset, target=target)
 
 
+def test_an_empty_test_split_of_hugging_face_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which a folder can't hold: `datasets` does not read it back."""
+    train = datasets.Dataset.from_dict({'a': [0.5, 1], 'kind': [0, 1]})
+    made = datasets.DatasetDict(train=train, test=train.select([]))
+    monkeypatch.setattr(datasets, 'load_from_disk', lambda _: made)
+    with pytest.raises(UserError, match='the test split has 0 examples and 0 labels'):
+        load(f'hf:{tmp_path}', target='kind')
+
+
 def tokens_of_many_lengths(folder: Path) -> str:
     return saved(folder / 'lengths', text=[[1], [2, 3], [4], [5]], label=[0, 1, 0, 1])
 

@@ -167,10 +167,11 @@ def test_where_there_is_nothing_to_learn_nothing_is_recommended(tmp_path: Path) 
 def test_batch_sizes_that_an_epoch_has_updates_for_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr('bsgap.launch.job.train', lambda settings, _, given: asked.append(settings) or sys.exit())
-    for n, sizes in ((2000, (4, 16, 64)), (100, (4, 16)), (60_000, (4, 16, 64, 256, 1024))):
-        x = np.zeros((n, 1), np.uint8)
+    of_parts = (2000, 1100, (4, 16, 64)), (2000, 900, (4, 16)), (2000, 18, (4, 16))
+    for n, subset, sizes in ((2000, 0, (4, 16, 64)), (100, 0, (4, 16)), (60_000, 0, (4, 16, 64, 256, 1024)), *of_parts):
+        x, fields = np.zeros((n, 1), np.uint8), {'test_share': 1e-9 + 1 / n, 'subset': subset}
         with pytest.raises(SystemExit):
-            bsgap.recommend((x, np.arange(n) % 2), workdir=tmp_path / str(n), fields={'test_share': 1e-9 + 1 / n})
+            bsgap.recommend((x, np.arange(n) % 2), workdir=tmp_path / f'{n} {subset}', fields=fields)
         assert asked[-1].sweep.batch_size == sizes
 
 

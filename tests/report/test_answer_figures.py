@@ -19,6 +19,7 @@ Json = dict[str, Any]
 SIZES, N, B_CRIT = (8, 32, 128, 512), 10000, 60.0
 UNITS = {'epochs': 2.0, 'updates': 100, 'seconds': 12.345}
 NONE = {'low': None, 'high': None}
+REST = {'momentum': 0.0, 'weight_decay': 0.0, 'beta2': 0.999}
 NOT_FOUND: Json = {
     'task': 'classification',
     'winners': {},
@@ -45,13 +46,17 @@ def make(sizes: tuple[int, ...] = SIZES, units: tuple[str, ...] = ('epochs', 'up
             for factor, found in ((0.5, estimate(1.5 * error)), (1, estimate(error)), (2, None)):
                 every['trials'].append({**at, **length, 'learning_rate': factor * rate, 'validation_error': found})
         accuracy = estimate(0.99 - error, 1.002)
-        every['rows'].append({**at, 'verdict': verdict, 'test_score': accuracy, 'gap': estimate(error / 3)})
+        setting = {**at, 'learning_rate': rate, **REST}
+        every['rows'].append({**setting, 'verdict': verdict, 'test_score': accuracy, 'gap': estimate(error / 3)})
         every['curves'].append({**at, 'points': points})
         every['rates'].append({**at, 'updates': updates, **estimate(rate)})
-    for i, role in enumerate(('recommended', 'half the rate', 'twice the rate', 'growing')):
-        every['fresh'].append({'role': role, 'batch_size': sizes[0], 'test_score': estimate(0.95 + i / 1e3, 1.003)})
-    every['fresh'].append({'role': 'smaller', 'batch_size': sizes[-1], 'test_score': None})
-    reached = {'rows': every['rows'], 'fresh': every['fresh'], 'recommended': every['rows'][0]}
+    first, last = (every['rows'][i] | {'role': 'smaller', 'test_score': None} for i in (0, -1))
+    for role, factor in (('recommended', 1), ('half the rate', 0.5), ('twice the rate', 2), ('growing', 1)):
+        rate, score = factor * first['learning_rate'], estimate(0.95 + len(every['fresh']) / 1e3, 1.003)
+        every['fresh'].append({**first, 'role': role, 'learning_rate': rate, 'test_score': score})
+        del every['fresh'][-1]['gap']
+    every['fresh'].append(last)
+    reached = {'rows': every['rows'], 'fresh': every['fresh'], 'recommended': every['rows'][0], 'first_thought': None}
     for error in (0.106, 0.0906, 0.0773):
         points = [{'batch_size': b, 'updates': estimate((1 + B_CRIT / b) / error**2), 'censored': 0} for b in sizes]
         curve = {'s_min': estimate(error**-2), 'e_min': estimate(B_CRIT / error**2), 'b_crit': estimate(B_CRIT)}
@@ -235,7 +240,7 @@ def test_the_learning_rates_tried_and_the_best() -> None:
 def test_each_budget_has_its_verdicts_what_fresh_seeds_reach_and_the_gaps() -> None:
     answer = make()
     first = answer['budgets'][0]
-    first['recommended'] = first['fresh'][1]  # fresh seeds changed it, to half the rate
+    first['recommended'], first['first_thought'] = first['fresh'][1], first['recommended']  # by fresh seeds
     tests, gaps, others, _ = panels('budgets', answer)
     names = ['8, best', '32, as good', '128, undecided', '512, worse', '8, fresh seeds']
     names += [f'8, fresh seeds, {role}' for role in ('half the rate', 'twice the rate', 'growing batch')]
@@ -245,6 +250,11 @@ def test_each_budget_has_its_verdicts_what_fresh_seeds_reach_and_the_gaps() -> N
     for y, (row, shown) in enumerate(zip([*first['rows'], *first['fresh'][:-1]], bars(tests), strict=True)):
         value, high, low = (100 * max(1 - end, 1e-4) for end in row['test_score'].values())
         assert shown == (value, y, low, high)
+    for row in [*first['rows'], *first['fresh'][:-1]]:
+        row['test_score'] = estimate(1.0, 1.0)  # as where every example is right: that says nothing of which is which
+    for panel in panels('budgets', answer)[::2]:
+        chosen = [i for i, label in enumerate(panel.get_yticklabels()) if 'recommended' in label.get_text()]
+        assert chosen == [5 if panel.get_title() == '2 epochs' else 0]
     assert (tests.xaxis_inverted(), tests.xaxis.get_major_formatter()(2, None)) == (True, '98')
     shares = [np.multiply(100, [*row['gap'].values()]) for row in first['rows']]
     assert bars(gaps) == [(share[0], y, *share[1:]) for y, share in enumerate(shares)]

@@ -168,6 +168,13 @@ def test_a_recipe_has_a_row_with_the_means_of_its_last_rows(trained: Path, tmp_p
     assert test == f'{mean:.2f} ± {half:.2f} %'
 
 
+def test_what_was_evaluated_on_validation_data_alone_is_not_unfinished(tmp_path: Path) -> None:
+    bsgap.train(tiny(batch_size=(100,), validation=0.1, evaluate_on='validation'), tmp_path)
+    text = html.unescape(page.report(tmp_path).read_text())
+    assert 'There is nothing to compare: no run was evaluated on test data.' in text
+    assert '<td>2 without test data</td>' in text
+
+
 def test_a_study_that_has_not_begun_has_a_report(begun: Path) -> None:
     assert 'Not finished: 4 runs' in page.report(begun).read_text()
 
