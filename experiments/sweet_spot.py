@@ -9,7 +9,7 @@ labels batch sizes 1 and 4 have two more below, as some seeds had chosen the low
 
     python launch.py --config=experiments/sweet_spot.py                 # 288 runs of 2 epochs
     python launch.py --config=experiments/sweet_spot.py:quick           # 144 runs of 10 epochs, a tenth of MNIST
-    python launch.py --config=experiments/sweet_spot.py:wrong_labels    # likewise, with a tenth of the labels wrong
+    python launch.py --config=experiments/sweet_spot.py:wrong_labels    # 168 likewise, a tenth of the labels wrong
     python launch.py --config=experiments/sweet_spot.py:fashion         # likewise, Fashion-MNIST from Debian's package
     python launch.py --config=experiments/sweet_spot.py:smoke           # seconds; shows that it works
 

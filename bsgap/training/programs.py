@@ -204,8 +204,8 @@ class Programs:
             return seconds / updates
 
         timed(updates := 1)  # in fresh memory, so that it takes longer
-        # The better of two, as one may have waited for what else the machine does.
-        while updates < in_an_epoch and updates * min(timed(updates), timed(updates)) < TIMED_SECONDS:
+        # One call of two suffices, as the other may have waited for what else the machine does.
+        while updates < in_an_epoch and any(updates * timed(updates) < TIMED_SECONDS for _ in range(2)):
             updates = min(in_an_epoch, 2 * updates)
         return functools.partial(timed, updates)
 
