@@ -131,7 +131,8 @@ def look(here: Here) -> None:
     except ImportError:
         torch_says = 'PyTorch is not installed'
     version = jax.local_devices()[0].client.platform_version.replace('\n', ', ')
-    packages = 'jax', 'jaxlib', 'jax-cuda12-plugin', 'flax', 'optax', 'torch', 'triton', 'nvidia-cudnn-cu12'
+    cuda = ('jax-cuda12-plugin', 'jax-cuda13-plugin', 'nvidia-cudnn-cu12', 'nvidia-cudnn-cu13')
+    packages = 'jax', 'jaxlib', *cuda, 'flax', 'optax', 'torch', 'triton'
     rows: list[list[str]] = [
         ['what', 'as it says itself'],
         ['device', device.device_kind],

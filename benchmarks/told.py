@@ -20,6 +20,7 @@ def short(value: float) -> str:
 
 def machine(*packages: str) -> str:
     """The processor, Python, and the versions of those packages that are installed."""
-    found = {d.metadata['Name'].lower(): d.version for d in metadata.distributions() if d.metadata['Name']}
+    installed = reversed([*metadata.distributions()])  # of two the first on the path is what is imported
+    found = {d.metadata['Name'].lower(): d.version for d in installed if d.metadata['Name']}
     versions = ', '.join(f'{package} {found[package]}' for package in packages if package in found)
     return f'{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}'
