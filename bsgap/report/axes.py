@@ -108,9 +108,15 @@ def name_end(panel: Axes, x: float, y: float, text: str, colour: str) -> None:
 
 def _lay_out(figure: Figure) -> None:
     """Lays the figure out, and moves the names at the ends of lines up and down until none lies on another."""
+    named: dict[Axes, list[Any]] = {
+        panel: [text for text in panel.texts if text.get_gid() == 'end'] for panel in figure.axes
+    }
+    for panel, ends in named.items():
+        low, high = sorted(panel.get_ylim())
+        for end in ends:  # a name outside its panel would take all room
+            end.xy = end.xy[0], min(max(end.xy[1], low), high)
     figure.draw_without_rendering()
-    for panel in figure.axes:
-        ends = [text for text in panel.texts if text.get_gid() == 'end']
+    for panel, ends in named.items():
         boxes = [end.get_window_extent() for end in ends]
         middles = [(box.y0 + box.y1) / 2 for box in boxes]
         pairs = [

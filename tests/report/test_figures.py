@@ -16,7 +16,7 @@ from bsgap.analysis import table
 from bsgap.config import schedule
 from bsgap.config.fields import FIGURES
 from bsgap.config.schedule import Stage
-from bsgap.report import figure_data, figures
+from bsgap.report import axes, figure_data, figures
 from bsgap.training.rows import Record
 
 N = 1000
@@ -115,6 +115,19 @@ def line(**changes: Any) -> dict[str, Any]:
         f'{split}_{quantity}': [0.9, 0.5, 0.7] for split in ('train', 'test') for quantity in ('loss', 'accuracy')
     }
     return {'first': 'bs10-lr0.1', 'second': 'bs100-lr0.1', 'seed': 0, 'alpha': [-1, 0, 1], **values, **changes}
+
+
+def test_a_line_that_ends_outside_its_panel_leaves_the_others_their_room() -> None:
+    records = [swept(10, rate, 0) for rate in (0.1, 1.0)]
+    for row in (row for each in records for row in each.rows[1:]):
+        row['train_accuracy'] = row['test_accuracy'] = 0.98
+    records[1].rows[-1]['train_accuracy'] = 0.1
+    every = panels('curves', records)
+    axes._lay_out(every[0].figure)
+    left, right = every[:2]
+    assert all(not text.get_window_extent().overlaps(right.bbox) for text in left.texts)
+    assert left.texts
+    assert right.bbox.x0 - left.bbox.x1 > max(text.get_window_extent().width for text in left.texts)
 
 
 def test_every_figure_has_a_name_in_the_configuration() -> None:
@@ -290,8 +303,8 @@ def test_named_recipes_of_many_batch_sizes_are_one_line() -> None:
 
 def test_a_schedule_is_drawn_in_steps() -> None:
     top, bottom = panels('schedule', [record('grow', 0, Stage(10, 0.4, 3, 'epochs'), Stage(50, 0.2, 1, 'epochs'))])
-    for axes, values in ((top, (10, 50)), (bottom, (0.4, 0.2))):
-        (step,) = lines_of(axes)
+    for panel, values in ((top, (10, 50)), (bottom, (0.4, 0.2))):
+        (step,) = lines_of(panel)
         assert step.get_drawstyle() == 'steps-post'
         epochs, heights = np.asarray(step.get_xdata()), np.asarray(step.get_ydata())
         assert (heights[epochs < 3] == values[0]).all()
