@@ -11,7 +11,7 @@ are of epoch 10 still.
     python launch.py --config=experiments/mnist_momentum.py:smoke    # seconds; shows that it works
 
 Expected: equal curves; at the largest batch at least twice as many updates without momentum. Time on 2 CPU cores: about
-two hours and a half; quick: about 25 minutes. On one GPU (estimated): about 5 minutes.
+two hours and a half; quick: about 25 minutes. On one GPU (H200), quick with 13 seeds: a minute.
 """
 
 from ml_collections import ConfigDict
