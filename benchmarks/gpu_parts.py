@@ -56,7 +56,7 @@ FULL = Sizes(
     axes=((64, 16), (1024, 16), (64, 4), (64, 64), (1, 16)),
     memory=('--runs=1,4,16,64,256', '--rounds=3'),
     cost=tuple(
-        (model, size, runs) for size, runs in ((64, 1), (1024, 16), (64, 16), (1024, 1)) for model in ('mlp', 'cnn')
+        (model, size, runs) for model in ('mlp', 'cnn') for size, runs in ((64, 1), (1024, 16), (64, 16), (1024, 1))
     ),
     agreement=('--config.seeds=1', '--config.epochs=3'),
     determinism=(
@@ -148,8 +148,9 @@ def look(here: Here) -> None:
 def suite(here: Here) -> None:
     """The tests of training, on this device."""
     tests = here.tests or here.sizes.tests
-    command = [sys.executable, '-m', 'pytest', '-v', '--tb=short', '-n', str(here.sizes.workers), *tests]
+    command = [sys.executable, '-m', 'pytest', '-p', 'xdist', '-v', '--tb=short', '-n', str(here.sizes.workers), *tests]
     env = {key: value for key, value in ENV.items() if not key.startswith('PYTEST_')}
+    env['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'  # a warning of whatever else is installed would end them
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     found: dict[str, list[str]] = {'PASSED': [], 'FAILED': [], 'ERROR': [], 'SKIPPED': []}
     summary = ''
