@@ -30,7 +30,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.evaluate_epochs = 3.0
     study.figures = ('curves',)
     study.claims = 'experiments.mnist_batch_size_two:claims'
-    study.finding = 'Batch size 2 reached {slow} at a learning rate of 0.003, {fast} at 0.03.'
+    study.finding = 'Batch size 2 ended at {slow} at a learning rate of 0.003, {fast} at 0.03.'
     return config.with_variant(study, variant, smoke={'subset': 300, 'hidden': (32,), 'epochs': 3.0, 'seeds': 2})
 
 
