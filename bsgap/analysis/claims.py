@@ -104,8 +104,12 @@ class Verdict(NamedTuple):
         ends = self.low, self.high
         widths = [abs(end - self.value) for end in ends if math.isfinite(end)]
         is_ratio, widest = self.unit == 'ratio', max(widths, default=0.0)
+        if is_ratio:  # one more digit than two, of each number, for an interval within a tenth of it
+            known = [end for end in ends if all(0 < x < math.inf for x in (self.value, end))]
+            widest = max((abs(math.log(end / self.value)) for end in known), default=1.0)
+            widest = widest and 10.0 ** min(0, 1 + math.floor(math.log10(widest)))
         numbers = (self.value, *ends, *widths)
-        text, *others = (_number(x, self.unit, abs(x) if is_ratio else widest) for x in numbers)
+        text, *others = (_number(x, self.unit, abs(x) * widest if is_ratio else widest) for x in numbers)
         if self.n > 1 and widths and not is_ratio:
             text += f' ± {others[-1]}'
         elif not all(map(math.isnan, ends)):

@@ -109,6 +109,9 @@ def test_ratios_are_tested_as_logarithms() -> None:
     assert made.verdict == 'inconclusive'
     told = judged(ends('a', [0.4, 0.45, 0.5]), unit='ratio', at_most=2)
     assert (told.verdict, told.measured, told.expected) == ('reproduced', '0.45 (0.34 to 0.59)', 'at most 2')
+    assert judged(ends('a', [1.06, 1.07, 1.08]), unit='ratio', at_most=2).measured == '1.07 (1.05 to 1.10)'
+    assert judged(ends('a', [0.5, 0.5]), unit='ratio', at_most=2).measured == '0.5 (0.5 to 0.5)'
+    assert told._replace(low=0.0, high=math.inf).measured == '0.45 (0 to ?)'
     for finals in ([0.0, 0.5], [-0.1, 0.5]):
         assert 'no finite value for 1 of them' in judged(ends('a', finals), unit='ratio').note
 
