@@ -9,7 +9,7 @@ same wrong labels: the intervals are those of the training, not of the choice of
 
 The ε are lower than the source's: in a first run, at ε 0.1 and 1, batch sizes up to 16 stayed at chance, and so did all
 but 256 at ε 1. The bounds are older than that run; the ε and the batch sizes are not. In the quick variant 500
-was added as a batch size when one of the choices fell on 256, then the largest.
+was added as a batch size when one of 30 choices fell on 256, then the largest; it then fell on 500.
 
     python launch.py --config=experiments/mnist_small_data.py          # 1200 runs of 10,000 updates
     python launch.py --config=experiments/mnist_small_data.py:quick    # 1200 runs of 1500 updates, 200 hidden units

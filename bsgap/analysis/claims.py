@@ -220,6 +220,7 @@ def _evaluate(claim: Claim, runs: 'pd.DataFrame') -> Verdict | None:
         notes.append("the source's figure is unverified")
     if not known.has_interval:
         measured = tested = Estimate(measured.value, math.nan, math.nan)
+    measured = Estimate(*(float(f'{end:.9g}') for end in measured))  # as claims.csv has it, which is told elsewhere
     verdict = _judge(tested, *claim.bound[1:]) if known.conclusive else 'inconclusive'
     if verdict == 'inconclusive' and known.conclusive and known.has_interval and needed:
         notes.append(needed)

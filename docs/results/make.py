@@ -98,7 +98,7 @@ def provenance(contents: page.Contents) -> str:
     launches = [*about['earlier_launches'], about]
     trained, revisions = launches[0], ', '.join(dict.fromkeys(launch['git'] for launch in launches))
     # Where it went is nobody's business and changes nothing.
-    words = ['python', *(word for word in trained['command'].split() if not word.startswith('--workdir'))]
+    words = ['python', *(word for word in about['command'].split() if not word.startswith('--workdir'))]
     command = re.sub(r'idx:\S*/', 'idx:', ' '.join(words))
     n = ', '.join(f'{n:,}' for n in sorted({record.about['n'] for record in records}))
     versions = ', '.join(f'{name} {version}' for name, version in trained['versions'].items() if name != 'bsgap')

@@ -337,6 +337,15 @@ def test_claims_csv_has_all_of_it(tmp_path: Path) -> None:
     assert path.with_name('again.csv').read_bytes() == path.read_bytes()
 
 
+def test_what_is_told_is_what_claims_csv_has(tmp_path: Path) -> None:
+    """Nine digits round 1.61499999996 points up to 1.615, which would be told as 1.62 here and as 1.61 there."""
+    near = claims.evaluate(
+        [claim(lambda runs: Estimate(0.0161499999996, 0.01, 0.02), unit='points')], runs(ends('a', TWO))
+    )
+    claims.write(tmp_path / 'claims.csv', near)
+    assert claims.read(tmp_path / 'claims.csv')[0].measured == near[0].measured
+
+
 def test_claims_csv_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     path = tmp_path / 'claims.csv'
     assert claims.read(path) == []
