@@ -2,9 +2,9 @@
 
 Source: Keskar et al. 2017, "On large-batch training for deep learning" (1609.04836), network F1 on MNIST: five hidden
 layers of 512 with batch normalization, Adam, batch 256 against a tenth of the data (6000). Sharpness is the largest
-rise of the training loss in a box around the solution, found by 10 iterations of L-BFGS-B (bsgap/landscape.py says
-how); the loss on the line between the two solutions is drawn as in figure 3. The source used one ε for both; here 6000
-has several, and the best is chosen on validation data, by each seed alone. Batch normalization uses its running
+rise of the training loss in a box around the solution, found by 10 iterations of L-BFGS-B (bsgap/measure/landscape.py
+says how); the loss on the line between the two solutions is drawn as in figure 3. The source used one ε for both; here
+6000 has several, and the best is chosen on validation data, by each seed alone. Batch normalization uses its running
 statistics for sharpness and curvature, and each part's own on the line, where there are no others.
 
     python launch.py --config=experiments/mnist_sharpness.py          # 30 runs of 100 epochs

@@ -16,7 +16,7 @@ was added as a batch size when one of 30 choices fell on 256, then the largest; 
     python launch.py --config=experiments/mnist_small_data.py:smoke    # seconds; shows that it works
 
 Expected: an optimum that moves in proportion to ε and N, more so with wrong labels. Time on 2 CPU cores: about 5 hours;
-quick: about half an hour. On one GPU (estimated): some 15 minutes.
+quick: about 40 minutes. On one GPU (estimated): some 15 minutes.
 """
 
 from ml_collections import ConfigDict

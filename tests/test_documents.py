@@ -30,3 +30,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+def test_files_that_are_named_are_there() -> None:
+    """In documents and docstrings, by their path from the root or from beside what names them."""
+    named = re.compile(
+        r'(?<![\w/.-])(?:bsgap|experiments|docs|benchmarks|tests)/[\w/.-]+\.(?:py|md|png|svg|ipynb|csv)\b'
+    )
+    code = [file for folder in ('bsgap', 'experiments', 'benchmarks') for file in (ROOT / folder).rglob('*.py')]
+    for file in (*PAGES, *code):
+        for path in named.findall(file.read_text(encoding='utf-8')):
+            assert (ROOT / path).exists() or (file.parent / path).exists(), f'{file}: {path}'
