@@ -42,7 +42,7 @@ def get_config(variant: str = '') -> ConfigDict:
     study.sweep.subset = (500, 2000)
     study.sweep.label_noise = (0.0, 0.2)
     study.seeds = 10
-    study.figures = ('best_batch_size', 'accuracy')
+    study.figures = ('best_batch_size',)
     study.claims = 'experiments.mnist_small_data:claims'
     study.finding = (
         'With 500 examples of which a fifth are labelled wrongly, at learning rate 0.01, the best batch size ended'
