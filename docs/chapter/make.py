@@ -1,16 +1,20 @@
 """Makes docs/chapter-37.md and docs/pt-BR/capitulo-37.md: python docs/chapter/make.py
 
-The texts stand beside this file. {STUDY.CLAIM} becomes what docs/results has of a claim: measured, and the verdict.
-Of what was not run yet the paragraph says so, and there is no picture.
+The texts stand beside this file. {STUDY.CLAIM} becomes what docs/results has of a claim: measured, and the verdict;
+{SEARCH.NUMBER} a number of a search's answer, such as first_slope, or b_crit_6, its critical batch size for 6 %
+validation error. Of what was not run yet the paragraph says so, and there is no picture.
 """
 
 import re
 from pathlib import Path
 
+from bsgap import config
 from bsgap.analysis import claims
+from bsgap.files import read_json
+from bsgap.report import numbers
 
 DOCS = Path(__file__).resolve().parents[1]
-CLAIM = re.compile(r'\{([\w-]+\.\w+)\}')
+NAMED = re.compile(r'\{([\w-]+\.[\w.]+)\}')
 PAGES = {'en.md': 'chapter-37.md', 'pt.md': 'pt-BR/capitulo-37.md'}
 PORTUGUESE = {
     'not reproduced': 'não confirmado',
@@ -21,8 +25,21 @@ PORTUGUESE = {
 }
 
 
-def told(verdicts: dict[str, claims.Verdict], name: str) -> str:
-    return f'{verdicts[name].measured} (**{verdicts[name].verdict}**)'
+def told() -> dict[str, str]:
+    """What docs/results has, by the names that the texts use."""
+    known = {}
+    for path in sorted((DOCS / 'results').glob('*/claims.csv')):
+        for verdict in claims.read(path):
+            known[f'{path.parent.name}.{verdict.id}'] = f'{verdict.measured} (**{verdict.verdict}**)'
+    for path in sorted((DOCS / 'results').glob('*/recommendation.json')):
+        name, found = path.parent.name, read_json(path, 'targets', 'numbers')
+        for slope in {'first_slope', 'last_slope'} & found['numbers'].keys():
+            known.setdefault(f'{name}.{slope}', numbers.difference(found['numbers'][slope], config.task('regression')))
+        for target in found['targets']:
+            if target['curve']:
+                error = numbers.number(100 * target['error'])
+                known[f'{name}.b_crit_{error}'] = numbers.between(target['curve']['b_crit'])
+    return known
 
 
 def in_portuguese(text: str) -> str:
@@ -34,25 +51,23 @@ def in_portuguese(text: str) -> str:
 
 
 def main() -> None:
-    results = sorted((DOCS / 'results').glob('*/claims.csv'))
-    known = {f'{path.parent.name}.{verdict.id}': verdict for path in results for verdict in claims.read(path)}
+    known = told()
     for source, page in PAGES.items():
         text = (Path(__file__).parent / source).read_text(encoding='utf-8')
 
         def fill(match: re.Match[str], source: str = source) -> str:
-            found = told(known, match[1])
-            return in_portuguese(found) if source == 'pt.md' else found
+            return in_portuguese(known[match[1]]) if source == 'pt.md' else known[match[1]]
 
         def if_drawn(match: re.Match[str], page: str = page) -> str:
             return match[0] if ((DOCS / page).parent / match[1]).exists() else ''
 
         paragraphs = re.sub(r'<img src="(.*?)".*\n\n', if_drawn, text).split('\n\n')
         for i, paragraph in enumerate(paragraphs):
-            if {*CLAIM.findall(paragraph)} - {*known}:
+            if {*NAMED.findall(paragraph)} - {*known}:
                 *_, last = paragraph.split('\n')
                 waits = 'Ainda não medido' if source == 'pt.md' else 'Not measured yet'
                 paragraphs[i] = f'*{waits}:* {last}' if last.startswith('`python') else f'*{waits}.*'
-        (DOCS / page).write_text(CLAIM.sub(fill, '\n\n'.join(paragraphs)), encoding='utf-8')
+        (DOCS / page).write_text(NAMED.sub(fill, '\n\n'.join(paragraphs)), encoding='utf-8')
 
 
 if __name__ == '__main__':
