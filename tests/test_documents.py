@@ -1,6 +1,7 @@
-"""What the documents link to is there: files, and headings in them."""
+"""What the documents link to is there: files, and headings in them; and what is made is what its command makes."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,11 @@ def test_files_that_are_named_are_there() -> None:
     for file in (*PAGES, *code):
         for path in named.findall(file.read_text(encoding='utf-8')):
             assert (ROOT / path).exists() or (file.parent / path).exists(), f'{file}: {path}'
+
+
+def test_pages_that_are_made_are_what_their_commands_make() -> None:
+    """From the committed results: nobody has changed one and not the other."""
+    pages = runpy.run_path(str(ROOT / 'docs' / 'chapter' / 'make.py'))['pages']()
+    results, _ = runpy.run_path(str(ROOT / 'docs' / 'results' / 'make.py'))['made']([])
+    for page, text in {**pages, ROOT / 'docs' / 'results' / 'README.md': results}.items():
+        assert page.read_text(encoding='utf-8') == text, page

@@ -50,8 +50,9 @@ def in_portuguese(text: str) -> str:
     return text
 
 
-def main() -> None:
-    known = told()
+def pages() -> dict[Path, str]:
+    """What is to stand in each page."""
+    known, made = told(), {}
     for source, page in PAGES.items():
         text = (Path(__file__).parent / source).read_text(encoding='utf-8')
 
@@ -67,8 +68,10 @@ def main() -> None:
                 *_, last = paragraph.split('\n')
                 waits = 'Ainda não medido' if source == 'pt.md' else 'Not measured yet'
                 paragraphs[i] = f'*{waits}:* {last}' if last.startswith('`python') else f'*{waits}.*'
-        (DOCS / page).write_text(NAMED.sub(fill, '\n\n'.join(paragraphs)), encoding='utf-8')
+        made[DOCS / page] = NAMED.sub(fill, '\n\n'.join(paragraphs))
+    return made
 
 
 if __name__ == '__main__':
-    main()
+    for path, text in pages().items():
+        path.write_text(text, encoding='utf-8')

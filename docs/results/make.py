@@ -11,6 +11,7 @@ import math
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -120,18 +121,21 @@ def claimed() -> dict[str, dict[str, claims.Claim]]:
     return found
 
 
-def main() -> None:
+def made(workdirs: Iterable[str]) -> tuple[str, str]:
+    """The page, with the sections of these workdirs anew, and how many claims have each verdict."""
     page_before = (HERE / 'README.md').read_text(encoding='utf-8')
     sections = {text.partition('\n')[0]: text.strip() for text in re.split(r'(?m)^## ', page_before)[1:]}
-    sections = {name: f'## {text}' for name, text in sections.items()} | dict(map(section, map(Path, sys.argv[1:])))
+    sections = {name: f'## {text}' for name, text in sections.items()} | dict(map(section, map(Path, workdirs)))
     shown = sorted((name for name in sections if (HERE / name).is_dir()), key=order)  # what is superseded was removed
     sections = {name: sections[name] for name in shown}
     first = {(row['study'], row['id']): f'{row["verdict"]}, {row["n"]}' for row in rows_of(HERE / 'first_edition.csv')}
-    made, every = claimed(), list[tuple[str, claims.Verdict]]()
+    every = list[tuple[str, claims.Verdict]]()
     for name in sections:
         every += [(name, verdict) for verdict in claims.read(HERE / name / 'claims.csv')]
     decided = {(plain(name), verdict.id) for name, verdict in every}
-    left = [(name, claim) for name, of in made.items() for claim in of.values() if (name, claim.name) not in decided]
+    left = [
+        (name, claim) for name, of in claimed().items() for claim in of.values() if (name, claim.name) not in decided
+    ]
     every += [(name, not_run(claim)) for name, claim in left]
     counts = collections.Counter(verdict.verdict for _, verdict in every)
     summary = ', '.join(f'{counts[word]} {word}' for word in VERDICTS)
@@ -152,8 +156,7 @@ def main() -> None:
         searches(),
         FOOT.strip(),
     ]
-    (HERE / 'README.md').write_text('\n\n'.join(parts) + '\n', encoding='utf-8')
-    print(summary)
+    return '\n\n'.join(parts) + '\n', summary
 
 
 def not_run(claim: claims.Claim) -> claims.Verdict:
@@ -197,4 +200,6 @@ def earlier(first: dict[tuple[str, str], str], name: str, claim: str) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    text, summary = made(sys.argv[1:])
+    (HERE / 'README.md').write_text(text, encoding='utf-8')
+    print(summary)
