@@ -79,7 +79,8 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
     linear = ['epoch'] if last.max() <= MANY_TIMES * last.min() else []
     for panel, (column, x) in zip(every, shown, strict=True):
         points = rows[rows['row'] >= (x not in linear)].groupby(['recipe', 'row'])  # a logarithmic axis has no start
-        for recipe, line in intervals(points[column]).assign(x=points[x].mean()).groupby('recipe'):
+        found = intervals(points[column]).assign(x=points[x].mean())
+        for recipe, line in found.groupby('recipe'):
             axes.line(panel, line['x'], line, **looks[recipe])
             x_end, y_end = line[['x', 'value']].iloc[-1]
             if recipe in named and (column in (*SCORES, 'gap') or y_end > 0):
@@ -87,8 +88,8 @@ def _over_training(data: Data, columns: Sequence[str], against: Sequence[str]) -
         if x not in linear:
             axes.logarithmic(panel, 'x')
         if column in SCORES:  # leave out the untrained model, so that the differences at the end can be seen
-            top = data.task.scale
-            panel.set_ylim(max(0, rows.loc[rows['row'] == 1, column].min() - 0.02 * top), 1.005 * top)
+            first, top = found.xs(1, level='row')[['value', 'low']].min().min(), data.task.scale
+            panel.set_ylim(max(0, first - 0.02 * top), 1.005 * top)
         elif column == 'gap':
             panel.axhline(0, color='grey', linewidth=0.8)
         else:
