@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from bsgap.analysis import claims
+
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), ROOT / 'bsgap' / 'data' / 'mnist' / 'README.md'])
 PAGES = [
     page for page in PAGES if page.parent != ROOT / 'docs' / 'chapter' and page.name != 'head.md'
@@ -48,5 +50,9 @@ def test_pages_that_are_made_are_what_their_commands_make() -> None:
     """From the committed results: nobody has changed one and not the other."""
     pages = runpy.run_path(str(ROOT / 'docs' / 'chapter' / 'make.py'))['pages']()
     results, _ = runpy.run_path(str(ROOT / 'docs' / 'results' / 'make.py'))['made']([])
+    for file in (ROOT / 'docs' / 'results').glob('*/claims.csv'):
+        section = results.partition(f'\n## {file.parent.name}\n')[2].partition('\n## ')[0]
+        for one in claims.read(file):
+            assert f'| {one.claim} | **{one.verdict}** | {one.measured} | {one.expected} | {one.note} |' in section
     for page, text in {**pages, ROOT / 'docs' / 'results' / 'README.md': results}.items():
         assert page.read_text(encoding='utf-8') == text, page

@@ -34,7 +34,7 @@ def told() -> dict[str, str]:
     for path in sorted((DOCS / 'results').glob('*/recommendation.json')):
         name, found = path.parent.name, read_json(path, 'targets', 'numbers')
         for slope in {'first_slope', 'last_slope'} & found['numbers'].keys():
-            known.setdefault(f'{name}.{slope}', numbers.difference(found['numbers'][slope], config.task('regression')))
+            known[f'{name}.{slope}'] = numbers.difference(found['numbers'][slope], config.task('regression'))
         for target in found['targets']:
             if target['curve']:
                 error = numbers.number(100 * target['error'])
