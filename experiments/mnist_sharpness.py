@@ -44,12 +44,12 @@ def get_config(variant: str = '') -> ConfigDict:
     study.figures = ('lines', 'sharpness', 'curves')
     study.claims = 'experiments.mnist_sharpness:claims'
     study.finding = (
-        'At one learning rate the small batch ended {small_generalizes} of test accuracy above the large one,'
-        ' whose sharpness was {ten_times_sharper} times that of the small one in a box of 1e-3,'
-        ' {ten_times_sharper_box} times in one of 5e-4, and whose largest curvature was {curvature} times, at a'
-        ' training loss far lower, which flattens it. At the'
-        ' learning rate that validation data chose for the large batch these are {generalizes_when_tuned} and'
-        ' {sharper_when_tuned} times.'
+        'At one learning rate the test accuracy of the small batch differs by {small_generalizes} from that of the'
+        ' large one (negative: below), and the large one is {ten_times_sharper} times as sharp in a box of 1e-3 and'
+        ' {ten_times_sharper_box} times in one of 5e-4. Its largest curvature is {curvature} times that of the small'
+        ' one; but its training loss is far lower, which flattens it. At the learning rate that validation data chose'
+        ' for the large batch the small one differs by {generalizes_when_tuned} from it, and the large one is'
+        ' {sharper_when_tuned} times as sharp.'
     )
 
     def smaller(size: int, tenth: int) -> dict[str, Any]:
