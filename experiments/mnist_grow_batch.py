@@ -25,11 +25,16 @@ from pandas import DataFrame, Series
 
 from bsgap import config
 from bsgap.analysis.claims import Claim
-from bsgap.analysis.quantities import value
+from bsgap.analysis.quantities import until, value
 from experiments import mnist
 
 SMITH = 'Smith et al. 2018 (1711.00489)'
 BOOK = 'Deep Learning Book, ch. 37'
+LARGE_UPDATES = 50  # of `large`, a tenth of the training set, in 5 epochs
+
+
+def _half_epochs(n: int, batch_size: int) -> tuple[int, ...]:
+    return 0, LARGE_UPDATES, *(round(half * n / (2 * batch_size)) for half in range(1, 11))
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -46,7 +51,8 @@ def get_config(variant: str = '') -> ConfigDict:
         'grow_larger': {'schedule': 'grow_batch', 'batch_size': 160, 'learning_rate': 0.1},
         'beyond': {'schedule': 'grow_batch', 'batch_size': 1200, 'learning_rate': 0.1, 'cap': 60000},
         'beyond_decay': {'schedule': 'decay_learning_rate', 'batch_size': 1200, 'learning_rate': 0.1},
-        'constant': {'milestones': ()},
+        # The others' half epochs, and the updates that `large` makes in all.
+        'constant': {'milestones': (), 'evaluate_at': _half_epochs(60000, 32)},
         'large': {'milestones': (), 'batch_size': 6000},
     }
     study.figures = ('curves', 'updates', 'schedule', 'distance')
@@ -57,7 +63,8 @@ def get_config(variant: str = '') -> ConfigDict:
         ' of the training set to all of it, the batch ended {beyond_fails} from its counterpart. With no schedule the'
         ' small batch ended {decay_matters} below the decaying learning rate. After one epoch the growing batch stood'
         ' {fast_start} above one that is large from the start; at the end it stood {sure_end} above one that stays'
-        ' small.'
+        ' small, {end_above_large} above the large one, and {end_by_updates} above the small one after as many updates.'
+        ' After as many updates as the large one makes in all, it stood {start_by_updates} above the small one.'
     )
     tenth = {
         name: {
@@ -67,6 +74,7 @@ def get_config(variant: str = '') -> ConfigDict:
             'recipes.beyond.cap': n,
             'recipes.beyond_decay.batch_size': n // 50,
             'recipes.large.batch_size': n // 10,
+            'recipes.constant.evaluate_at': _half_epochs(n, 8 if name == 'smoke' else 32),
         }
         for name, n in (('quick', 12000), ('smoke', 600))
     }
@@ -87,6 +95,12 @@ def get_config(variant: str = '') -> ConfigDict:
 def claims(variant: str = '') -> list[Claim]:
     def above(runs: DataFrame, recipe: str, other: str) -> Series:
         return value(runs, recipe, 'test_accuracy') - value(runs, other, 'test_accuracy')
+
+    def at_update(runs: DataFrame, recipe: str, update: int) -> Series:
+        return until(runs, recipe, 'test_accuracy', 'update', update)
+
+    def last_update(runs: DataFrame, recipe: str) -> int:
+        return runs.loc[runs['recipe'] == recipe, 'update'].max()
 
     return [
         Claim('grow_equals', 'growing the batch ends within 0.2 points of decaying ε',
@@ -118,6 +132,22 @@ def claims(variant: str = '') -> list[Claim]:
               'at the end growing from a small batch has a lower training loss than a batch that is small throughout',
               lambda runs: value(runs, 'grow', 'train_loss') / value(runs, 'constant', 'train_loss'),
               at_most=1.0, unit='ratio', published='a sure end (no figure)', source=BOOK, status='U'),
+        Claim('end_above_large',
+              'at the end growing from a small batch is at least 0.1 points above one that is large throughout',
+              lambda runs: above(runs, 'grow', 'large'),
+              at_least=0.001, unit='points', published='a fast start (no figure)', source=BOOK, status='U'),
+        Claim('end_by_updates',
+              'after as many updates as it makes in all, growing from a small batch is at least 0.1 points above one'
+              ' that is small throughout',
+              lambda runs: value(runs, 'grow', 'test_accuracy')
+              - at_update(runs, 'constant', last_update(runs, 'grow')),
+              at_least=0.001, unit='points', published='a sure end (no figure)', source=BOOK, status='U'),
+        Claim('start_by_updates',
+              'after as many updates as it makes in all, a batch that is large throughout is above one that starts'
+              ' small',
+              lambda runs: value(runs, 'large', 'test_accuracy') - at_update(runs, 'constant', LARGE_UPDATES),
+              at_least=0.0, unit='points', published='an update budget favours large batches',
+              source='Shallue et al. 2019 (1811.03600)', status='S'),
         Claim('decay_matters',
               'control: with no schedule at all the small batch ends more than 0.2 points below decaying ε',
               lambda runs: above(runs, 'decay', 'constant'),

@@ -5,7 +5,8 @@ layers of 512 with batch normalization, Adam, batch 256 against a tenth of the d
 rise of the training loss in a box around the solution, found by 10 iterations of L-BFGS-B (bsgap/measure/landscape.py
 says how); the loss on the line between the two solutions is drawn as in figure 3. The source used one ε for both; here
 6000 has several, and the best is chosen on validation data, by each seed alone. Batch normalization uses its running
-statistics for sharpness and curvature, and each part's own on the line, where there are no others.
+statistics for sharpness and curvature, and each part's own on the line, where there are no others. The large batch ends
+at a far lower training loss: experiments/sharpness_equal_loss.py compares where that is the same.
 
     python launch.py --config=experiments/mnist_sharpness.py          # 30 runs of 100 epochs
     python launch.py --config=experiments/mnist_sharpness.py:quick    # 30 runs of 30 epochs, a tenth of MNIST

@@ -75,6 +75,10 @@ def section(workdir: Path) -> tuple[str, str]:
             picture.save(folder / file.name, optimize=True)
             pictures.append(f'![{name}: {figure}]({name}/{figure}.png)')
     files = f'[results.csv]({name}/results.csv)'
+    if not found:  # so that figures can be drawn anew, and seeds added, where the workdir is not
+        rows = contents.runs.loc[:, ~contents.runs.columns.str.startswith('recipe.')].dropna(axis=1, how='all')
+        rows.to_csv(folder / 'metrics.csv', index=False, float_format='%.9g')
+        files += f', every evaluation: [metrics.csv]({name}/metrics.csv)'
     parts = [' '.join(contents.says), *pictures]
     if found:
         write_json(folder / 'recommendation.json', found)
