@@ -132,7 +132,9 @@ def _confirmed(answer: Known, budget: Known) -> str:
     """What seeds say that had no part in the choice."""
     first: Known = next(iter(_fresh(budget)), {'verdict': None, 'diverged': 0})
     if first['verdict'] == 'best':
-        return 'Fresh seeds agree: no neighbouring setting that trained all its seeds did better.'
+        left = [_setting(answer, row) for row in _fresh(budget) if row['verdict'] in ('as good', 'undecided')]
+        besides = f'; not shown to be worse: {"; ".join(left)}' if left else ''
+        return f'Fresh seeds agree: no neighbouring setting that trained all its seeds did better{besides}.'
     if first['verdict']:
         overturned = f'Fresh seeds overturned {_setting(answer, first)}'
         said = {'as good': 'Fresh seeds agree: as good', 'undecided': 'Fresh seeds leave it undecided'}

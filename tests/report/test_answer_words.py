@@ -148,6 +148,10 @@ def test_what_fresh_seeds_say() -> None:
     ):
         seeds[0] = fresh('recommended', 8, 0.2, verdict)
         assert section(worded(budget(row(8), *WORSE, fresh=seeds))).startswith(f'Fresh seeds {words}')
+    seeds[1] = fresh('larger', 32, 0.1, 'undecided', seeds_needed=9)
+    assert 'did better; not shown to be worse: batch size 32, learning rate 0.1.' in section(
+        worded(budget(row(8), *WORSE, fresh=seeds))
+    )
     seeds[0] = fresh('recommended', 8, verdict=None, diverged=2, seeds=1, test_score=estimate(0.9))
     found = worded(budget(row(8), *WORSE, fresh=seeds))
     assert found['headline'].endswith('90.00 % (no interval; 1 fresh seed); 2 of 3 fresh seeds diverged.')
