@@ -1,7 +1,7 @@
 """Makes docs/chapter-37.md and docs/pt-BR/capitulo-37.md: python docs/chapter/make.py
 
-The texts stand beside this file. {STUDY.CLAIM} becomes what docs/results has of a claim: measured, and the verdict;
-{SEARCH.NUMBER} a number of a search's answer, such as first_slope, or b_crit_6, its critical batch size for 6 %
+The texts stand beside this file. {STUDY.CLAIM} becomes what docs/results has of a claim: measured, the verdict, and the
+bound; {SEARCH.NUMBER} a number of a search's answer, such as first_slope, or b_crit_6, its critical batch size for 6 %
 validation error. Of what was not run yet the paragraph says so, and there is no picture.
 """
 
@@ -20,9 +20,14 @@ PORTUGUESE = {
     'not reproduced': 'não confirmado',
     'reproduced': 'confirmado',
     'inconclusive': 'inconclusivo',
+    'at least': 'pelo menos',
+    'at most': 'no máximo',
+    'within': 'de',
     ' points': ' p.p.',
     ' to ': ' a ',
 }
+# Below 2 the word is 'vez'; what was measured, its interval and its verdict stand before it.
+SINGULAR = re.compile(r'(?<![\d,−])([01](?:,\d+)?(?: \([^)]*\)){1,2}) vezes')
 
 
 def told() -> dict[str, str]:
@@ -30,7 +35,7 @@ def told() -> dict[str, str]:
     known = {}
     for path in sorted((DOCS / 'results').glob('*/claims.csv')):
         for verdict in claims.read(path):
-            known[f'{path.parent.name}.{verdict.id}'] = f'{verdict.measured} (**{verdict.verdict}**)'
+            known[f'{path.parent.name}.{verdict.id}'] = f'{verdict.measured} (**{verdict.verdict}**: {verdict.expected})'
     for path in sorted((DOCS / 'results').glob('*/recommendation.json')):
         name, found = path.parent.name, read_json(path, 'targets', 'numbers')
         for slope in {'first_slope', 'last_slope'} & found['numbers'].keys():
@@ -68,7 +73,8 @@ def pages() -> dict[Path, str]:
                 *_, last = paragraph.split('\n')
                 waits = 'Ainda não medido' if source == 'pt.md' else 'Not measured yet'
                 paragraphs[i] = f'*{waits}:* {last}' if last.startswith('`python') else f'*{waits}.*'
-        made[DOCS / page] = NAMED.sub(fill, '\n\n'.join(paragraphs))
+        filled = NAMED.sub(fill, '\n\n'.join(paragraphs))
+        made[DOCS / page] = SINGULAR.sub(r'\1 vez', filled) if source == 'pt.md' else filled
     return made
 
 
