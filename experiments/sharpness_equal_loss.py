@@ -38,7 +38,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'small_falling': {'batch_size': 64, 'schedule': 'linear'},
         **{f'large_{epochs}': {'batch_size': 600, 'epochs': float(epochs)} for epochs in LENGTHS.get(variant, ())},
     }
-    study.lines, study.figures = (), ('sharpness', 'equal_loss')
+    study.measurements, study.lines, study.figures = ('sharpness',), (), ('sharpness', 'equal_loss')
     study.claims = 'experiments.sharpness_equal_loss:claims'
     study.finding = (
         'Where its training loss is that of the small batch, the large one is {sharper} times as sharp in a box of'
