@@ -31,7 +31,7 @@ LENGTHS = {'': (2, 3, 4, 6, 45, 90), 'smoke': (1, 30)}  # of the large batch, in
 
 def get_config(variant: str = '') -> ConfigDict:
     study = mnist_sharpness.get_config('quick')
-    study.name = 'sharpness-equal-loss'
+    study.name, study.variant = 'sharpness-equal-loss', ''
     study.recipes = {
         'small': {'batch_size': 64},
         'small_falling': {'batch_size': 64, 'schedule': 'linear'},
