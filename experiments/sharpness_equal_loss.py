@@ -31,7 +31,7 @@ LENGTHS = {'': (2, 3, 4, 6, 45, 90), 'smoke': (1, 30)}  # of the large batch, in
 
 def get_config(variant: str = '') -> ConfigDict:
     study = mnist_sharpness.get_config('quick')
-    study.name, study.variant = 'sharpness-equal-loss', ''
+    study.name = 'sharpness-equal-loss'
     study.recipes = {
         'small': {'batch_size': 64},
         'small_falling': {'batch_size': 64, 'schedule': 'linear'},
@@ -41,9 +41,9 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = 'experiments.sharpness_equal_loss:claims'
     study.finding = (
         'Where its training loss is that of the small batch, the large one is {sharper} times as sharp in a box of'
-        ' 1e-3, and the test accuracy of the small one differs by {generalizes} from it (negative: below). Where the'
-        ' learning rate of the small batch falls to zero, so that its loss is far lower, it is {sharper_falling} times'
-        ' as sharp, and the small one differs by {generalizes_falling}.'
+        ' 1e-3, and the test accuracy of the small one differs by {generalizes} from it (negative: below). With a'
+        ' learning rate that falls to zero the small batch ends at a far lower loss; where the large one has that loss'
+        ' it is {sharper_falling} times as sharp, and the small one differs by {generalizes_falling} from it.'
     )
     smaller = {f'recipes.{name}.batch_size': size for name, size in (('small', 10), ('small_falling', 10))}
     smaller |= {f'recipes.large_{epochs}.batch_size': 100 for epochs in LENGTHS['smoke']}

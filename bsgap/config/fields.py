@@ -189,8 +189,9 @@ def with_variant(study: ConfigDict, variant: str, **variants: Mapping[str, Any])
     Raises:
       UserError: there is no such variant.
     """
+    study.variant = variant  # the study may start from a variant of another
     if variant:
         changes = one_of(variants)('variant', variant)
-        study.name, study.variant = f'{study.name}-{variant}', variant
+        study.name = f'{study.name}-{variant}'
         study.update_from_flattened_dict(variants[changes])
     return study

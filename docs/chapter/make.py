@@ -35,7 +35,9 @@ def told() -> dict[str, str]:
     known = {}
     for path in sorted((DOCS / 'results').glob('*/claims.csv')):
         for verdict in claims.read(path):
-            known[f'{path.parent.name}.{verdict.id}'] = f'{verdict.measured} (**{verdict.verdict}**: {verdict.expected})'
+            known[f'{path.parent.name}.{verdict.id}'] = (
+                f'{verdict.measured} (**{verdict.verdict}**: {verdict.expected})'
+            )
     for path in sorted((DOCS / 'results').glob('*/recommendation.json')):
         name, found = path.parent.name, read_json(path, 'targets', 'numbers')
         for slope in {'first_slope', 'last_slope'} & found['numbers'].keys():

@@ -65,6 +65,7 @@ def test_a_variant_changes_the_fields_that_it_names() -> None:
     assert (quick.name, quick.variant) == ('tiny-quick', 'quick')
     assert (quick.epochs, quick.sweep.batch_size, quick.recipes.mine.momentum) == (1.0, (8,), 0.9)
     assert study_with('') == tiny(recipes={'mine': {'momentum': 0.5}})
+    assert config.with_variant(quick, '').variant == ''  # another experiment that starts from it
     with pytest.raises(UserError, match=r"variant: 'qick' is not known; it must be one of quick, smoke"):
         study_with('qick')
 
