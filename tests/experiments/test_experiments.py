@@ -178,7 +178,7 @@ def test_bounds_that_came_after_the_runs_say_so() -> None:
         'mnist_learning_rate:collapse',
         'mnist_learning_rate:collapse_distance',
     }
-    assert len(after) == 12 + 2 + 5 + 7
+    assert len(after) == 14 + 2 + 5 + 7
 
 
 @pytest.mark.smoke
