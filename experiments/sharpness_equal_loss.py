@@ -45,7 +45,7 @@ def get_config(variant: str = '') -> ConfigDict:
         ' learning rate that falls to zero the small batch ends at a far lower loss; where the large one has that loss'
         ' it is {sharper_falling} times as sharp, and the small one differs by {generalizes_falling} from it.'
     )
-    smaller = {f'recipes.{name}.batch_size': size for name, size in (('small', 10), ('small_falling', 10))}
+    smaller = {'recipes.small.batch_size': 10, 'recipes.small_falling.batch_size': 10}
     smaller |= {f'recipes.large_{epochs}.batch_size': 100 for epochs in LENGTHS['smoke']}
     return config.with_variant(
         study, variant, smoke={'subset': 300, 'hidden': (16, 16), 'epochs': 2.0, 'seeds': 2, **smaller}
