@@ -51,7 +51,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'grow_larger': {'schedule': 'grow_batch', 'batch_size': 160, 'learning_rate': 0.1},
         'beyond': {'schedule': 'grow_batch', 'batch_size': 1200, 'learning_rate': 0.1, 'cap': 60000},
         'beyond_decay': {'schedule': 'decay_learning_rate', 'batch_size': 1200, 'learning_rate': 0.1},
-        # The others' half epochs, and the updates that `large` makes in all.
+        # The others' half epochs, and the updates that `large` makes in all: until 1.5 epochs `grow` is the same.
         'constant': {'milestones': (), 'evaluate_at': _half_epochs(60000, 32)},
         'large': {'milestones': (), 'batch_size': 6000},
     }
@@ -64,7 +64,7 @@ def get_config(variant: str = '') -> ConfigDict:
         ' small batch ended {decay_matters} below the decaying learning rate. After one epoch the growing batch stood'
         ' {fast_start} above one that is large from the start; at the end it stood {sure_end} above one that stays'
         ' small, {end_above_large} above the large one, and {end_by_updates} above the small one after as many updates.'
-        ' After as many updates as the large one makes in all, it stood {start_by_updates} above the small one.'
+        ' But after as many updates as the large one makes in all, that one stood {start_by_updates} above the small one.'
     )
     tenth = {
         name: {
