@@ -64,7 +64,8 @@ def get_config(variant: str = '') -> ConfigDict:
         ' small batch ended {decay_matters} below the decaying learning rate. After one epoch the growing batch stood'
         ' {fast_start} above one that is large from the start; at the end it stood {sure_end} above one that stays'
         ' small, {end_above_large} above the large one, and {end_by_updates} above the small one after as many updates.'
-        ' But after as many updates as the large one makes in all, that one stood {start_by_updates} above the small one.'
+        ' But after as many updates as the large one makes in all, that one stood {start_by_updates} above the small'
+        ' one.'
     )
     tenth = {
         name: {
