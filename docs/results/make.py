@@ -148,10 +148,9 @@ def made(workdirs: Iterable[str]) -> tuple[str, str]:
     for name, one in every:
         n, before = str(one.n) if one.n > 1 else '–', earlier(first, name, one.id)
         where = f'{one.claim} ([{name}](#{name}))' if name in sections else f'{one.claim} ({name})'
-        rows.append(
-            (where, f'{one.source}: {one.published}', one.measured, one.expected, f'**{one.verdict}**', n, before)
-        )
-    listing = table([('claim', 'source', 'measured', 'bound', 'verdict', 'seeds', 'first edition'), *rows])
+        written, published = 'before' if one.bound_first else 'after', f'{one.source}: {one.published}'
+        rows.append((where, published, one.measured, one.expected, written, f'**{one.verdict}**', n, before))
+    listing = table([('claim', 'source', 'measured', 'bound', 'written', 'verdict', 'seeds', 'first edition'), *rows])
     parts = [
         HEAD.strip(),
         f'**{len(every)} claims: {summary}.**',
