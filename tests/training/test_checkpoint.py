@@ -81,16 +81,19 @@ def test_another_model_is_named(checkpoints: Checkpoints) -> None:
 
 
 def test_what_orbax_loads_without_a_word_is_compared(checkpoints: Checkpoints) -> None:
-    """A flipped byte of the data, and each fact that was changed."""
-    folder = checkpoints.folder / '12'
+    """Flipped bits of the data, one at a time, and each fact that was changed."""
+    folder, told = checkpoints.folder / '12', 0
     file = max((path for path in folder.rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
     whole = file.read_bytes()
-    for place in (len(whole) // 3, len(whole) // 2):
+    for place in range(0, len(whole), len(whole) // 16):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(DamagedError, match='its checksum does not match'):
-            checkpoints.load(12, state(0))
-        with pytest.raises(DamagedError, match='its checksum does not match'):
-            checkpoints.load(12, {'update': state(0).update}, whole=False)
+        try:
+            assert_equal(checkpoints.load(12, state(0)), saved(12))  # between the arrays lie bytes that mean nothing
+        except DamagedError as error:
+            told += 'its checksum does not match' in str(error)
+            with pytest.raises(DamagedError):
+                checkpoints.load(12, {'update': state(0).update}, whole=False)
+    assert told > 8
     file.write_bytes(whole)
     metadata = folder / '_CHECKPOINT_METADATA'
     content = json.loads(metadata.read_text())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from helpers import assert_same, tiny
+from helpers import assert_same, flip, tiny
 from launching import Noting
 from trainings import runs_of, stop, train, two_cohorts
 
@@ -35,12 +35,6 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def interrupted(tmp_path: Path, stopped: Path) -> Path:
     """A copy of it."""
     return shutil.copytree(stopped, tmp_path / 'interrupted')
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def damage(last: Path, how: str) -> None:

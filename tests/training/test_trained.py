@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import final_leaves, read_json, tiny
+from helpers import final_leaves, flip, read_json, tiny
 from trainings import programs_of, stop, train
 
 import bsgap
@@ -161,9 +161,7 @@ def test_a_flipped_byte_is_found(trained: Path, tmp_path: Path) -> None:
     workdir = shutil.copytree(trained, tmp_path / 'copy')
     folder = workdir / 'runs' / RUN / 'checkpoints' / '20'
     path = max((path for path in folder.rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    flip(path)
     with pytest.raises(UserError, match=f'{RUN}/checkpoints is damaged: its checksum does not match') as error:
         bsgap.load(workdir, RUN)
     assert '\n' not in str(error.value)
