@@ -170,6 +170,7 @@ def test_bounds_that_came_after_the_runs_say_so() -> None:
     }
     assert {name.partition(':')[0] for name in after} == {
         'mnist',
+        'mnist_equal_updates',
         'mnist_learning_rate',
         'mnist_gradient_norm',
         'which_batch',
@@ -178,7 +179,7 @@ def test_bounds_that_came_after_the_runs_say_so() -> None:
         'mnist_learning_rate:collapse',
         'mnist_learning_rate:collapse_distance',
     }
-    assert len(after) == 14 + 2 + 5 + 7
+    assert len(after) == 14 + 1 + 2 + 5 + 7
 
 
 @pytest.mark.smoke
