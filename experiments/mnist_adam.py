@@ -48,8 +48,9 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = 'experiments.mnist_adam:claims'
     study.finding = (
         f'At batch size {large} the linear rule ended {{linear_overshoots}} of test accuracy below the √ rule. There'
-        f" the √ rule ended {{sqrt_keeps}} from the base, and Malladi's rule {{malladi_keeps}}. At batch size {small}"
-        f' the half-life rule ended {{half_life_keeps}} from the base, which has batch size {study.base_batch_size}.'
+        f" the √ rule ended {{sqrt_keeps}} from the base (negative: below), and Malladi's rule {{malladi_keeps}}. At"
+        f' batch size {small} the half-life rule ended {{half_life_keeps}} from the base, which has batch size'
+        f' {study.base_batch_size}.'
     )
     return config.with_variant(
         study,

@@ -39,8 +39,8 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = 'experiments.mnist_equal_updates:claims'
     study.finding = (
         'With as many updates, at the same learning rate, batch size 1024 ended {same_test} of test accuracy from batch'
-        ' size 64, its generalization gap was {same_gap} larger, and it was {same_distance} times as far from its'
-        ' initial weights. The second half of its epochs brought {plateau}.'
+        ' size 64 (negative: below), its generalization gap was {same_gap} larger, and it was {same_distance} times as'
+        ' far from its initial weights. The second half of its epochs brought {plateau}.'
     )
     return config.with_variant(
         study,

@@ -58,14 +58,14 @@ def get_config(variant: str = '') -> ConfigDict:
     study.figures = ('curves', 'updates', 'schedule', 'distance')
     study.claims = 'experiments.mnist_grow_batch:claims'
     study.finding = (
-        'Growing the batch ended {grow_equals} of test accuracy from decaying the learning rate, the hybrid'
-        ' {hybrid_equals}, and growing from five times the learning rate and batch {larger_equals}. Grown past a tenth'
-        ' of the training set to all of it, the batch ended {beyond_fails} from its counterpart. With no schedule the'
-        ' small batch ended {decay_matters} below the decaying learning rate. After one epoch the growing batch stood'
-        ' {fast_start} above one that is large from the start; at the end it stood {sure_end} above one that stays'
-        ' small, {end_above_large} above the large one, and {end_by_updates} above the small one after as many updates.'
-        ' But after as many updates as the large one makes in all, that one stood {start_by_updates} above the small'
-        ' one.'
+        'Growing the batch ended {grow_equals} of test accuracy from decaying the learning rate (negative: below), the'
+        ' hybrid {hybrid_equals}, and growing from five times the learning rate and batch {larger_equals}. Grown past a'
+        ' tenth of the training set to all of it, the batch ended {beyond_fails} from its counterpart. With no schedule'
+        ' the small batch ended {decay_matters} below the decaying learning rate. After one epoch the growing batch'
+        ' stood {fast_start} above one that is large from the start; at the end it stood {sure_end} above one that'
+        ' stays small, {end_above_large} above the large one, and {end_by_updates} above the small one after as many'
+        ' updates. But after as many updates as the large one makes in all, that one stood {start_by_updates} above the'
+        ' small one.'
     )
     tenth = {
         name: {

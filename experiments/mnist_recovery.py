@@ -39,8 +39,8 @@ def get_config(variant: str = '') -> ConfigDict:
     study.claims = 'experiments.mnist_recovery:claims'
     study.finding = (
         'From a model trained with batch size 1024, going on with 64 ended {recovers} of test accuracy from training'
-        ' with 64 alone, {recovers_longer} from training with 64 for as many epochs in all, and {staying_does_not}'
-        ' above going on with 1024.'
+        ' with 64 alone (negative: below), {recovers_longer} from training with 64 for as many epochs in all, and'
+        ' {staying_does_not} above going on with 1024.'
     )
     if not variant:
         study.finding += ' The figures are {switch_figure} with the switch and {stay_figure} without.'

@@ -48,8 +48,9 @@ def get_config(variant: str = '') -> ConfigDict:
     study.finding = (
         'The small batch ended {gap} of test accuracy above the large one. Scaling the learning rate by the square root'
         ' brought {sqrt_helps}, Ghost Batch Norm on top of it {ghost_helps}. With both, and as many updates as the'
-        ' small batch, the large one ended {adaptation_closes} from the small one. Alone, Ghost Batch Norm brought'
-        ' {ghost_alone_helps}; as many updates alone ended {adaptation_alone_closes} from the small batch.'
+        ' small batch, the large one ended {adaptation_closes} above the small one. Alone, Ghost Batch Norm brought'
+        ' {ghost_alone_helps}; as many updates alone ended {adaptation_alone_closes} from the small batch (negative:'
+        ' below).'
     )
     return config.with_variant(
         study,

@@ -8,6 +8,7 @@ import pytest
 from helpers import ROOT
 
 from bsgap.analysis import claims
+from bsgap.analysis.loading import call
 
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), ROOT / 'bsgap' / 'data' / 'mnist' / 'README.md'])
 PAGES = [
@@ -54,5 +55,10 @@ def test_pages_that_are_made_are_what_their_commands_make() -> None:
         section = results.partition(f'\n## {file.parent.name}\n')[2].partition('\n## ')[0]
         for one in claims.read(file):
             assert f'| {one.claim} | **{one.verdict}** | {one.measured} | {one.expected} | {one.note} |' in section
+        if not (file.parent / 'recommendation.json').exists():  # a search says what it found in other words
+            named = re.search(r'experiments/(\w+)\.py(?::(\w+))?', section[section.rindex('<sub>`python launch.py') :])
+            assert named, file
+            _, study = call(f'experiments.{named[1]}:claims', named[2] or '')
+            assert section.strip().partition('\n\n')[0] == claims.finding(study.finding, claims.read(file))
     for page, text in {**pages, ROOT / 'docs' / 'results' / 'README.md': results}.items():
         assert page.read_text(encoding='utf-8') == text, page

@@ -27,7 +27,7 @@ PORTUGUESE = {
     ' to ': ' a ',
 }
 # Below 2 the word is 'vez'; what was measured, its interval and its verdict stand before it.
-SINGULAR = re.compile(r'(?<![\d,−])([01](?:,\d+)?(?: \([^)]*\)){1,2}) vezes')
+SINGULAR = re.compile(r'(?<![\d,−])([01](?:,\d+)?(?: \([^)]*\)){1,2})(\s)vezes')
 
 
 def told() -> dict[str, str]:
@@ -76,7 +76,7 @@ def pages() -> dict[Path, str]:
                 waits = 'Ainda não medido' if source == 'pt.md' else 'Not measured yet'
                 paragraphs[i] = f'*{waits}:* {last}' if last.startswith('`python') else f'*{waits}.*'
         filled = NAMED.sub(fill, '\n\n'.join(paragraphs))
-        made[DOCS / page] = SINGULAR.sub(r'\1 vez', filled) if source == 'pt.md' else filled
+        made[DOCS / page] = SINGULAR.sub(r'\1\2vez', filled) if source == 'pt.md' else filled
     return made
 
 

@@ -38,10 +38,11 @@ NUMBERS = {
 }
 POSITIVE, PLAIN = ('b_crit', 'noise_growth', 'noise_over_b_crit'), config.task('regression')  # no per cent, no points
 BESIDE = (
-    'Verdicts are given on `which-batch-mnist` alone, as the bounds were written for MNIST. Here are the same numbers'
-    ' of every search, with 95 % intervals. Where the smallest batch sizes lie near the critical one (the CNN, the'
-    ' characters) the slope there is not −1; the noise scale does not grow fivefold everywhere; and the critical batch'
-    ' size is that of the middle one of the errors to be reached, so that it changes with what one asks for.'
+    'Verdicts are given on `which-batch-mnist` alone: the bounds were written for this network on all of MNIST, with a'
+    ' rate that falls. Here are the same numbers of every search, with 95 % intervals. Where the smallest batch sizes'
+    ' lie near the critical one (the CNN, the characters) the slope there is not −1; the noise scale does not grow'
+    ' fivefold everywhere; and the critical batch size is that of the middle one of the errors to be reached, so that'
+    ' it changes with what one asks for.'
 )
 HEAD, FOOT = ((HERE / name).read_text(encoding='utf-8') for name in ('head.md', 'foot.md'))
 
@@ -104,7 +105,7 @@ def provenance(contents: page.Contents) -> str:
     trained, revisions = launches[0], ', '.join(dict.fromkeys(launch['git'] for launch in launches))
     # Where it went is nobody's business and changes nothing.
     words = ['python', *(word for word in about['command'].split() if not word.startswith('--workdir'))]
-    command = re.sub(r'idx:\S*/', 'idx:', ' '.join(words))
+    command = re.sub(r'idx:\S*/', 'idx:FOLDER/', ' '.join(words))
     n = ', '.join(f'{n:,}' for n in sorted({record.about['n'] for record in records}))
     versions = ', '.join(f'{name} {version}' for name, version in trained['versions'].items() if name != 'bsgap')
     return (
