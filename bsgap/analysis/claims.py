@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bsgap import config
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
 from bsgap.analysis.statistics import LEVEL, TAIL, Estimate, interval, plural, standard_errors
@@ -28,6 +29,8 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
 Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
 VERDICTS = 'not reproduced', 'inconclusive', 'reproduced'  # what failed comes first
 PERCENT = '%', 'points'  # units of what is shown times 100
+# Fields that a claim leaves open: when there is a row, and sizes, which the data decide where they are `whole`.
+OPEN = re.compile('evaluate_.*|noise_scale|batch_size|switch_to')
 POWER, MOST_SEEDS = 0.8, 100  # how often, and with how many seeds, an inconclusive claim is to be decided
 
 
@@ -130,8 +133,9 @@ def verdicts(
     """The verdicts on a study's claims, and lines that say what there is to be said of them.
 
     `settings` are those of study.json; `runs.attrs['answer']` has the numbers of a search's answer. Left out are claims
-    about another dataset, and those about recipes that the experiment has and this study, with other values on its
-    command line, has not. Where the experiment can't be had, see `loading.call`, they are those of claims.csv.
+    about another dataset, network or training, and those about recipes that the experiment has and this study, with
+    other values on its command line, has not. Where the experiment can't be had, see `loading.call`, they are those of
+    claims.csv.
 
     Raises:
       UserError: claims.csv would be needed and is damaged.
@@ -148,11 +152,20 @@ def verdicts(
     dataset = own.data.dataset
     if dataset != settings['dataset']:
         return [], [f'{plural(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
+    if changed := _changed(config.settings(own)['recipes'], settings['recipes']):
+        return [], [f'{plural(len(made), "claim")} left out: about other values of {", ".join(changed)}']
     planned = [(recipe, seed, 'running') for recipe in settings['recipes'] for seed in range(settings['seeds'])]
     planned += [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
     judged = evaluate(made, runs, planned)
     left_out = len(made) - len(judged)
     return judged, [f'{plural(left_out, "claim")} left out: about runs that this study has not'] if left_out else []
+
+
+def _changed(own: Mapping[str, Any], these: Mapping[str, Any]) -> list[str]:
+    """The fields in which recipes of the same name differ."""
+    both = [(own[name]['fields'], these[name]['fields']) for name in own.keys() & these.keys()]
+    changed = {key for a, b in both for key in a.keys() & b.keys() if a[key] != b[key]}
+    return sorted(key for key in changed if not OPEN.fullmatch(key))
 
 
 def evaluate(claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Planned = ()) -> list[Verdict]:

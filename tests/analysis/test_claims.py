@@ -409,7 +409,7 @@ from bsgap.analysis.quantities import value
 def get_config(variant=''):
     study = config.default()
     study.name, study.claims, study.seeds, study.sweep.batch_size = 'mine', 'mine:claims', 2, (8, 64)
-    return config.with_variant(study, variant, smoke={'epochs': 1.0})
+    return config.with_variant(study, variant, smoke={'evaluate_epochs': 0.5})
 
 
 def claims(variant):
@@ -452,7 +452,8 @@ def test_the_claims_of_an_experiment_in_its_order(mine: Path, tmp_path: Path) ->
 
 
 def test_claims_about_other_runs_are_left_out(mine: Path, tmp_path: Path) -> None:
-    given = settings(recipes={'bs64-lr0.01': {}, 'bs32-lr0.01': {}})
+    given = settings()
+    given['recipes'] = dict.fromkeys(('bs64-lr0.01', 'bs32-lr0.01'), given['recipes']['bs64-lr0.01'])
     verdicts, lines = claims.verdicts(tmp_path, given, runs(BOTH[2:]), mine)
     assert [verdict.id for verdict in verdicts] == ['second']
     assert lines == ['1 claim left out: about runs that this study has not']
@@ -463,6 +464,23 @@ def test_claims_about_other_runs_are_left_out(mine: Path, tmp_path: Path) -> Non
         [],
         ['2 claims left out: about mnist, not idx:elsewhere'],
     )
+
+
+def test_claims_about_another_network_or_training_are_left_out(mine: Path, tmp_path: Path) -> None:
+    for changes, said in (
+        ({'hidden': [7], 'epochs': 3.0}, 'epochs, hidden'),
+        ({'optimizer': 'adam'}, 'optimizer'),
+        ({'label_noise': 0.1}, 'label_noise'),
+    ):
+        other = settings()
+        other['recipes']['bs8-lr0.01']['fields'] |= changes
+        assert claims.verdicts(tmp_path, other, runs(BOTH), mine) == (
+            [],
+            [f'2 claims left out: about other values of {said}'],
+        )
+    same = settings()
+    same['recipes']['bs8-lr0.01']['fields'] |= {'evaluate_epochs': 0.5, 'batch_size': 9}  # such as `whole`, of new data
+    assert len(claims.verdicts(tmp_path, same, runs(BOTH), mine)[0]) == 2
 
 
 def test_a_wrong_recipe_name_is_no_other_run(mine: Path, tmp_path: Path) -> None:

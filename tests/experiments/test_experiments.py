@@ -186,8 +186,6 @@ def test_bounds_that_came_after_the_runs_say_so() -> None:
 @each_file
 def test_smoke(experiment: Any, name: str, tmp_path: Path) -> None:
     settings = experiment.get_config('smoke')
-    if name == 'mnist':
-        settings.hidden = (32,)  # tests/launch has it as it is
     bsgap.train(settings, tmp_path)
     records = read_records(tmp_path)
     page = html.unescape(bsgap.report(tmp_path).read_text(encoding='utf-8'))

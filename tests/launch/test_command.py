@@ -116,7 +116,7 @@ def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp
     """Its file, its model and its claims are where the user stands, who overrides a field and names no workdir."""
     (tmp_path / 'elsewhere.py').write_text(STUDY)
     (tmp_path / 'own.py').write_text(OWN)
-    command = [installed, '--config=elsewhere.py:slow', '--config.epochs=2.0']
+    command = [installed, '--config=elsewhere.py:slow', '--config.seeds=3']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, '')
     script = [sys.executable, ROOT / 'launch.py', *command[1:], '--dry_run']
@@ -131,11 +131,11 @@ def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp
     assert settings['variant'] == 'slow'
     table = bsgap.runs(workdir)
     assert set(table.status) == {'done'}
-    assert table.epoch.max() == 2
+    assert set(table.seed) == {0, 1, 2}
     assert set(table['recipe.learning_rate']) == {1e-4}
     with (workdir / 'claims.csv').open() as file:
         (claim,) = csv.DictReader(file)
-    assert (claim['id'], claim['n']) == ('better_than_chance', '2')
+    assert (claim['id'], claim['n']) == ('better_than_chance', '3')
     assert 'report   runs/elsewhere-slow/report.html' in done.stdout
 
 
