@@ -10,7 +10,7 @@ the weights with which each run ended.
     python launch.py --config=experiments/convex.py:smoke    # seconds; shows that it works
 
 Expected: after as many epochs the small batches are far nearer to the minimum; from one evaluation to the next their
-loss rises nearly as often as it falls, that of the whole set never. Time on 2 CPU cores: about 20 minutes; quick: about
+loss rises nearly as often as it falls, that of the whole set never. Time on 2 CPU cores: 3 to 20 minutes; quick: about
 3 minutes. On one GPU (estimated): a few minutes.
 """
 

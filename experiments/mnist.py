@@ -9,7 +9,7 @@ SGD with learning rate 0.01, no momentum, no weight decay; 30 epochs, reshuffled
     python launch.py --config=experiments/mnist.py:smoke    # the same study on a tenth of the data, 3 epochs, 2 seeds
 
 Expected after 30 epochs at batch size 64 / 256 / 1024: test accuracy 97.9 / 97.2 / 95.2 %, train 100 / 98.4 / 95.5 %.
-(The third figure is 95.1 in one re-run; 95.2 is what the source shows.) Time on 2 CPU cores: about 23 minutes;
+(The third figure is 95.1 in one re-run; 95.2 is what the source shows.) Time on 2 CPU cores: 23 minutes to an hour;
 quick: about 3; smoke: under a minute.
 """
 

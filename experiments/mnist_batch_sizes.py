@@ -10,8 +10,8 @@ more batch sizes. Batch size 2 at other learning rates: experiments/mnist_batch_
     python launch.py --config=experiments/mnist_batch_sizes.py:smoke    # seconds; shows that it works
 
 Three regimes are expected: at small batches each update is noisy, then test accuracy is highest, then it falls with the
-number of updates, down to one an epoch. Time on 2 CPU cores: about 100 minutes; quick: about 30 minutes. On one GPU
-the updates of batch sizes 1 and 2 decide (estimated): about 2.5 million for each seed, one after the other.
+number of updates, down to one an epoch. Time on 2 CPU cores: 100 minutes to 9 hours; quick: about 30 minutes. On one
+GPU the updates of batch sizes 1 and 2 decide (estimated): about 2.5 million for each seed, one after the other.
 """
 
 from ml_collections import ConfigDict

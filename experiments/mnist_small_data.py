@@ -15,8 +15,9 @@ was added as a batch size when one of 30 choices fell on 256, then the largest; 
     python launch.py --config=experiments/mnist_small_data.py:quick    # 1200 runs of 1500 updates, 200 hidden units
     python launch.py --config=experiments/mnist_small_data.py:smoke    # seconds; shows that it works
 
-Expected: an optimum that moves in proportion to ε and N, more so with wrong labels. Time on 2 CPU cores: about 5 hours;
-quick: about 40 minutes. On one GPU (estimated): some 15 minutes.
+Expected: an optimum that moves in proportion to ε and N, more so with wrong labels (`:quick`: as ε to the power 0.5,
+with wrong labels 1.2, and as N to the power 0.2). Time on 2 CPU cores: about 5 hours; quick: 40 to 80 minutes. On one
+GPU (estimated): some 15 minutes.
 """
 
 from ml_collections import ConfigDict

@@ -13,8 +13,8 @@ for any budget, and the critical batch size of McCandlish et al. 2018 (1812.0616
     python launch.py --config=experiments/which_batch.py:smoke    # seconds; shows that it works
 
 Expected for MNIST (`:cpu`): batch size 4 for two epochs (16 is undecided), 1024 for 250 updates, 64 for the time that
-it needs for two epochs, and a critical batch size that grows from about 60 for 12 % validation error to 95 for 3 %
-(docs/results). Time on 2 CPU cores: `:cpu` under an hour, `:fast` two minutes, `:smoke` 20 seconds. On one GPU the full
+it needs for two epochs, and a critical batch size that grows from 46 for 8 % validation error to 94 for 3 %
+(docs/results). Time on 2 CPU cores: `:cpu` about an hour, `:fast` two minutes, `:smoke` 20 seconds. On one GPU the full
 search (estimated): some minutes. `--dry_run` tells trials, updates and time before anything is trained.
 
 Of your own: --config.dataset=npz:FILE, idx:FOLDER or tfds:NAME, --config.model=cnn or mymodels:Net, and what training
