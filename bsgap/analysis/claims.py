@@ -20,6 +20,7 @@ from bsgap import config
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import AbsentError, Reading, UnreadableError, reading
 from bsgap.analysis.statistics import LEVEL, TAIL, Estimate, interval, plural, standard_errors
+from bsgap.config.fields import FREE_FIELDS
 from bsgap.errors import UserError, place_of, said
 from bsgap.files import replace
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:  # pandas takes a fifth of a second to load, which training ne
 Planned = Sequence[tuple[str, int, str]]  # (recipe, seed, status) of runs that may have no row yet
 VERDICTS = 'not reproduced', 'inconclusive', 'reproduced'  # what failed comes first
 PERCENT = '%', 'points'  # units of what is shown times 100
-# Fields that a claim leaves open: when there is a row, and sizes, which the data decide where they are `whole`.
-OPEN = re.compile('evaluate_.*|noise_scale|batch_size|switch_to')
+# Fields that a claim leaves open: when there is a row, which examples were drawn, and what changes rounding at most.
+OPEN = {'evaluate_epochs', 'evaluate_updates', 'evaluate_at', 'evaluate_on', 'noise_scale', 'data_seed'}
+OPEN |= {'max_physical_batch', *FREE_FIELDS}
+SIZES = 'batch_size', 'switch_to'  # 1 where an experiment has `whole`
 POWER, MOST_SEEDS = 0.8, 100  # how often, and with how many seeds, an inconclusive claim is to be decided
 
 
@@ -152,7 +155,7 @@ def verdicts(
     dataset = own.data.dataset
     if dataset != settings['dataset']:
         return [], [f'{plural(len(made), "claim")} left out: about {dataset}, not {settings["dataset"]}']
-    if changed := _changed(config.settings(own)['recipes'], settings['recipes']):
+    if changed := _changed(config.settings(own), settings):
         return [], [f'{plural(len(made), "claim")} left out: about other values of {", ".join(changed)}']
     planned = [(recipe, seed, 'running') for recipe in settings['recipes'] for seed in range(settings['seeds'])]
     planned += [(recipe.name, 0, 'absent') for recipe in own.recipes if recipe.name not in settings['recipes']]
@@ -162,10 +165,16 @@ def verdicts(
 
 
 def _changed(own: Mapping[str, Any], these: Mapping[str, Any]) -> list[str]:
-    """The fields in which recipes of the same name differ."""
-    both = [(own[name]['fields'], these[name]['fields']) for name in own.keys() & these.keys()]
-    changed = {key for a, b in both for key in a.keys() & b.keys() if a[key] != b[key]}
-    return sorted(key for key in changed if not OPEN.fullmatch(key))
+    """The fields with other values than the experiment's: of the study, and of recipes of the same name, or where there
+    are none, as in a search of other sizes, of any two, but for size and rate."""
+    mine, its = ({name: made['fields'] for name, made in of['recipes'].items()} for of in (own, these))
+    pairs = [(mine[name], its[name]) for name in mine.keys() & its.keys()]
+    if not pairs:
+        a, b = next(iter(mine.values())), next(iter(its.values()))
+        pairs = [(a, b | {key: a[key] for key in ('batch_size', 'learning_rate') if key in a})]
+    changed = {key for a, b in [(own, these), *pairs] for key in a.keys() & b.keys() if a[key] != b[key]}
+    whole = {key for a, _ in pairs for key in SIZES if 1 in np.ravel(a.get(key, 0))}  # whose number is not known here
+    return sorted(changed - OPEN - whole)
 
 
 def evaluate(claims: Iterable[Claim], runs: 'pd.DataFrame', planned: Planned = ()) -> list[Verdict]:

@@ -118,6 +118,8 @@ def report(workdir: str | Path, experiment: str | Path | None = None) -> Path:
         table.write_results(workdir, contents.records)
         if contents.verdicts and not contents.kept:
             claims.write(workdir / 'claims.csv', contents.verdicts)
+        elif not contents.kept:
+            (workdir / 'claims.csv').unlink(missing_ok=True)  # it is about what was there before
         if found:
             write_json(workdir / 'recommendation.json', found)
             drawn = answer_figures.draw(found, workdir / 'figures', title)

@@ -23,8 +23,10 @@ from bsgap.analysis.claims import Claim, Verdict
 from bsgap.analysis.loading import call
 from bsgap.analysis.quantities import exponent, found, spread, value
 from bsgap.analysis.statistics import Estimate
+from bsgap.config import experiment
 from bsgap.errors import UserError
 from bsgap.training.rows import Record
+from experiments import which_batch
 
 BASE: dict[str, Any] = {'published': '50 %', 'source': 'A. Author 2018, table 1', 'status': 'V'}
 
@@ -470,7 +472,7 @@ def test_claims_about_another_network_or_training_are_left_out(mine: Path, tmp_p
     for changes, said in (
         ({'hidden': [7], 'epochs': 3.0}, 'epochs, hidden'),
         ({'optimizer': 'adam'}, 'optimizer'),
-        ({'label_noise': 0.1}, 'label_noise'),
+        ({'label_noise': 0.1, 'batch_size': 9}, 'batch_size, label_noise'),
     ):
         other = settings()
         other['recipes']['bs8-lr0.01']['fields'] |= changes
@@ -478,9 +480,28 @@ def test_claims_about_another_network_or_training_are_left_out(mine: Path, tmp_p
             [],
             [f'2 claims left out: about other values of {said}'],
         )
-    same = settings()
-    same['recipes']['bs8-lr0.01']['fields'] |= {'evaluate_epochs': 0.5, 'batch_size': 9}  # such as `whole`, of new data
+    other = settings(validation=0.5)
+    assert claims.verdicts(tmp_path, other, runs(BOTH), mine)[1] == [
+        '2 claims left out: about other values of validation'
+    ]
+    same = settings(seeds=3, deterministic=False)
+    same['recipes']['bs8-lr0.01']['fields'] |= {'evaluate_epochs': 0.25, 'data_seed': 1}
     assert len(claims.verdicts(tmp_path, same, runs(BOTH), mine)[0]) == 2
+    mine.write_text(MINE.replace('(8, 64)', "(8, 64, 'whole')"), encoding='utf-8')
+    (name,) = config.resolve(experiment.settings(experiment.run(mine), 'smoke')).recipes[2:]
+    same['recipes'][name.name] = {'fields': same['recipes']['bs8-lr0.01']['fields'] | {'batch_size': 60000}}
+    assert len(claims.verdicts(tmp_path, same, runs(BOTH), mine)[0]) == 2
+
+
+def test_claims_of_a_search_of_another_network_are_left_out(tmp_path: Path) -> None:
+    study = which_batch.get_config('cpu')
+    study.sweep.batch_size, study.sweep.learning_rate = (8, 32, 128), (0.1, 0.4)
+    settings = config.settings(config.resolve(study))
+    assert claims.verdicts(tmp_path, settings, runs(BOTH))[1] == []
+    study.hidden = (32,)
+    settings = config.settings(config.resolve(study))
+    left_out = [f'{len(which_batch.claims("cpu"))} claims left out: about other values of hidden']
+    assert claims.verdicts(tmp_path, settings, runs(BOTH)) == ([], left_out)
 
 
 def test_a_wrong_recipe_name_is_no_other_run(mine: Path, tmp_path: Path) -> None:

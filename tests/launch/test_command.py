@@ -137,6 +137,11 @@ def test_the_installed_command_and_a_study_of_the_users_own(installed: Path, tmp
         (claim,) = csv.DictReader(file)
     assert (claim['id'], claim['n']) == ('better_than_chance', '3')
     assert 'report   runs/elsewhere-slow/report.html' in done.stdout
+    longer = subprocess.run([*command, '--config.epochs=2.0'], cwd=tmp_path, capture_output=True, text=True)
+    assert (longer.returncode, longer.stderr) == (0, '')
+    assert '1 claim left out: about other values of epochs' in longer.stdout
+    assert bsgap.runs(workdir).epoch.max() == 2
+    assert not (workdir / 'claims.csv').exists()
 
 
 def test_help_names_the_flags_at_once(installed: Path) -> None:
