@@ -165,11 +165,11 @@ def verdicts(
 
 
 def _changed(own: Mapping[str, Any], these: Mapping[str, Any]) -> list[str]:
-    """The fields with other values than the experiment's: of the study, and of recipes of the same name, or where there
-    are none, as in a search of other sizes, of any two, but for size and rate."""
+    """The fields with other values than the experiment's: of the study, and of recipes of the same name, or where a
+    search has none, whose names have sizes and rates, of the first ones."""
     mine, its = ({name: made['fields'] for name, made in of['recipes'].items()} for of in (own, these))
     pairs = [(mine[name], its[name]) for name in mine.keys() & its.keys()]
-    if not pairs:
+    if not pairs and 'search.rungs' in own:
         a, b = next(iter(mine.values())), next(iter(its.values()))
         pairs = [(a, b | {key: a[key] for key in ('batch_size', 'learning_rate') if key in a})]
     changed = {key for a, b in [(own, these), *pairs] for key in a.keys() & b.keys() if a[key] != b[key]}
