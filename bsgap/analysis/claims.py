@@ -172,7 +172,12 @@ def _changed(own: Mapping[str, Any], these: Mapping[str, Any]) -> list[str]:
     if not pairs and 'search.rungs' in own:
         a, b = next(iter(mine.values())), next(iter(its.values()))
         pairs = [(a, b | {key: a[key] for key in ('batch_size', 'learning_rate') if key in a})]
-    changed = {key for a, b in [(own, these), *pairs] for key in a.keys() & b.keys() if a[key] != b[key]}
+    changed = {
+        key
+        for a, b in [(own, these), *pairs]
+        for key in a.keys() & b.keys()
+        if (a[key] or None) != (b[key] or None)  # what is off was None in earlier versions
+    }
     whole = {key for a, _ in pairs for key in SIZES if 1 in np.ravel(a.get(key, 0))}  # whose number is not known here
     return sorted(changed - OPEN - whole)
 

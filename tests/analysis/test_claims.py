@@ -485,7 +485,7 @@ def test_claims_about_another_network_or_training_are_left_out(mine: Path, tmp_p
         '2 claims left out: about other values of validation'
     ]
     same = settings(seeds=3, deterministic=False)
-    same['recipes']['bs8-lr0.01']['fields'] |= {'evaluate_epochs': 0.25, 'data_seed': 1}
+    same['recipes']['bs8-lr0.01']['fields'] |= {'evaluate_epochs': 0.25, 'data_seed': 1, 'subset': None}
     assert len(claims.verdicts(tmp_path, same, runs(BOTH), mine)[0]) == 2
     mine.write_text(MINE.replace('(8, 64)', "(8, 64, 'whole')"), encoding='utf-8')
     (name,) = config.resolve(experiment.settings(experiment.run(mine), 'smoke')).recipes[2:]
