@@ -91,7 +91,7 @@ def claims(variant: str = '') -> list[Claim]:
               ' 0.29 to 0.33',
               lambda runs: growth(runs, small, 'distance', 'update'),
               within=(0.29, 0.33), published='‖w − w₀‖ ~ log t; in a re-run a power of 0.29 – 0.33',
-              source='Hoffer et al. 2017, §4; a re-run of Shen 2018', status='S', bound_first=False),
+              source='Hoffer et al. 2017, figure 2; a re-run of Shen 2018', status='S', bound_first=False),
         Claim('distance_64', 'batch 64 ends at a distance of 6.71 from the initial weights, give or take 2 %',
               lambda runs: value(runs, small, 'distance'),
               within=(6.58, 6.84), published='6.71', source=SHEN, status='V', bound_first=False),
